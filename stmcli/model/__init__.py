@@ -1,0 +1,5 @@
+"""The space-time memory network."""
+
+from stmcli.model.stm import SIZES, STM, Dims, aggregate
+
+__all__ = ["SIZES", "STM", "Dims", "aggregate"]

@@ -1,0 +1,137 @@
+"""The pieces of the space-time memory network, small to large."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+READ_CHUNK = 256  # query cells read at once: bounds the attention matrix and keeps it in the cache
+
+
+class Features(NamedTuple):
+    """What a trunk sees in a frame, by stride."""
+
+    f16: Tensor  # (B, C16, H/16, W/16)
+    f8: Tensor  # (B, C8, H/8, W/8)
+    f4: Tensor  # (B, C4, H/4, W/4)
+
+
+class ResidualBlock(nn.Module):
+    """Add `conv(relu(conv(relu(x))))` to `x`: (B, C, h, w) -> (B, C, h, w)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` plus its residual, same shape."""
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))  # type: ignore[no-any-return]
+
+
+class KeyValue(nn.Module):
+    """Embed stride-16 features: (B, C16, h, w) -> key (B, Ck, h, w), value (B, Cv, h, w)."""
+
+    def __init__(self, width: int, *, key: int, value: int) -> None:
+        super().__init__()
+        self.key = nn.Conv2d(width, key, 3, padding=1)
+        self.value = nn.Conv2d(width, value, 3, padding=1)
+
+    def forward(self, f16: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the key and the value map of `f16`."""
+        return self.key(f16), self.value(f16)
+
+
+class Encoder(nn.Module):
+    """A ResNet up to stride 16, with one more 7x7 stem for each extra input plane.
+
+    The extra planes (none for the query; the object's mask and the other objects' masks for the memory) are
+    added after their own stem, so the image part of the first convolution is shared by all objects of a frame.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, trunk: str, *, planes: int) -> None:
+        super().__init__()
+        net = getattr(resnet, trunk)(weights=None)
+        self.conv1 = net.conv1
+        self.planes = nn.ModuleList(
+            nn.Conv2d(1, net.conv1.out_channels, 7, stride=2, padding=3, bias=False) for _ in range(planes)
+        )
+        self.bn1 = net.bn1
+        self.maxpool = net.maxpool
+        self.layer1, self.layer2, self.layer3 = net.layer1, net.layer2, net.layer3
+        self.widths = tuple(layer[-1].conv1.in_channels for layer in (net.layer3, net.layer2, net.layer1))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def forward(self, frame: Tensor, *planes: Tensor) -> Features:
+        """Encode `frame` (B, 3, H, W) in [0, 1]; each plane is (B, N, H, W) and makes the batch B*N."""
+        x = self.conv1((frame - self.mean) / self.std)  # (B, C, H/2, W/2)
+        if planes:
+            x = self._add_planes(x, planes)  # (B*N, C, H/2, W/2)
+        f4 = self.layer1(self.maxpool(F.relu(self.bn1(x), inplace=True)))
+        f8 = self.layer2(f4)
+        return Features(self.layer3(f8), f8, f4)
+
+    def _add_planes(self, x: Tensor, planes: tuple[Tensor, ...]) -> Tensor:
+        batch, objects = planes[0].shape[:2]
+        x = x.repeat_interleave(objects, dim=0) if objects > 1 else x  # (B*N, C, H/2, W/2)
+        for stem, plane in zip(self.planes, planes, strict=True):
+            x = x + stem(plane.reshape(batch * objects, 1, *plane.shape[-2:]))
+        return x
+
+
+class Refine(nn.Module):
+    """Double the resolution of a decoder map with the help of the frame's features at that stride."""
+
+    def __init__(self, skip: int, width: int) -> None:
+        super().__init__()
+        self.skip = nn.Conv2d(skip, width, 3, padding=1)
+        self.skip_block = ResidualBlock(width)
+        self.block = ResidualBlock(width)
+
+    def forward(self, skip: Tensor, x: Tensor) -> Tensor:
+        """Merge `skip` (B, C, 2h, 2w) into each object's `x` (B*N, D, h, w) -> (B*N, D, 2h, 2w)."""
+        s = self.skip_block(self.skip(skip))  # (B, D, 2h, 2w), once for all objects
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        merged = s.unsqueeze(1) + x.unflatten(0, (s.shape[0], -1))  # (B, N, D, 2h, 2w)
+        return self.block(merged.flatten(0, 1))  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    """Turn what was read from memory into foreground logits per object (paper, section 3.3)."""
+
+    def __init__(self, widths: tuple[int, ...], *, value: int, width: int) -> None:
+        super().__init__()
+        _, c8, c4 = widths
+        self.enter = nn.Conv2d(2 * value, width, 3, padding=1)
+        self.enter_block = ResidualBlock(width)
+        self.refine8 = Refine(c8, width)
+        self.refine4 = Refine(c4, width)
+        self.predict = nn.Conv2d(width, 2, 3, padding=1)
+
+    def forward(self, x: Tensor, features: Features) -> Tensor:
+        """Decode `x` (B*N, 2*Cv, h, w) -> (B*N, 2, H, W) logits of background and object."""
+        x = self.enter_block(self.enter(x))
+        x = self.refine8(features.f8, x)
+        x = self.refine4(features.f4, x)
+        x = self.predict(F.relu(x))
+        return F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
+
+
+def memory_read(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Read the memory for every query cell (paper, section 3.2): softmax of `k.q / sqrt(Ck)` over all cells.
+
+    query (B, Ck, h, w); keys (B, N, L, Ck); values (B, N, L, Cv) -> (B, N, Cv, h, w).
+    """
+    h, w = query.shape[-2:]
+    q = query.flatten(2).transpose(1, 2).unsqueeze(1) / query.shape[1] ** 0.5  # (B, 1, h*w, Ck)
+    k = keys.transpose(2, 3)  # (B, N, Ck, L)
+    read = [torch.softmax(part @ k, dim=-1) @ values for part in q.split(READ_CHUNK, dim=2)]
+    return torch.cat(read, dim=2).transpose(2, 3).unflatten(3, (h, w))  # (B, N, Cv, h, w)

@@ -1,0 +1,93 @@
+"""STM, the space-time memory network of Oh, Lee, Xu and Kim (ICCV 2019), written from the paper.
+
+Two verbs serve inference and training alike:
+
+    key, value = stm.memorize(frame, masks)        what a frame and its masks leave in memory
+    segmentation = stm.segment(frame, keys, values)  a new frame, matched against all of it
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stmcli.model.layers import Decoder, Encoder, KeyValue, memory_read
+
+STRIDE = 16
+
+
+@dataclass(frozen=True)
+class Dims:
+    """The widths of a network; stored in every checkpoint."""
+
+    trunk: str  # a torchvision ResNet
+    key: int  # Ck
+    value: int  # Cv
+    decoder: int
+
+
+SIZES = {
+    "resnet50": Dims(trunk="resnet50", key=128, value=512, decoder=256),
+    "compact": Dims(trunk="resnet18", key=64, value=256, decoder=64),
+}
+
+
+class Segmentation(NamedTuple):
+    """What `STM.segment` returns."""
+
+    logits: Tensor  # (B, N+1, H, W), background first; softmax over dim 1 gives prob
+    query: Tensor  # (B, Ck, h, w), the query key
+
+
+class STM(nn.Module):
+    """The network: two encoders, two key/value heads, a decoder, and a memory read between them."""
+
+    def __init__(self, dims: Dims) -> None:
+        super().__init__()
+        self.dims = dims
+        self.query_encoder = Encoder(dims.trunk, planes=0)
+        self.memory_encoder = Encoder(dims.trunk, planes=2)
+        widths = self.query_encoder.widths
+        self.query_head = KeyValue(widths[0], key=dims.key, value=dims.value)
+        self.memory_head = KeyValue(widths[0], key=dims.key, value=dims.value)
+        self.decoder = Decoder(widths, value=dims.value, width=dims.decoder)
+
+    def memorize(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode a frame and its masks into memory.
+
+        frame (B, 3, H, W) in [0, 1], masks (B, N, H, W) in [0, 1], H and W multiples of 16
+        -> keys (B, N, h*w, Ck), values (B, N, h*w, Cv).
+        """
+        others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1)
+        features = self.memory_encoder(frame, masks, others)
+        key, value = self.memory_head(features.f16)  # (B*N, Ck, h, w), (B*N, Cv, h, w)
+        shape = masks.shape[:2]
+        return _cells(key, shape), _cells(value, shape)
+
+    def segment(self, frame: Tensor, keys: Tensor, values: Tensor) -> Segmentation:
+        """Segment a frame by what is in memory.
+
+        frame (B, 3, H, W) in [0, 1], keys (B, N, L, Ck), values (B, N, L, Cv) -> logits (B, N+1, H, W).
+        """
+        features = self.query_encoder(frame)
+        query, value = self.query_head(features.f16)  # (B, Ck, h, w), (B, Cv, h, w)
+        read = memory_read(query, keys, values)  # (B, N, Cv, h, w)
+        x = torch.cat([read, value.unsqueeze(1).expand_as(read)], dim=2).flatten(0, 1)  # (B*N, 2*Cv, h, w)
+        pair = self.decoder(x, features).unflatten(0, read.shape[:2])  # (B, N, 2, H, W)
+        return Segmentation(aggregate(torch.softmax(pair.float(), dim=2)[:, :, 1]), query)
+
+
+def aggregate(masks: Tensor) -> Tensor:
+    """Merge independent foreground probabilities (B, N, H, W) into logits (B, N+1, H, W).
+
+    Soft aggregation: the background is what no object claims; logits of all, to be compared by softmax.
+    """
+    background = (1 - masks).prod(dim=1, keepdim=True)
+    prob = torch.cat([background, masks], dim=1).clamp(1e-7, 1 - 1e-7)
+    return torch.log(prob / (1 - prob))
+
+
+def _cells(x: Tensor, shape: torch.Size) -> Tensor:
+    """(B*N, C, h, w) -> (B, N, h*w, C)."""
+    return x.flatten(2).transpose(1, 2).unflatten(0, tuple(shape))

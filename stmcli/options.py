@@ -1,0 +1,70 @@
+"""Every default of stm, in frozen dataclasses: the CLI, the Python API and the tests read them from here."""
+
+from dataclasses import dataclass
+
+MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+EXPORTS = ("overlay", "alpha", "matte", "none")
+PROTOCOLS = ("davis2016", "davis2017", "folder")
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """Which past frames stay in memory."""
+
+    every: int = 5  # keep each N-th frame; 0 keeps only the first and the previous
+    max_slots: int = 20  # hard bound on memory slots, first and previous included
+    policy: str = "first+previous+every"
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which network runs, where, and how finely."""
+
+    weights: str = "compact"  # a name from `stm weights list` or a file
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
+    precision: str = "auto"
+    size: int | None = None  # shorter side inside the network, px; None = the weights' own, 0 = the source's
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """How synthetic clips are made from stills (paper, section 4.1, and what its successors added)."""
+
+    crop: int = 160  # side of a training frame, px
+    frames: int = 3
+    pasted: int = 3  # objects cut from other stills, at most
+    whole_image: float = 0.25  # share of clips without pasted objects: the paper's whole-image affine
+    kin: float = 0.4  # share of pasted objects that come from the same collection as the tracked one
+    union: float = 0.3  # share of stills whose objects are tracked as one
+    translate: float = 0.22  # motion per frame, in half-crops (standard deviation)
+    rotate: float = 0.16  # radians
+    zoom: float = 0.12  # log scale
+    shear: float = 0.08
+    warp: float = 0.05  # largest displacement of the coarse warp grid, in half-crops
+    area: tuple[float, float] = (0.02, 0.4)  # of a pasted object, as a share of the crop
+    light: float = 0.25  # photometric change of a layer
+    flicker: float = 0.06  # photometric change from frame to frame
+    blur: float = 0.3  # share of blurred clips
+    noise: float = 0.04  # largest standard deviation of the noise
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """One training run."""
+
+    size: str = "compact"  # a name from model.SIZES
+    batch: int = 16
+    objects: int = 1  # objects tracked per clip
+    steps: int = 20_000
+    time_budget: float | None = None  # seconds; the schedule follows whichever ends first
+    lr: float = 5e-4
+    warmup: int = 300  # steps
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    hard: float = 0.5  # share of pixels, the hardest, that count at the end of the run
+    read_loss: float = 0.5  # weight of the loss on the memory read
+    dice_loss: float = 0.5
+    validate_every: float = 1200.0  # seconds between validations
+    seed: int = 0

@@ -1,0 +1,121 @@
+"""Say in a person's words why a path cannot be read as a video."""
+
+import difflib
+import re
+import stat
+from pathlib import Path
+
+from stmcli.errors import StmError, UsageError, VideoError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_STILLS = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"BM": "BMP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"8BPS": "PSD",
+}
+_TEXTS = {
+    b"#extm3u": "a playlist, and playlists are not followed",
+    b"ffconcat": "a playlist, and playlists are not followed",
+    b"version https://git-lfs": "a Git LFS pointer, not the video itself",
+    b"%pdf": "a PDF document, not a video",
+    b"<!doctype html": "a web page (HTML), not a video",
+    b"<html": "a web page (HTML), not a video",
+    b"<?xml": "an XML document, not a video",
+    b"pk\x03\x04": "a ZIP archive, not a video",
+}
+_MP4_BOXES = {b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip"}
+_COPY_AGAIN = "Copy or record it again."
+
+
+def check_file(path: str | Path) -> Path:
+    """Return `path` made absolute, or raise UsageError unless it is a regular file or a folder."""
+    whole = Path(path).absolute()
+    try:
+        mode = whole.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError("no such file or folder", path=path, hint=nearest_name(whole)) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot be opened ({error})", path=path) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UsageError("not a regular file", path=path, hint="Give a video file or a folder of frames.")
+    return whole
+
+
+def refuse_url(path: str | Path) -> None:
+    """Raise UsageError when `path` is a URL and not a file of that very name."""
+    if _URL.match(str(path)) and not Path(path).exists():
+        cause = "is a URL, and nothing is opened over the network"
+        raise UsageError(cause, path=path, hint="Download it first.")
+
+
+def nearest_name(path: Path) -> str:
+    """Return a hint that names the neighbour whose name is most like `path`, or what else to do."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return f"The folder {path.parent} does not exist either."
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"Did you mean {close[0]}?" if close else "Check the name."
+
+
+def explain(path: Path, error: Exception) -> StmError:
+    """Return why `path` does not open as a video, judged by its own bytes; `error` is the decoder's."""
+    if isinstance(error, PermissionError):
+        return UsageError("permission denied", path=path, hint="Make it readable.")
+    head = _head(path)
+    if not head:
+        return VideoError("empty file (0 bytes)", path=path, hint=_COPY_AGAIN)
+    if kind := _still(head):
+        hint = "Give a video, or a folder of frames."
+        return VideoError(f"this is a still image ({kind}), not a video", path=path, hint=hint)
+    if kind := _text(head):
+        return VideoError(f"this is {kind}", path=path, hint="Give the video file itself.")
+    if head[4:8] in _MP4_BOXES and b"moov" not in _boxes(path):
+        cause = "the recording or copy did not finish (moov atom missing)"
+        return VideoError(cause, path=path, hint=_COPY_AGAIN)
+    if isinstance(error, EOFError):
+        return VideoError("it ends before the first picture (0 frames)", path=path, hint=_COPY_AGAIN)
+    reason = getattr(error, "strerror", None) or str(error)
+    return VideoError(f"not a video that can be read ({reason})", path=path, hint="Convert it to MP4 or MKV.")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1024)
+
+
+def _still(head: bytes) -> str | None:
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    return next((kind for magic, kind in _STILLS.items() if head.startswith(magic)), None)
+
+
+def _text(head: bytes) -> str | None:
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for magic, kind in _TEXTS.items():
+        if start.startswith(magic):
+            return kind
+    control = sum(byte < 9 or 13 < byte < 32 for byte in head)
+    return None if control else "a text file, not a video"
+
+
+def _boxes(path: Path) -> set[bytes]:
+    """Return the kinds of the top-level boxes of an MP4 file that lie within the file."""
+    kinds: set[bytes] = set()
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        position = 0
+        while position + 8 <= size:
+            file.seek(position)
+            head = file.read(16)
+            kinds.add(head[4:8])
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:
+                length = int.from_bytes(head[8:16], "big")
+            if length < 8:
+                break
+            position += length
+    return kinds

@@ -1,0 +1,208 @@
+"""Read a folder or a numbered sequence of still images as a clip."""
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from stmcli.errors import UsageError, VideoError
+from stmcli.video.faults import nearest_name
+from stmcli.video.frame import (
+    MAX_PIXELS,
+    RGB,
+    Frame,
+    OnCorrupt,
+    Source,
+    SourceInfo,
+    check_range,
+    no_such_frame,
+)
+
+RATE = Fraction(24)  # a folder says nothing about time
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+_PATTERN = re.compile(r"%(?:0(\d+))?d|(#+)")
+_LAST_NUMBER = re.compile(r"(\d+)(?=\D*$)")
+
+
+class FrameFolder(Source):
+    """Iterate over still images as frames, numbered by the last number in their names.
+
+    Names without numbers are counted from 0. A constant step between the numbers is accepted, a gap is
+    an error, and so are images of different sizes. Times follow `rate`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        on_corrupt: OnCorrupt = "fail",
+        rate: Fraction = RATE,
+    ) -> None:
+        check_range(path, start, end)
+        self._files = numbered(path, list_frames(path))
+        width, height = _common_size(list(self._files.values()))
+        first, *_, last = (*self._files, *self._files)
+        chosen = [n for n in self._files if (start is None or n >= start) and (end is None or n <= end)]
+        if not chosen or (start is not None and start not in self._files):
+            raise no_such_frame(path, start or end or 0, first=first, last=last, count=len(self._files))
+        self._chosen = chosen
+        info = SourceInfo(
+            path=path,
+            name=path.name if path.is_dir() else _pattern_name(path),
+            width=width,
+            height=height,
+            frames=len(self._files),
+            rate=rate,
+            time_base=1 / rate,
+            is_video=False,
+            codec=next(iter(self._files.values())).suffix.lower().lstrip("."),
+            duration=len(self._files) / rate,
+            start=start,
+            end=end,
+        )
+        super().__init__(info, on_corrupt=on_corrupt)
+
+    @property
+    def count(self) -> int:
+        """Return how many frames an iteration yields."""
+        return len(self._chosen)
+
+    def frame_name(self, index: int) -> str:
+        """Return the stem of the image that is frame `index`."""
+        return self._files[index].stem
+
+    def close(self) -> None:
+        """Do nothing: no file stays open between two frames."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.corrupt_frames.clear()
+        self._remarks.clear()
+        places = {number: place for place, number in enumerate(self._files)}
+        rgb: RGB | None = None
+        for number in self._chosen:
+            time = places[number] / self.info.rate
+            try:
+                rgb = read_image(self._files[number])
+            except VideoError:
+                if self.on_corrupt == "fail" or rgb is None:
+                    raise
+                self.corrupt_frames.append(number)
+            corrupt = number in self.corrupt_frames
+            if corrupt and self.on_corrupt == "stop":
+                self._remarks["stop"] = f"stopped at frame {number}, which cannot be decoded"
+                return
+            yield Frame(number, time, rgb, corrupt=corrupt)
+
+
+def is_pattern(path: Path) -> bool:
+    """Return whether `path` is a sequence such as ``shot.%04d.png`` and not a file of that very name."""
+    return _PATTERN.search(path.name) is not None and not path.exists()
+
+
+def list_frames(path: Path) -> list[Path]:
+    """Return the images of a folder or of a pattern in natural order; raise UsageError without any."""
+    if path.is_dir():
+        files = [f for f in path.iterdir() if f.suffix.lower() in _SUFFIXES and not f.name.startswith(".")]
+        cause, hint = "no frames in this folder", f"Images end in {', '.join(sorted(_SUFFIXES))}."
+    else:
+        if not path.parent.is_dir():
+            raise UsageError("no such folder", path=path.parent, hint=nearest_name(path.parent))
+        name = _pattern_regex(path.name)
+        files = [f for f in path.parent.iterdir() if name.fullmatch(f.name)]
+        cause, hint = "no file matches this pattern", nearest_name(path)
+    if not files:
+        raise UsageError(cause, path=path, hint=hint)
+    return sorted(files, key=lambda file: natural_key(file.name))
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sort key that puts ``frame2`` before ``frame10``."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((0, int(p), p) if p.isdigit() and p.isascii() else (1, 0, p.casefold()) for p in parts)
+
+
+def numbered(path: Path, files: list[Path]) -> dict[int, Path]:
+    """Return the frame number of each file, in order; raise VideoError for gaps and duplicates."""
+    found = [_LAST_NUMBER.search(file.stem) for file in files]
+    if not all(found) or len({_around(file) for file in files}) > 1:
+        return dict(enumerate(files))
+    numbers = [int(match.group()) for match in found if match]
+    pairs = sorted(zip(numbers, files, strict=True))
+    steps = [after[0] - before[0] for before, after in pairwise(pairs)]
+    usual = max(filter(None, steps), key=lambda step: (steps.count(step), -step), default=1)
+    for step, ((number, file), (_, following)) in zip(steps, pairwise(pairs), strict=True):
+        if step == 0:
+            cause = f"{file.name} and {following.name} are the same frame"
+            raise VideoError(cause, path=path, hint="Remove one.")
+        if step != usual:
+            cause = f"frame {number + min(step, usual)} is missing after {file.name}"
+            raise VideoError(cause, path=path, hint="Renumber the frames.")
+    return dict(pairs)
+
+
+def read_image(path: Path) -> RGB:
+    """Return an image upright as (H, W, 3) uint8 RGB; raise VideoError when it cannot be decoded."""
+    try:
+        with Image.open(path) as image:
+            upright = image if _ignores_exif(image) else ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16 bits of grey
+                grey = (np.asarray(upright, dtype=np.int64) >> 8).astype(np.uint8)
+                return np.repeat(grey[:, :, None], 3, axis=2)
+            return np.array(upright.convert("RGB"), dtype=np.uint8)
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        cause = f"not an image that can be read ({error})"
+        raise VideoError(cause, path=path, hint="Export it again.") from error
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Return width and height as shown, from the header alone."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = not _ignores_exif(image) and image.getexif().get(0x0112, 1) >= 5
+    except Image.DecompressionBombError:
+        width = height = MAX_PIXELS
+        turned = False
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        cause = "empty file (0 bytes)" if path.stat().st_size == 0 else "not an image that can be read"
+        raise VideoError(cause, path=path, hint="Export it again.") from error
+    if width * height > MAX_PIXELS:
+        cause = f"more than {MAX_PIXELS // 2**20} megapixels"
+        raise VideoError(cause, path=path, hint="Scale it down first.")
+    return (height, width) if turned else (width, height)
+
+
+def _ignores_exif(image: Image.Image) -> bool:
+    """Return whether the turn in the metadata is left alone: viewers do so in PNG, and asking decodes it."""
+    return image.format == "PNG"
+
+
+def _common_size(files: list[Path]) -> tuple[int, int]:
+    first = _size(files[0])
+    for file in files[1:]:
+        if (size := _size(file)) != first:
+            cause = f"is {size[0]}x{size[1]} but {files[0].name} is {first[0]}x{first[1]}"
+            raise VideoError(cause, path=file, hint="All frames must have one size.")
+    return first
+
+
+def _around(file: Path) -> str:
+    return _LAST_NUMBER.sub("", file.stem)
+
+
+def _pattern_regex(name: str) -> re.Pattern[str]:
+    place = _PATTERN.search(name)
+    assert place is not None, name
+    digits = int(place.group(1) or 1) if place.group(2) is None else len(place.group(2))
+    before, after = re.escape(name[: place.start()]), re.escape(name[place.end() :])
+    return re.compile(f"{before}\\d{{{digits},}}{after}")
+
+
+def _pattern_name(path: Path) -> str:
+    return _PATTERN.sub("", path.stem).strip("._- ") or path.parent.name

@@ -1,0 +1,125 @@
+"""What a source yields and what is known about it before the first frame is read."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from stmcli.errors import UsageError
+
+RGB = npt.NDArray[np.uint8]
+OnCorrupt = Literal["fail", "stop", "skip"]
+
+MAX_PIXELS = 2**26  # 8192 x 8192: twice an 8K frame
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Frame:
+    """Hold one upright picture of a source.
+
+    `index` is the source's own frame number, `time` its exact presentation time in seconds, `rgb` is
+    (H, W, 3) uint8. `corrupt` marks a picture the decoder could not restore: `rgb` then only stands in.
+    """
+
+    index: int
+    time: Fraction
+    rgb: RGB
+    corrupt: bool = False
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """Describe a source as a player shows it.
+
+    `width` and `height` are upright, after `rotation` (counter-clockwise degrees). `frames` is how many
+    frames the whole source declares (None: unknown until read), `start_time` the time of its first frame,
+    `duration` its length in seconds if declared. `start` and `end` are the frame numbers asked for.
+    `shift` is where the container's own clock starts (only transport streams start late).
+    """
+
+    path: Path
+    name: str
+    width: int
+    height: int
+    frames: int | None
+    rate: Fraction
+    time_base: Fraction
+    is_video: bool
+    rotation: int = 0
+    audio: str | None = None
+    codec: str = ""
+    color: str = ""
+    aspect: Fraction = Fraction(1)
+    start_time: Fraction = Fraction(0)
+    shift: Fraction = Fraction(0)
+    duration: Fraction | None = None
+    start: int | None = None
+    end: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Source(ABC):
+    """Iterate over the frames of a clip, as often as asked, always from its first chosen frame.
+
+    After or during an iteration `corrupt_frames` lists the frame numbers that could not be decoded and
+    `warnings` what a person should know.
+    """
+
+    def __init__(self, info: SourceInfo, *, on_corrupt: OnCorrupt) -> None:
+        self.info = info
+        self.on_corrupt = on_corrupt
+        self.corrupt_frames: list[int] = []
+        self._remarks: dict[str, str] = {}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what is odd about this source, as far as is known by now."""
+        return (*self.info.warnings, *self._remarks.values())
+
+    @property
+    @abstractmethod
+    def count(self) -> int | None:
+        """Return how many frames an iteration is expected to yield, None if that is unknown."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    @abstractmethod
+    def frame_name(self, index: int) -> str:
+        """Return the stem of the mask file that belongs to frame `index`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the files that are open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_range(path: Path, start: int | None, end: int | None) -> None:
+    """Raise UsageError when `start` and `end` cannot be a range of frame numbers."""
+    for number in (start, end):
+        if number is not None and number < 0:
+            raise UsageError(f"has no frame {number}", path=path, hint="Frame numbers are not negative.")
+    if start is not None and end is not None and start > end:
+        raise UsageError(f"starts at frame {start} after it ends at {end}", path=path, hint="Swap the two.")
+
+
+def no_such_frame(path: Path, index: int, *, first: int, last: int, count: int) -> UsageError:
+    """Return the error for a frame number that the source does not have."""
+    return UsageError(
+        f"has no frame {index}",
+        path=path,
+        hint=f"It has {count} frame{'s' if count != 1 else ''}, numbered {first} to {last}.",
+    )

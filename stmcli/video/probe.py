@@ -1,0 +1,216 @@
+"""Open a video file safely and find out what it holds, before it is decoded."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from stmcli.errors import VideoError
+from stmcli.video.faults import explain
+from stmcli.video.frame import MAX_PIXELS, OnCorrupt, SourceInfo
+
+# Formats that hold their own pictures: none of these can point at another file or host.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,gif,apng,ivf,obu,"
+    "h264,hevc,m4v,yuv4mpegpipe,nut,dv,rm,wav,mp3,flac,aac"
+)
+_OPEN_OPTIONS = {
+    "format_whitelist": _FORMATS,
+    "protocol_whitelist": "file",
+    "max_pixels": str(MAX_PIXELS),
+}
+_LATE_CLOCK = {"mpegts", "mpeg"}
+_HDR_CURVES = {16, 18}  # PQ, HLG
+_SPACES = {0: "RGB", 1: "BT.709", 5: "BT.601", 6: "BT.601", 7: "SMPTE 240M", 9: "BT.2020", 10: "BT.2020"}
+_RANGES = {1: "limited range", 2: "full range"}
+_STOP_HINT = "Copy it again, or take what is there with --on-corrupt stop."
+_SLACK = Fraction(1, 10)  # seconds, at least, that a container may declare beyond its last packet
+
+
+def open_container(path: Path) -> InputContainer:
+    """Open a media file without touching any other file or host; raise VideoError or UsageError."""
+    try:
+        return av.open(str(path), "r", options=dict(_OPEN_OPTIONS), metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise explain(path, error) from error
+
+
+def pick_video(container: InputContainer, path: Path) -> VideoStream:
+    """Return the moving pictures of a container, never its cover art."""
+    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if moving and moving[0].codec_context is None:
+        raise VideoError("there is no decoder for its video stream", path=path, hint="Convert it to H.264.")
+    if moving:
+        return moving[0]
+    held = {"only cover art": container.streams.video, "only audio": container.streams.audio}
+    what = next((name for name, streams in held.items() if streams), "0 frames")
+    raise VideoError(f"no video stream ({what} in it)", path=path, hint="Give a file with moving pictures.")
+
+
+def pick_audio(container: InputContainer) -> AudioStream | None:
+    """Return the first sound of a container that can be read, None without any."""
+    return next((s for s in container.streams.audio if s.codec_context is not None), None)
+
+
+def probe(path: Path, *, on_corrupt: OnCorrupt = "fail") -> SourceInfo:
+    """Return what `path` holds after decoding one frame of it.
+
+    A file that was cut short is an error with `on_corrupt="fail"` and a warning otherwise.
+    """
+    with open_container(path) as container:
+        stream = pick_video(container, path)
+        _check_area(stream, path)
+        picture = _first_picture(container, stream)
+        loss = _loss(container, stream, path)
+        if loss and on_corrupt == "fail":
+            raise VideoError(loss, path=path, hint=_STOP_HINT)
+        if picture is None:
+            cause = "0 frames can be decoded" if stream.width else "its pictures have no or an absurd size"
+            raise VideoError(cause, path=path, hint="Copy or record it again.")
+        warnings = (*([loss] if loss else []), *_oddities(stream, picture))
+        return _describe(container, stream, picture, path, warnings)
+
+
+def frame_times(path: Path) -> tuple[Fraction, ...]:
+    """Return the presentation time of every packet of the video stream in order, decoding nothing."""
+    with open_container(path) as container:
+        stream = pick_video(container, path)
+        base = stream.time_base or Fraction(1)
+        stamps = []
+        try:
+            stamps = [p.pts for p in container.demux(stream) if p.pts is not None and not p.is_discard]
+        except av.FFmpegError as error:
+            raise explain(path, error) from error
+    return tuple(stamp * base for stamp in sorted(stamps))
+
+
+def _check_area(stream: VideoStream, path: Path) -> None:
+    if stream.width * stream.height > MAX_PIXELS:
+        cause = f"{stream.width}x{stream.height} is more than {MAX_PIXELS // 2**20} megapixels"
+        raise VideoError(cause, path=path, hint="Scale it down first.")
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+
+
+def _first_picture(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return None
+            if pictures := packet.decode():
+                return pictures[0]
+        except av.FFmpegError:
+            continue
+
+
+def _describe(
+    container: InputContainer, stream: VideoStream, picture: VideoFrame, path: Path, warnings: tuple[str, ...]
+) -> SourceInfo:
+    base = stream.time_base or Fraction(1, 25)
+    turned = picture.rotation % 180 != 0
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    late = container.format.name in _LATE_CLOCK and container.start_time is not None
+    audio = pick_audio(container)
+    return SourceInfo(
+        path=path,
+        name=path.stem,
+        width=picture.height if turned else picture.width,
+        height=picture.width if turned else picture.height,
+        frames=_declared(stream),
+        rate=_rate(stream),
+        time_base=base,
+        is_video=True,
+        rotation=picture.rotation % 360,
+        audio=audio.codec_context.name if audio else None,
+        codec=stream.codec_context.name,
+        color=_color(picture),
+        aspect=1 / aspect if turned else aspect,
+        start_time=(picture.pts or 0) * base,
+        shift=Fraction(container.start_time, av.time_base) if late else Fraction(0),
+        duration=Fraction(container.duration, av.time_base) if container.duration else None,
+        warnings=warnings,
+    )
+
+
+def _rate(stream: VideoStream) -> Fraction:
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    return rate if rate and 0 < rate <= 1000 else Fraction(25)
+
+
+def _declared(stream: VideoStream) -> int | None:
+    """Return how many frames the file says a player shows, None if it does not say."""
+    if not stream.frames:
+        return None
+    if len(stream.index_entries) < stream.frames:
+        return stream.frames
+    return sum(not entry.is_discard for entry in stream.index_entries)
+
+
+def _color(picture: VideoFrame) -> str:
+    space = _SPACES.get(picture.colorspace)
+    parts = (picture.format.name, space or "untagged", _RANGES.get(picture.color_range))
+    return ", ".join(part for part in parts if part)
+
+
+def _oddities(stream: VideoStream, picture: VideoFrame) -> list[str]:
+    """Return what this clip loses or keeps on the way to square, progressive, 8-bit frames."""
+    odd = []
+    if picture.color_trc in _HDR_CURVES:
+        odd.append("HDR is processed as if it were SDR")
+    elif any(component.bits > 8 for component in picture.format.components):
+        odd.append("processed with 8 bits per colour")
+    if picture.interlaced_frame:
+        odd.append("interlaced frames are processed as they are")
+    if stream.sample_aspect_ratio not in (None, 0, 1):
+        odd.append("pixels are not square; masks have the size of the stored frames")
+    return odd
+
+
+def _loss(container: InputContainer, stream: VideoStream, path: Path) -> str | None:
+    """Return what is missing from a file that was cut short, found without decoding it."""
+    size = path.stat().st_size
+    kind = container.format.name
+    if kind.startswith("mov"):
+        return _indexed_loss(stream, size)
+    if kind == "avi":
+        return _avi_loss(path, size)
+    if kind.startswith("matroska"):
+        return _timed_loss(container, slack=max(_SLACK, 2 / _rate(stream)))
+    return None
+
+
+def _indexed_loss(stream: VideoStream, size: int) -> str | None:
+    shown = [entry.pos + entry.size for entry in stream.index_entries if not entry.is_discard]
+    readable = sum(end <= size for end in shown)
+    if readable == len(shown):
+        return None
+    return f"the file was cut short: {readable} of {len(shown)} frames can be read"
+
+
+def _avi_loss(path: Path, size: int) -> str | None:
+    with path.open("rb") as file:
+        declared = int.from_bytes(file.read(8)[4:], "little") + 8
+    return f"the file was cut short: {size} of {declared} bytes are there" if size < declared else None
+
+
+def _timed_loss(container: InputContainer, *, slack: Fraction) -> str | None:
+    if not container.duration or container.duration < 0:
+        return None
+    declared = Fraction(container.duration, av.time_base)
+    last = Fraction(0)
+    try:
+        container.seek(container.duration, backward=True)
+        for packet in container.demux():
+            if packet.pts is not None and packet.time_base:
+                last = max(last, (packet.pts + (packet.duration or 0)) * packet.time_base)
+    except av.FFmpegError:
+        pass
+    if last + slack >= declared:
+        return None
+    return f"the file was cut short: it ends at {float(last):.2f} s of {float(declared):.2f} s"

@@ -1,0 +1,239 @@
+"""Decode a video file into upright RGB frames with their exact times."""
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+
+from stmcli.errors import VideoError
+from stmcli.video.frame import (
+    MAX_PIXELS,
+    RGB,
+    Frame,
+    OnCorrupt,
+    Source,
+    SourceInfo,
+    check_range,
+    no_such_frame,
+)
+from stmcli.video.probe import open_container, pick_video, probe
+
+_SPACES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+
+
+def to_rgb(frame: VideoFrame) -> RGB:
+    """Return the picture upright as (H, W, 3) uint8 RGB, by its colour tags.
+
+    Untagged pictures of 720 lines or more are BT.709, smaller ones BT.601.
+    """
+    untagged = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
+    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    picture = frame.reformat(
+        format="rgb24",
+        src_colorspace=_SPACES.get(frame.colorspace, untagged),
+        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+    )
+    return np.ascontiguousarray(np.rot90(picture.to_ndarray(), frame.rotation // 90), dtype=np.uint8)
+
+
+class VideoReader(Source):
+    """Iterate over the frames of a video file.
+
+    `start` and `end` are frame numbers counted from 0, `end` inclusive. What cannot be decoded raises
+    VideoError with `on_corrupt="fail"`, ends the iteration with "stop" and is replaced by the last good
+    picture with "skip". `threads=0` lets the decoder choose.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        on_corrupt: OnCorrupt = "fail",
+        threads: int = 0,
+    ) -> None:
+        check_range(path, start, end)
+        info = replace(probe(path, on_corrupt=on_corrupt), start=start, end=end)
+        super().__init__(info, on_corrupt=on_corrupt)
+        self._threads = threads
+        self._container: InputContainer | None = None
+        if start is not None and info.frames is not None and start >= info.frames:
+            raise no_such_frame(path, start, first=0, last=info.frames - 1, count=info.frames)
+
+    @property
+    def count(self) -> int | None:
+        """Return how many frames an iteration is expected to yield, None if that is unknown."""
+        if self.info.frames is None:
+            return None
+        last = self.info.frames - 1 if self.info.end is None else min(self.info.end, self.info.frames - 1)
+        return last + 1 - (self.info.start or 0)
+
+    def frame_name(self, index: int) -> str:
+        """Return the stem of the mask file of frame `index`: its number in five digits."""
+        return f"{index:05d}"
+
+    def close(self) -> None:
+        """Close the file if an iteration left it open."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.close()
+        self.corrupt_frames.clear()
+        self._remarks.clear()
+        self._container = container = open_container(self.info.path)
+        stream = pick_video(container, self.info.path)
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = self._threads
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        try:
+            yield from self._frames(container, stream)
+        finally:
+            self.close()
+
+    def _frames(self, container: InputContainer, stream: VideoStream) -> Iterator[Frame]:
+        start, end = self.info.start or 0, self.info.end
+        clock = _Clock(self.info)
+        rgb: RGB | None = None
+        index = -1
+        for index, (picture, pts) in enumerate(self._pictures(container, stream)):
+            time = clock.tick(pts)
+            if clock.moved:
+                self._remarks["time"] = f"{clock.moved} duplicate or backward timestamps were moved forward"
+            if index < start:
+                continue
+            if picture is not None:
+                self._check_size(picture, index)
+                rgb = to_rgb(picture)
+            if rgb is None:
+                raise VideoError(f"frame {index} cannot be decoded", path=self.info.path, hint="Start later.")
+            yield Frame(index, time, rgb, corrupt=index in self.corrupt_frames)
+            if index == end:
+                return
+        self._check_end(index + 1, start, end)
+
+    def _pictures(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[tuple[VideoFrame | None, int | None]]:
+        """Yield each picture with its timestamp, None in the place of one that is lost."""
+        waiting: list[int] = []  # timestamps of packets whose picture has not come out yet
+        damaged, index = False, 0
+        for packet, pictures in _decoded(container, stream):
+            if packet is not None:
+                bisect.insort(waiting, packet)
+            if pictures is None:
+                if self._stops_at(index):
+                    return
+                damaged = True
+            for picture in pictures or ():
+                for pts in _take(waiting, picture.pts) if damaged else _take(waiting, picture.pts)[:0]:
+                    self.corrupt_frames.append(index)
+                    yield None, pts
+                    index += 1
+                if picture.is_corrupt and self._stops_at(index):
+                    return
+                if picture.is_corrupt:
+                    self.corrupt_frames.append(index)
+                yield picture, picture.pts
+                index += 1
+        for pts in waiting if damaged else ():
+            self.corrupt_frames.append(index)
+            yield None, pts
+            index += 1
+
+    def _stops_at(self, index: int) -> bool:
+        """Return whether the iteration ends at the damaged frame `index`; raise when damage is an error."""
+        if self.on_corrupt == "fail":
+            hint = "Copy it again, or go on with --on-corrupt stop or skip."
+            raise VideoError(f"frame {index} cannot be decoded", path=self.info.path, hint=hint)
+        if self.on_corrupt == "stop":
+            self.corrupt_frames.append(index)
+            self._remarks["stop"] = f"stopped at frame {index}, which cannot be decoded"
+        return self.on_corrupt == "stop"
+
+    def _check_size(self, picture: VideoFrame, index: int) -> None:
+        size = (picture.width, picture.height)
+        if picture.rotation % 180:
+            size = size[::-1]
+        if size != (self.info.width, self.info.height):
+            first = f"{self.info.width}x{self.info.height}"
+            cause = f"frame {index} is {size[0]}x{size[1]} but the first is {first}"
+            raise VideoError(cause, path=self.info.path, hint="Convert the clip to one size.")
+
+    def _check_end(self, count: int, start: int, end: int | None) -> None:
+        if start >= count:
+            raise no_such_frame(self.info.path, start, first=0, last=count - 1, count=count)
+        if end is not None and end >= count:
+            self._remarks["end"] = f"the clip ends at frame {count - 1}, before frame {end}"
+        elif self.info.frames is not None and count != self.info.frames and not self.corrupt_frames:
+            self._remarks["count"] = f"declares {self.info.frames} frames and has {count}"
+
+
+class _Clock:
+    """Turn timestamps into strictly increasing times, in whole ticks of the stream's time base."""
+
+    def __init__(self, info: SourceInfo) -> None:
+        self.moved = 0
+        self._base = info.time_base
+        self._step = max(1, round(1 / (info.rate * info.time_base)))
+        self._last: int | None = None
+
+    def tick(self, pts: int | None) -> Fraction:
+        if self._last is None:
+            self._last = pts or 0
+        elif pts is None:
+            self._last += self._step
+        elif pts > self._last:
+            self._last = pts
+        else:
+            self._last += 1
+            self.moved += 1
+        return self._last * self._base
+
+
+def _decoded(
+    container: InputContainer, stream: VideoStream
+) -> Iterator[tuple[int | None, list[VideoFrame] | None]]:
+    """Yield the timestamp of each packet and the pictures that came out, None upon an error."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.FFmpegError:
+            yield None, None
+            return
+        pts = None if packet.is_discard else packet.pts
+        try:
+            yield pts, packet.decode()
+        except av.FFmpegError:
+            yield pts, None
+
+
+def _take(waiting: list[int], pts: int | None) -> list[int]:
+    """Remove the timestamps up to `pts` from `waiting`, and return those before it."""
+    if pts is None:
+        return []
+    before = waiting[: bisect.bisect_left(waiting, pts)]
+    del waiting[: bisect.bisect_right(waiting, pts)]
+    return before

@@ -1,0 +1,303 @@
+"""Weights: where they are, whether they are what they claim to be, and the network they belong to.
+
+Ours are safetensors files with the network's dims and licence in the header. The published checkpoint
+(`STM_weights.pth`, 2019) is read through a key table. Nothing here ever runs code from a file.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stmcli.errors import UsageError, WeightsError, WriteError
+from stmcli.model import SIZES, STM, Dims
+from stmcli.options import PRECISIONS, NetworkOptions
+
+BUNDLED = Path(__file__).parent / "bundled"
+LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
+PUBLISHED_LICENCE = "CC BY-NC-SA 4.0 (non-commercial), by the authors of STM"
+DEFAULT_SIZE = 480  # shorter side inside the network, px, unless the weights say otherwise
+
+# The published checkpoint's names, and ours.
+PUBLISHED_KEYS = (
+    (r"^module\.", ""),
+    (r"^Encoder_M\.", "memory_encoder."),
+    (r"^Encoder_Q\.", "query_encoder."),
+    (r"\.conv1_m\.", ".planes.0."),
+    (r"\.conv1_o\.", ".planes.1."),
+    (r"encoder\.res2\.", "encoder.layer1."),
+    (r"encoder\.res3\.", "encoder.layer2."),
+    (r"encoder\.res4\.", "encoder.layer3."),
+    (r"^KV_M_r4\.Key\.", "memory_head.key."),
+    (r"^KV_M_r4\.Value\.", "memory_head.value."),
+    (r"^KV_Q_r4\.Key\.", "query_head.key."),
+    (r"^KV_Q_r4\.Value\.", "query_head.value."),
+    (r"^Decoder\.convFM\.", "decoder.enter."),
+    (r"^Decoder\.ResMM\.", "decoder.enter_block."),
+    (r"^Decoder\.RF3\.", "decoder.refine8."),
+    (r"^Decoder\.RF2\.", "decoder.refine4."),
+    (r"\.convFS\.", ".skip."),
+    (r"\.ResFS\.", ".skip_block."),
+    (r"refine(\d)\.ResMM\.", r"refine\1.block."),
+    (r"^Decoder\.pred2\.", "decoder.predict."),
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a weights file says about itself."""
+
+    dims: Dims
+    licence: str
+    size: int = DEFAULT_SIZE  # shorter side inside the network that suits them, px
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of `stm weights list`."""
+
+    name: str
+    path: Path
+    sha256: str
+    licence: str
+    origin: str
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for imported weights; it need not exist."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "stm" / "weights"
+
+
+def registry() -> dict[str, Entry]:
+    """List the bundled and the imported weights by name; imported ones cannot hide bundled ones."""
+    found = {}
+    for folder in (cache_folder(), BUNDLED):
+        for note in sorted(folder.glob("*.json")):
+            facts = json.loads(note.read_text())
+            path = note.with_suffix(".safetensors")
+            found[note.stem] = Entry(note.stem, path, facts["sha256"], facts["licence"], facts["origin"])
+    return found
+
+
+def find(name: str | Path) -> Path:
+    """Return the file of a registered name or a path.
+
+    Raises UsageError when there is neither.
+    """
+    entry = registry().get(str(name))
+    path = entry.path if entry else Path(name)
+    if not path.is_file():
+        names = ", ".join(sorted(registry())) or "none"
+        raise UsageError("no such weights", path=path, hint=f"give a file or one of: {names}")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(entry: Entry) -> None:
+    """Raise WeightsError when a registered file is not the one that was registered."""
+    if not entry.path.is_file():
+        raise WeightsError("the file is gone", path=entry.path, hint="import it again")
+    if sha256(entry.path) != entry.sha256:
+        raise WeightsError("sha256 mismatch, the file is damaged", path=entry.path, hint="install or import it again")
+
+
+def load_model(options: NetworkOptions | None = None) -> STM:
+    """Build the network that the options name, on the device and in the precision that they name.
+
+    Raises UsageError for a device or weights that do not exist, WeightsError for a file that cannot be used.
+    """
+    options = options or NetworkOptions()
+    device = pick_device(options.device)
+    dtype = pick_dtype(options.precision, device)
+    entry = registry().get(options.weights)
+    if entry:
+        verify(entry)
+    model, _ = read(find(options.weights))
+    model = model.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval().requires_grad_(False)
+
+
+def working_size(options: NetworkOptions) -> int:
+    """Return the shorter side inside the network, px: as asked for, else what suits the weights."""
+    if options.size is not None:
+        return options.size
+    path = find(options.weights)
+    return _card(path).size if path.suffix == ".safetensors" else DEFAULT_SIZE
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that is there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: no such device", hint="use auto, cpu, cuda or cuda:1") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: not supported", hint="use auto, cpu, cuda or cuda:1")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: there is no such CUDA device here", hint="use --device auto or cpu")
+    return device
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Turn `auto` into bf16 where the device has matrix units for it, and names into dtypes."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision}: unknown", hint=f"use one of {', '.join(PRECISIONS)}")
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _has_amx()
+        return torch.bfloat16 if fast else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _has_amx() -> bool:
+    return bool(torch.cpu._is_amx_tile_supported())  # the only name torch has for it
+
+
+def read(path: Path) -> tuple[STM, Card]:
+    """Read a weights file of any known kind into a network, in fp32 on the CPU.
+
+    Raises WeightsError that says what the file is instead.
+    """
+    kind = _kind(path)
+    state, card = _read_safetensors(path) if kind == "safetensors" else _read_pickle(path)
+    model = STM(card.dims)
+    _check(path, model.state_dict(), state)
+    model.load_state_dict(state)
+    return model, card
+
+
+def save(path: Path, model: STM, card: Card, *, dtype: torch.dtype = torch.float32) -> str:
+    """Write a network as safetensors under a temporary name, rename it, and return its sha256."""
+    state = {
+        name: (x.to(dtype) if x.is_floating_point() else x).contiguous().cpu()
+        for name, x in model.state_dict().items()
+    }
+    part = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        save_file(state, part, metadata={"stm": json.dumps(asdict(card))})
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise WriteError(f"cannot be written ({error.strerror})", path=path) from None
+    return sha256(path)
+
+
+def register(path: Path, card: Card) -> Entry:
+    """Write the note beside a weights file that makes it part of the registry."""
+    facts = {"sha256": sha256(path), "licence": card.licence, "origin": card.origin}
+    path.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+    return Entry(path.stem, path, **facts)
+
+
+def import_file(source: Path, *, name: str | None = None) -> Entry:
+    """Convert a checkpoint to safetensors in the user's cache and register it."""
+    name = name or source.stem
+    if (BUNDLED / f"{name}.json").exists():
+        raise UsageError(f"the name {name} is taken by bundled weights", path=source, hint="choose another --name")
+    model, card = read(find(source))
+    target = cache_folder() / f"{name}.safetensors"
+    save(target, model, card)
+    return register(target, card)
+
+
+# -- files of several kinds ------------------------------------------------------------------------------------------
+
+
+def _kind(path: Path) -> str:
+    """Tell safetensors from pickles by the first bytes; name the usual impostors."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    text = head.lstrip().lower()
+    if not head:
+        raise WeightsError("the file is empty", path=path, hint="download it again")
+    if text.startswith((b"<!doctype", b"<html")):
+        raise WeightsError("this is a web page, not weights", path=path, hint="download the file itself")
+    if text.startswith(b"version https://git-lfs"):
+        raise WeightsError("this is a Git LFS pointer, not weights", path=path, hint="run git lfs pull")
+    if head[8:9] == b"{":
+        return "safetensors"
+    if head.startswith((b"PK", b"\x80")):
+        return "pickle"
+    raise WeightsError("not a weights file", path=path, hint="use a .safetensors or the published .pth")
+
+
+def _card(path: Path) -> Card:
+    return _read_header(path)[0]
+
+
+def _read_header(path: Path) -> tuple[Card, list[str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            note, names = (file.metadata() or {}).get("stm"), list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"damaged or cut short ({error})", path=path, hint="get the file again") from None
+    if note is None:
+        raise WeightsError("not made by stm: its header has no dims", path=path, hint="use stm weights import")
+    facts = json.loads(note)
+    return Card(**{**facts, "dims": Dims(**facts["dims"])}), names
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Card]:
+    card, names = _read_header(path)
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in names}
+    return {name: x.float() if x.is_floating_point() else x for name, x in state.items()}, card
+
+
+def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Card]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise WeightsError(
+            "refused, it holds more than tensors and could run code", path=path, hint="use another file"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError):
+        raise WeightsError("damaged or cut short", path=path, hint="get the file again") from None
+    if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
+        raise WeightsError("not a state dict of tensors", path=path, hint="use the published STM_weights.pth")
+    named = {rename(name): x for name, x in state.items()}
+    for name in STM(SIZES["resnet50"]).state_dict().keys() - named.keys():
+        if name.endswith("num_batches_tracked"):  # not written by torch of that time
+            named[name] = torch.tensor(0)
+    return named, Card(SIZES["resnet50"], PUBLISHED_LICENCE, origin=f"published checkpoint {path.name}")
+
+
+def rename(name: str) -> str:
+    """Translate a name of the published checkpoint into ours."""
+    for pattern, ours in PUBLISHED_KEYS:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def _check(path: Path, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise WeightsError when names, shapes or numbers are not those of the network."""
+    missing = sorted(wanted.keys() - state.keys())
+    strange = sorted(state.keys() - wanted.keys())
+    if missing or strange:
+        first = f"first missing: {missing[0]}" if missing else f"first unknown: {strange[0]}"
+        cause = f"another architecture: {len(missing)} of {len(wanted)} tensors missing, {len(strange)} unknown"
+        raise WeightsError(f"{cause}, {first}", path=path, hint="use STM weights")
+    for name, x in state.items():
+        if x.shape != wanted[name].shape:
+            cause = f"{name} is {tuple(x.shape)} but must be {tuple(wanted[name].shape)}"
+            raise WeightsError(cause, path=path, hint="use STM weights of this size")
+        if not torch.isfinite(x).all():
+            raise WeightsError(f"{name} holds NaN or infinity", path=path, hint="get the file again")

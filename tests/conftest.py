@@ -1,0 +1,125 @@
+"""Make tiny clips and pictures for the tests."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+ENCODERS = {
+    ".mp4": ("libx264", "yuv420p", {"preset": "ultrafast", "crf": "10"}),
+    ".mov": ("libx264", "yuv420p", {"preset": "ultrafast", "crf": "10"}),
+    ".mkv": ("libx264", "yuv420p", {"preset": "ultrafast", "crf": "10"}),
+    ".ts": ("libx264", "yuv420p", {"preset": "ultrafast", "crf": "10"}),
+    ".avi": ("mpeg4", "yuv420p", {"qscale": "2"}),
+    ".webm": ("libvpx-vp9", "yuv420p", {"deadline": "realtime", "cpu-used": "8"}),
+}
+
+
+def picture(index: int, width: int = 64, height: int = 48) -> np.ndarray:
+    """Return a smooth (H, W, 3) picture whose red corner block is upper left and whose grey tells `index`."""
+    rgb = np.full((height, width, 3), 60 + 6 * (index % 20), dtype=np.uint8)
+    rgb[: height // 4, : width // 4] = (220, 30, 30)
+    return rgb
+
+
+def write_clip(
+    path: Path,
+    *,
+    frames: int = 10,
+    width: int = 64,
+    height: int = 48,
+    rate: Fraction = Fraction(25),
+    ticks: Sequence[int] | None = None,
+    time_base: Fraction | None = None,
+    rotation: int = 0,
+    audio: str | None = None,
+    codec: str | None = None,
+    pix_fmt: str | None = None,
+    options: dict[str, str] | None = None,
+    movflags: str | None = None,
+    gop: int = 12,
+    aspect: Fraction | None = None,
+) -> Path:
+    """Write a clip of picture(0), picture(1), ... at `ticks` of `time_base` (constant rate by default)."""
+    name, default_format, default_options = ENCODERS[path.suffix]
+    with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as out:
+        stream = out.add_stream(codec or name, rate=rate, options=dict(options or default_options))
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt or default_format
+        stream.codec_context.gop_size = gop
+        base = time_base or 1 / rate
+        stream.codec_context.time_base = base
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if rotation:
+            stream.set_display_rotation(rotation)
+        sound = add_sound(out, audio) if audio else None
+        for index in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(index, width, height), "rgb24")
+            frame.pts, frame.time_base = ticks[index] if ticks else index, base
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+        if sound:
+            write_sound(out, sound, seconds=float(frames / rate))
+    return path
+
+
+def add_sound(out, codec: str):
+    stream = out.add_stream(codec, rate=48000)
+    stream.layout = "mono"
+    return stream
+
+
+def write_sound(out, stream, *, seconds: float) -> None:
+    count = int(48000 * seconds)
+    wave = (np.sin(np.arange(count) * 0.05) * 8000).astype(np.int16)
+    for start in range(0, count, 1024):
+        frame = av.AudioFrame.from_ndarray(wave[None, start : start + 1024], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+        out.mux(stream.encode(frame))
+    out.mux(stream.encode(None))
+
+
+def write_sound_file(path: Path, *, cover: Path | None = None) -> Path:
+    """Write half a second of sound without moving pictures, perhaps with cover art."""
+    with av.open(str(path), "w") as out:
+        stream = add_sound(out, "aac")
+        art = None
+        if cover is not None:
+            source = av.open(str(cover))
+            art = out.add_stream_from_template(source.streams.video[0])
+            art.disposition = av.stream.Disposition.attached_pic
+            packet = next(p for p in source.demux(video=0) if p.size)
+            packet.stream = art
+        write_sound(out, stream, seconds=0.5)
+        if art is not None:
+            out.mux(packet)
+            source.close()
+    return path
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a tiny clip called `name` into the test's folder."""
+
+    def make(name: str = "clip.mp4", **settings) -> Path:
+        return write_clip(tmp_path / name, **settings)
+
+    return make
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a folder of PNG frames with the given names."""
+
+    def make(names: Sequence[str], *, name: str = "frames", width: int = 64, height: int = 48) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        for index, file in enumerate(names):
+            Image.fromarray(picture(index, width, height)).save(folder / file)
+        return folder
+
+    return make

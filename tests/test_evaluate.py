@@ -1,0 +1,314 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stmcli.errors import MaskError, UsageError
+from stmcli.evaluate import evaluate_folder, list_sequences
+from stmcli.masks import write_labels
+from stmcli.metrics import boundary_f, jaccard
+
+GOLDEN = Path(__file__).parent / "golden"
+DAVIS = ("davis2016", "davis2017")
+
+
+def write_clip(folder, clip):
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, labels in enumerate(clip):
+        write_labels(folder / f"{index:05}.png", labels)
+
+
+def moving(*ids, frames=5, step=1):
+    """One square for each id, moving right by `step` in each frame."""
+    clip = np.zeros((frames, 40, 60), np.uint8)
+    for index in range(frames):
+        for position, number in enumerate(ids):
+            clip[index, 4 + 12 * position : 12 + 12 * position, 3 + step * index : 15 + step * index] = number
+    return clip
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Predictions that lag behind the ground truth of clips `cat` and `dog`, two objects each."""
+    for name in ("cat", "dog"):
+        write_clip(tmp_path / "truth" / name, moving(1, 3, step=2))
+        write_clip(tmp_path / "predicted" / name, moving(1, 3, step=1))
+    return tmp_path
+
+
+def score(tree, protocol="folder"):
+    return evaluate_folder(tree / "predicted", tree / "truth", protocol=protocol)
+
+
+def refusal(tree, *causes, kind=UsageError, protocol="folder"):
+    with pytest.raises(kind) as caught:
+        score(tree, protocol)
+    message = str(caught.value)
+    assert caught.value.exit_code == 2
+    assert "\n" not in message
+    for cause in causes:
+        assert str(cause) in message
+
+
+def make_davis_root(root, *, year=None, names=("cat", "dog"), resolution="480p"):
+    for name in names:
+        write_clip(root / "Annotations" / resolution / name, moving(1, 2))
+        (root / "JPEGImages" / resolution / name).mkdir(parents=True)
+    if year:
+        (root / "ImageSets" / year).mkdir(parents=True)
+        (root / "ImageSets" / year / "val.txt").write_text("dog\n")
+    return root
+
+
+@pytest.mark.parametrize("protocol", ["davis2017", "folder"])
+def test_scores_equal_the_official_evaluation(tmp_path, protocol):
+    arrays = np.load(GOLDEN / "metrics_a.npz")
+    expected = json.loads((GOLDEN / "metrics_a.json").read_text())
+    for clip in ("clip0", "clip1"):
+        write_clip(tmp_path / "truth" / clip, arrays[f"{clip}_truth"])
+        write_clip(tmp_path / "predicted" / clip / "masks", arrays[f"{clip}_prediction"])
+    result = score(tmp_path, protocol).as_json()
+    for clip in ("clip0", "clip1"):
+        mean = expected[clip].pop("J&F_mean")
+        assert set(result["sequences"][clip]) == set(expected[clip])
+        objects = list(result["sequences"][clip].values())
+        assert np.mean([[o["J_mean"], o["F_mean"]] for o in objects]) == pytest.approx(mean, abs=1e-6)
+        for number, measures in expected[clip].items():
+            assert set(result["sequences"][clip][number]) == set(measures)
+            for name, value in measures.items():
+                assert result["sequences"][clip][number][name] == pytest.approx(value, abs=1e-6)
+
+
+def test_json_has_the_documented_shape_and_means_over_objects(tree):
+    result = json.loads(json.dumps(score(tree).as_json()))
+    assert set(result) == {"J&F_mean", "J_mean", "F_mean", "sequences"}
+    objects = [measures for clip in result["sequences"].values() for measures in clip.values()]
+    assert set(result["sequences"]["cat"]) == {"1", "3"}
+    assert result["J_mean"] == pytest.approx(np.mean([o["J_mean"] for o in objects]))
+    assert result["F_mean"] == pytest.approx(np.mean([o["F_mean"] for o in objects]))
+    assert result["J&F_mean"] == pytest.approx((result["J_mean"] + result["F_mean"]) / 2)
+    assert 0 < result["J_mean"] < 1
+
+
+@pytest.mark.parametrize("protocol", ["davis2016", "davis2017", "folder"])
+def test_first_and_last_frame_are_not_scored(tree, protocol):
+    before = score(tree, protocol).as_json()
+    assert len(before["sequences"]["cat"]["1"]["J_per_frame"]) == 3
+    for index in (0, 4):
+        (tree / "predicted" / "cat" / f"{index:05}.png").unlink()
+    assert score(tree, protocol).as_json() == before
+
+
+def test_davis2016_merges_the_objects(tree):
+    write_clip(tree / "predicted" / "cat", moving(7, 1, step=1))
+    scores = score(tree, "davis2016").sequences["cat"]
+    truth, predicted = (moving(1, 3, step=step)[1:-1] > 0 for step in (2, 1))
+    assert list(scores) == [1]
+    np.testing.assert_allclose(scores[1].j, jaccard(truth, predicted))
+    np.testing.assert_allclose(scores[1].f, boundary_f(truth, predicted))
+
+
+def test_black_and_white_masks_are_one_object(tree):
+    for index in range(5):
+        for kind, step in (("truth", 2), ("predicted", 1)):
+            labels = np.where(moving(1, step=step)[index] > 0, 255, 0).astype(np.uint8)
+            Image.fromarray(labels).save(tree / kind / "cat" / f"{index:05}.png")
+    scores = score(tree).sequences["cat"]
+    expected = jaccard(moving(1, step=2)[1:-1] > 0, moving(1, step=1)[1:-1] > 0)
+    assert list(scores) == [1]
+    np.testing.assert_allclose(scores[1].j, expected)
+
+
+def test_grey_ids_are_kept_in_frames_with_one_object(tree):
+    for path in (tree / "predicted").glob("*/*.png"):
+        labels = np.array(Image.open(path).copy())
+        Image.fromarray(np.where(labels == 3, 3, 0).astype(np.uint8)).save(path)
+    scores = score(tree).sequences["cat"]
+    assert scores[3].j.min() > 0.5
+    assert scores[1].j.max() == 0
+
+
+def test_void_counts_for_nothing(tree):
+    truth = moving(1, step=2)
+    truth[:, 20:] = 255
+    predicted = moving(1, step=2)
+    predicted[:, 25:, ::2] = 1
+    write_clip(tree / "truth" / "cat", truth)
+    write_clip(tree / "predicted" / "cat", predicted)
+    scores = score(tree).sequences["cat"]
+    assert list(scores) == [1]
+    assert scores[1].j.tolist() == [1, 1, 1]
+    assert scores[1].f.tolist() == [1, 1, 1]
+
+
+def test_davis2017_scores_the_objects_of_the_first_frame(tree):
+    late = moving(1, 2)
+    late[:2][late[:2] == 2] = 0
+    write_clip(tree / "truth" / "cat", late)
+    assert list(score(tree, "davis2017").sequences["cat"]) == [1]
+    assert list(score(tree, "folder").sequences["cat"]) == [1, 2]
+
+
+def test_ytvos_scores_an_object_after_its_first_frame_to_the_end(tree):
+    late = moving(1, 2)
+    late[:2][late[:2] == 2] = 0
+    write_clip(tree / "truth" / "cat", late)
+    write_clip(tree / "predicted" / "cat", late)
+    scores = score(tree, "ytvos").sequences["cat"]
+    assert {number: values.j.tolist() for number, values in scores.items()} == {1: [1] * 4, 2: [1] * 2}
+
+
+def test_an_object_absent_from_both_is_right(tree):
+    late = moving(1, 2)
+    late[:3][late[:3] == 2] = 0
+    for kind in ("truth", "predicted"):
+        write_clip(tree / kind / "cat", late)
+    scores = score(tree).sequences["cat"][2]
+    assert (scores.j.tolist(), scores.f.tolist()) == ([1, 1, 1], [1, 1, 1])
+
+
+def test_an_object_predicted_before_it_enters_is_wrong(tree):
+    late = moving(1, 2)
+    late[:2][late[:2] == 2] = 0
+    write_clip(tree / "truth" / "cat", late)
+    write_clip(tree / "predicted" / "cat", moving(1, 2))
+    assert score(tree).sequences["cat"][2].j.tolist() == [0, 1, 1]
+
+
+def test_predictions_of_other_frames_and_clips_are_ignored(tree):
+    before = score(tree).as_json()
+    write_clip(tree / "predicted" / "bird", moving(1))
+    write_clip(tree / "predicted" / "cat", moving(1, 3, frames=9)[:9])
+    for kind in ("truth", "predicted"):
+        (tree / kind / "cat" / "._00001.png").write_bytes(b"junk")
+    assert score(tree).as_json() == before
+
+
+def test_frames_match_by_number(tree):
+    for path in (tree / "predicted" / "cat").glob("*.png"):
+        path.rename(path.with_name(f"{int(path.stem)}.png"))
+    assert score(tree).sequences["cat"].keys() == {1, 3}
+
+
+def test_frames_are_in_natural_order(tree):
+    for index, labels in enumerate(moving(1, frames=11)):
+        write_labels(tree / "truth" / "cat" / f"frame{index}.png", labels)
+        write_labels(tree / "predicted" / "cat" / f"frame{index}.png", labels if index == 10 else labels * 0)
+    for path in (tree / "truth" / "cat").glob("0*.png"):
+        path.unlink()
+    assert score(tree).sequences["cat"][1].j.tolist() == [0] * 9
+
+
+@pytest.mark.parametrize(("protocol", "year"), [("davis2016", "2016"), ("davis2017", "2017")])
+@pytest.mark.parametrize("resolution", ["480p", "Full-Resolution"])
+def test_davis_root_is_read_by_its_list(tmp_path, protocol, year, resolution):
+    root = make_davis_root(tmp_path / "davis", year=year, resolution=resolution)
+    write_clip(tmp_path / "predicted" / "dog", moving(1, 2))
+    scores = evaluate_folder(tmp_path / "predicted", root, protocol=protocol)
+    assert list(scores.sequences) == ["dog"]
+    assert (scores.j_mean, scores.f_mean) == (1, 1)
+    (clip,) = list_sequences(root, protocol)
+    assert clip.name == "dog"
+    assert clip.frames == root / "JPEGImages" / resolution / "dog"
+    assert clip.annotations == root / "Annotations" / resolution / "dog"
+
+
+def test_dataset_without_a_list_has_all_its_clips(tmp_path):
+    root = make_davis_root(tmp_path, names=("b", "a"))
+    assert [clip.name for clip in list_sequences(root, "davis2017")] == ["a", "b"]
+
+
+def test_dataset_without_resolutions_is_read(tmp_path):
+    root = make_davis_root(tmp_path, resolution="")
+    assert [clip.frames for clip in list_sequences(root, "ytvos")] == [
+        root / "JPEGImages" / "cat",
+        root / "JPEGImages" / "dog",
+    ]
+
+
+def test_dataset_without_frames_is_refused(tmp_path):
+    root = make_davis_root(tmp_path)
+    (root / "JPEGImages" / "480p" / "cat").rmdir()
+    with pytest.raises(UsageError, match=r"JPEGImages/480p: no frames for clip cat\."):
+        list_sequences(root, "davis2016")
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc", ".."])
+def test_clip_lists_cannot_leave_the_dataset(tmp_path, name):
+    root = make_davis_root(tmp_path, year="2016")
+    (root / "ImageSets" / "2016" / "val.txt").write_text(f"dog\n{name}\n")
+    with pytest.raises(UsageError, match=r"val\.txt: .* is not the name of a clip"):
+        list_sequences(root, "davis2016")
+
+
+def test_listed_clip_without_ground_truth_is_refused(tmp_path):
+    root = make_davis_root(tmp_path, year="2016")
+    (root / "ImageSets" / "2016" / "val.txt").write_text("dog\ncow\n")
+    with pytest.raises(UsageError, match=r"Annotations/480p: no ground truth for clip cow\."):
+        list_sequences(root, "davis2016")
+
+
+def test_unknown_protocol_lists_the_protocols(tree):
+    refusal(tree, "davis2018", "davis2016, davis2017, folder, ytvos", protocol="davis2018")
+
+
+@pytest.mark.parametrize("name", ["predicted", "truth"])
+def test_missing_folder_is_named(tree, name):
+    (tree / name).rename(tree / "elsewhere")
+    refusal(tree, tree / name, "no such folder")
+
+
+def test_ground_truth_without_clips_is_refused(tree):
+    with pytest.raises(UsageError, match=r"truth/cat: no ground truth here\."):
+        evaluate_folder(tree / "predicted", tree / "truth" / "cat", protocol="folder")
+
+
+def test_missing_clips_are_counted(tree):
+    for name in ("cat", "dog"):
+        (tree / "predicted" / name).rename(tree / name)
+    refusal(tree, tree / "predicted", "no masks for clip cat and 1 more")
+
+
+def test_missing_frames_are_counted(tree):
+    for index in (1, 3):
+        (tree / "predicted" / "dog" / f"{index:05}.png").unlink()
+    refusal(tree, tree / "predicted" / "dog", "no mask for frame 00001 and 1 more")
+
+
+def test_clip_too_short_to_score_is_refused(tree):
+    write_clip(tree / "truth" / "ant", moving(1, frames=2))
+    write_clip(tree / "predicted" / "ant", moving(1, frames=2))
+    refusal(tree, tree / "truth" / "ant", "2 frames")
+
+
+def test_ground_truth_without_object_is_refused(tree):
+    write_clip(tree / "truth" / "cat", moving(1) * 0)
+    refusal(tree, tree / "truth" / "cat", "no object")
+
+
+def test_prediction_of_another_size_names_both_files(tree):
+    bad = tree / "predicted" / "dog" / "00002.png"
+    write_labels(bad, np.ones((20, 30), np.uint8))
+    refusal(tree, bad, "30x20", tree / "truth" / "dog" / "00002.png", "60x40", kind=MaskError)
+
+
+def test_ground_truth_of_mixed_sizes_names_both_files(tree):
+    bad = tree / "truth" / "dog" / "00003.png"
+    write_labels(bad, np.ones((20, 30), np.uint8))
+    refusal(tree, bad, "30x20", tree / "truth" / "dog" / "00000.png", "60x40", kind=MaskError)
+
+
+@pytest.mark.parametrize("kind", ["truth", "predicted"])
+def test_unreadable_mask_is_named(tree, kind):
+    bad = tree / kind / "dog" / "00002.png"
+    bad.write_bytes(bad.read_bytes()[:70])
+    refusal(tree, bad, "truncated", kind=MaskError)
+
+
+def test_evaluation_does_not_load_the_network():
+    code = "import sys, stmcli.evaluate; sys.exit('torch' in sys.modules or 'av' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,457 @@
+import os
+import re
+import socket
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import picture, write_clip, write_sound_file
+from PIL import Image
+
+from stmcli.errors import StmError, UsageError, VideoError
+from stmcli.video import FrameFolder, VideoReader, frame_times, open_source, probe, read_frame
+from stmcli.video.folder import natural_key
+
+RED = np.array((220, 30, 30))
+
+
+def read(path, **choices):
+    with open_source(path, **choices) as source:
+        return list(source)
+
+
+def assert_refused(path, *words, code, named=None, **choices):
+    """Check that reading `path` fails in one line that names it and holds `words`."""
+    with pytest.raises(StmError) as caught:
+        read(path, **choices)
+    message = str(caught.value)
+    assert caught.value.exit_code == code, message
+    assert str(named or Path(path).name) in message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts"])
+def test_every_frame_comes_out_once_in_order(make_clip, suffix):
+    frames = read(make_clip(f"clip{suffix}", frames=14))
+    assert [frame.index for frame in frames] == list(range(14))
+    greys = [int(frame.rgb[40, 40].mean()) for frame in frames]
+    assert np.abs(np.array(greys) - [60 + 6 * i for i in range(14)]).max() <= 6
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_times_are_exact_at_a_constant_rate(make_clip, suffix):
+    frames = read(make_clip(f"clip{suffix}", rate=Fraction(30000, 1001)))
+    assert [frame.time for frame in frames] == [Fraction(1001 * i, 30000) for i in range(10)]
+
+
+def test_times_are_exact_at_a_variable_rate(make_clip):
+    ticks = [0, 17, 50, 51, 90, 200]
+    path = make_clip(frames=6, ticks=ticks, time_base=Fraction(1, 600))
+    assert [frame.time for frame in read(path)] == [Fraction(t, 600) for t in ticks]
+    assert frame_times(path) == tuple(Fraction(t, 600) for t in ticks)
+
+
+def test_a_source_can_be_read_again_after_a_break(make_clip):
+    with open_source(make_clip()) as source:
+        for frame in source:
+            if frame.index == 3:
+                break
+        assert [frame.index for frame in source] == list(range(10))
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_frames_are_upright(make_clip, rotation):
+    # the stored picture has its red block upper left; turned counter-clockwise it moves like np.rot90
+    path = make_clip(rotation=rotation)
+    with open_source(path) as source:
+        frame = next(iter(source))
+        shape = (source.info.height, source.info.width)
+    expected = np.rot90(picture(0), rotation // 90)
+    assert frame.rgb.shape == expected.shape
+    assert shape == expected.shape[:2]
+    assert np.abs(frame.rgb.astype(int) - expected).mean() < 6
+    assert frame.rgb.flags.c_contiguous
+
+
+def one_frame_clip(path, rgb, *, space, full, tag):
+    """Write one lossless 4:4:4 picture converted by hand with the textbook matrix of BT.601 or BT.709."""
+    red, blue = (0.299, 0.114) if space == 601 else (0.2126, 0.0722)
+    r, g, b = (rgb[..., c].astype(float) for c in range(3))
+    luma = red * r + (1 - red - blue) * g + blue * b
+    cb, cr = (b - luma) / (2 - 2 * blue), (r - luma) / (2 - 2 * red)
+    scale, black = ((1, 1), 0) if full else ((219 / 255, 224 / 255), 16)
+    planes = (black + luma * scale[0], 128 + cb * scale[1], 128 + cr * scale[1])
+    yuv = np.stack([np.rint(p).astype(np.uint8) for p in planes])
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
+        stream.height, stream.width, stream.pix_fmt = *rgb.shape[:2], "yuv444p"
+        if tag:
+            stream.codec_context.colorspace = 1 if space == 709 else 6
+            stream.codec_context.color_range = 2 if full else 1
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(yuv, "yuv444p")))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("height", "space", "full", "tag"),
+    [
+        (64, 601, False, True),
+        (64, 709, False, True),
+        (64, 601, True, True),
+        (64, 709, True, True),
+        (64, 601, False, False),
+        (720, 709, False, False),
+    ],
+)
+def test_colours_follow_the_tags(tmp_path, height, space, full, tag):
+    rgb = np.zeros((height, 64, 3), dtype=np.uint8)
+    rgb[:, :16], rgb[:, 16:32], rgb[:, 32:48], rgb[:, 48:] = (200, 40, 40), (40, 200, 40), (40, 40, 200), 128
+    frame = read(one_frame_clip(tmp_path / "c.mp4", rgb, space=space, full=full, tag=tag))[0]
+    assert np.abs(frame.rgb.astype(int) - rgb).max() <= 3
+
+
+def test_a_range_keeps_the_numbers_of_the_source(make_clip):
+    path = make_clip()
+    with open_source(path, start=3, end=5) as source:
+        frames = list(source)
+        assert source.count == 3
+    whole = read(path)
+    assert [frame.index for frame in frames] == [3, 4, 5]
+    assert [frame.time for frame in frames] == [frame.time for frame in whole[3:6]]
+    assert all((a.rgb == b.rgb).all() for a, b in zip(frames, whole[3:6], strict=True))
+
+
+def test_a_start_after_the_end_of_the_clip_is_a_usage_error(make_clip):
+    assert_refused(make_clip(), "10 frames", "0 to 9", code=2, start=10)
+    assert_refused(make_clip("a.mkv"), "10 frames", "0 to 9", code=2, start=10)
+    assert_refused(make_clip(), "5", "3", code=2, start=5, end=3)
+
+
+def test_an_end_after_the_end_of_the_clip_is_a_warning(make_clip):
+    with open_source(make_clip(), end=99) as source:
+        assert len(list(source)) == source.count == 10
+        assert "99" in source.warnings[0]
+
+
+def test_one_frame_can_be_read_by_its_number(make_clip):
+    path = make_clip()
+    assert (read_frame(path, 7).rgb == read(path)[7].rgb).all()
+    with pytest.raises(UsageError, match="10 frames"):
+        read_frame(path, 10)
+
+
+def test_the_description_of_a_clip(make_clip):
+    info = open_source(make_clip("a b.mp4", audio="aac", rotation=90)).info
+    assert (info.name, info.frames, info.rate, info.rotation) == ("a b", 10, 25, 90)
+    assert (info.width, info.height, info.audio, info.codec) == (48, 64, "aac", "h264")
+    assert info.is_video
+    assert info.duration == pytest.approx(0.4, abs=0.05)
+
+
+def test_an_edit_list_that_hides_frames_is_followed(make_clip, tmp_path):
+    source = make_clip("whole.mp4", frames=24, gop=12)
+    cut = tmp_path / "cut.mp4"
+    with av.open(str(source)) as inp, av.open(str(cut), "w") as out:
+        stream = out.add_stream_from_template(inp.streams.video[0])
+        for packet in inp.demux(video=0):
+            if packet.dts is None:
+                continue
+            offset = round(5 / 25 / packet.time_base)  # the first five frames lie before zero
+            packet.pts, packet.dts, packet.stream = packet.pts - offset, packet.dts - offset, stream
+            out.mux(packet)
+    with open_source(cut) as reader:
+        assert reader.info.frames == len(list(reader)) == 19
+
+
+def test_odd_pixels_depth_and_interlace_are_warned_of(make_clip):
+    path = make_clip(pix_fmt="yuv420p10le", aspect=Fraction(4, 3))
+    with open_source(path) as source:
+        assert len(list(source)) == 10
+        text = " ".join(source.warnings)
+    assert "8 bits" in text
+    assert "not square" in text
+
+
+def test_backward_and_duplicate_times_become_increasing(tmp_path):
+    # MPEG-4 without reordering in a container that stores each time as it is given
+    path = tmp_path / "odd.mkv"
+    ticks = [0, 40, 40, 80, 60, 120]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        packets = []
+        for index in range(6):
+            frame = av.VideoFrame.from_ndarray(picture(index), "rgb24")
+            frame.pts = index
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        for place, (packet, tick) in enumerate(zip(packets, ticks, strict=True)):
+            packet.time_base = Fraction(1, 1000)
+            packet.pts, packet.dts = tick, place  # only the decoding times must increase
+            out.mux(packet)
+    with open_source(path) as source:
+        times = [frame.time for frame in source]
+        text = " ".join(source.warnings)
+    assert len(times) == 6
+    assert all(a < b for a, b in pairwise(times))
+    assert re.search(r"\b2 duplicate or backward", text)
+
+
+# -- faults ------------------------------------------------------------------------------------
+
+
+def test_a_missing_file_is_named_with_its_neighbour(make_clip, tmp_path):
+    make_clip("holiday.mp4")
+    assert_refused(tmp_path / "holidy.mp4", "no such file", "holiday.mp4", code=2)
+    assert_refused(tmp_path / "none" / "x.mp4", "no such file", code=2)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["empty file"]),
+        (b"just some words\n" * 50, ["text"]),
+        (b"%PDF-1.7\n\x00\x01" * 50, ["PDF"]),
+        (b"<!DOCTYPE html><html><body>404</body></html>" * 20, ["web page"]),
+        (b"#EXTM3U\n#EXTINF:10,\nother.ts\n#EXT-X-ENDLIST\n", ["playlist"]),
+        (b"ffconcat version 1.0\nfile other.mp4\n", ["playlist"]),
+        (bytes(range(256)) * 40, ["not a video"]),
+    ],
+)
+def test_a_file_that_is_no_video_says_what_it_is(tmp_path, content, words):
+    path = tmp_path / "x.mp4"
+    path.write_bytes(content)
+    assert_refused(path, *words, code=1)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+def test_a_still_image_called_mp4_is_refused(tmp_path, kind):
+    Image.fromarray(picture(0)).save(tmp_path / "x.mp4", format=kind)
+    assert_refused(tmp_path / "x.mp4", "still image", code=1)
+
+
+def test_sound_without_pictures_is_refused(tmp_path):
+    assert_refused(write_sound_file(tmp_path / "x.mp4"), "only audio", code=1)
+
+
+def test_cover_art_is_not_a_video(tmp_path):
+    Image.fromarray(picture(0)).save(tmp_path / "cover.png")
+    path = write_sound_file(tmp_path / "x.mp4", cover=tmp_path / "cover.png")
+    with av.open(str(path)) as container:
+        assert container.streams.video, "the clip must hold cover art"
+    assert_refused(path, "cover art", code=1)
+
+
+def test_a_video_stream_without_frames_is_refused(make_clip, tmp_path):
+    for path in (tmp_path / "none.mkv", tmp_path / "none.mp4"):
+        with av.open(str(make_clip())) as inp, av.open(str(path), "w") as out:
+            out.add_stream_from_template(inp.streams.video[0])
+            out.start_encoding()
+        assert_refused(path, "0 frames", code=1)
+
+
+def test_a_codec_without_a_decoder_is_said(make_clip):
+    path = make_clip()
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    assert_refused(path, "decoder", code=1)
+
+
+def test_a_fifo_and_a_device_do_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "x.mp4")
+    assert_refused(tmp_path / "x.mp4", "not a regular file", code=2)
+    assert_refused("/dev/zero", "not a regular file", code=2)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{}/x.mp4", "rtsp://127.0.0.1:{}/x", "file:///etc/passwd"])
+def test_a_url_is_refused_and_no_socket_opened(url):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.settimeout(0.05)
+        assert_refused(url.format(server.getsockname()[1]), "URL", code=2)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def cut(path, share=0.5):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    return path
+
+
+def test_an_mp4_cut_before_its_index_says_so(make_clip):
+    assert_refused(cut(make_clip(frames=20)), "moov atom missing", code=1)
+
+
+def test_a_cut_faststart_mp4_is_found_before_decoding(make_clip):
+    path = cut(make_clip(frames=40, movflags="faststart"), 0.7)
+    with pytest.raises(VideoError, match=r"\d+ of 40 frames can be read.*--on-corrupt stop"):
+        VideoReader(path)
+    with open_source(path, on_corrupt="stop") as source:
+        kept = len(list(source))
+        assert f"{kept} of 40" in source.warnings[0]
+    assert 0 < kept < 40
+
+
+@pytest.mark.parametrize("name", ["x.mkv", "x.avi"])
+def test_a_cut_file_without_a_leading_index_is_found(make_clip, name):
+    path = cut(make_clip(name, frames=60), 0.6)
+    assert_refused(path, "cut short", "--on-corrupt stop", code=1)
+    assert 0 < len(read(path, on_corrupt="stop")) < 60
+
+
+def flipped_clip(make_clip):
+    """Return a clip whose twelfth of 24 packets, all of them key frames, is overwritten."""
+    path = make_clip(frames=24, gop=1)
+    with av.open(str(path)) as container:
+        entry = list(container.streams.video[0].index_entries)[11]
+    with path.open("r+b") as file:
+        file.seek(entry.pos)
+        file.write(b"\xff" * entry.size)
+    return path
+
+
+def test_a_damaged_frame_is_named(make_clip):
+    assert_refused(flipped_clip(make_clip), "frame 11 ", "skip", code=1)
+
+
+def test_damage_beyond_the_end_is_not_met(make_clip):
+    assert len(read(flipped_clip(make_clip), end=10)) == 11
+
+
+def test_a_damaged_frame_ends_the_clip_when_asked(make_clip):
+    with open_source(flipped_clip(make_clip), on_corrupt="stop") as source:
+        assert [frame.index for frame in source] == list(range(11))
+        assert source.corrupt_frames == [11]
+
+
+def test_a_damaged_frame_is_replaced_when_asked(make_clip):
+    with open_source(flipped_clip(make_clip), on_corrupt="skip") as source:
+        frames = list(source)
+        assert source.corrupt_frames == [11]
+    assert [frame.index for frame in frames] == list(range(24))
+    assert [frame.time for frame in frames] == [Fraction(i, 25) for i in range(24)]
+    assert [frame.index for frame in frames if frame.corrupt] == [11]
+    assert (frames[11].rgb == frames[10].rgb).all()
+
+
+def test_a_change_of_size_names_the_frame_and_both_sizes(make_clip, tmp_path):
+    path = tmp_path / "both.ts"
+    parts = [make_clip("a.ts", frames=6), make_clip("b.ts", frames=6, width=96, height=64)]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert_refused(path, "frame 6 ", "96x64", "64x48", code=1)
+
+
+def test_absurd_dimensions_are_refused_before_decoding(make_clip, monkeypatch):
+    path = make_clip("x.avi", frames=2, codec="rawvideo", pix_fmt="yuv420p", options={})
+    content = path.read_bytes()
+    size = (64).to_bytes(4, "little") + (48).to_bytes(4, "little")
+    huge = (60000).to_bytes(4, "little") * 2
+    assert content.count(size)
+    path.write_bytes(content.replace(size, huge))
+    assert_refused(path, "absurd", code=1)
+    monkeypatch.setattr(probe, "MAX_PIXELS", 1024)
+    assert_refused(make_clip("y.mp4"), "64x48", code=1)
+
+
+@pytest.mark.parametrize("name", ["take:1.mp4", "-x.mp4", "ü 日本.mp4", "a\nb.mp4", "s%04d.mp4", "a##.mp4"])
+def test_odd_names_work(make_clip, monkeypatch, name):
+    path = make_clip(name, frames=2)
+    monkeypatch.chdir(path.parent)
+    assert len(read(name)) == 2
+
+
+# -- folders -----------------------------------------------------------------------------------
+
+
+def test_a_folder_is_read_in_natural_order_with_its_own_numbers(make_folder):
+    folder = make_folder([f"frame{i}.png" for i in range(8, 13)])
+    for junk in (".DS_Store", "Thumbs.db", "._frame9.png", "notes.txt"):
+        (folder / junk).write_bytes(b"junk")
+    with open_source(folder) as source:
+        frames = list(source)
+        assert source.frame_name(9) == "frame9"
+        assert (source.count, source.info.frames, source.info.is_video) == (5, 5, False)
+    assert [frame.index for frame in frames] == [8, 9, 10, 11, 12]
+    assert [frame.time for frame in frames] == [Fraction(i, 24) for i in range(5)]
+    assert all((frame.rgb == picture(i)).all() for i, frame in enumerate(frames))
+
+
+def test_natural_order_puts_two_before_ten():
+    assert sorted(["f10", "f2", "F1"], key=natural_key) == ["F1", "f2", "f10"]
+
+
+def test_names_without_numbers_are_counted(make_folder):
+    assert [frame.index for frame in read(make_folder(["a.png", "b.png"]))] == [0, 1]
+
+
+def test_a_constant_step_is_no_gap(make_folder):
+    assert [frame.index for frame in read(make_folder(["00000.png", "00005.png", "00010.png"]))] == [0, 5, 10]
+
+
+def test_a_gap_names_the_missing_frame(make_folder):
+    assert_refused(make_folder(["0.png", "1.png", "3.png"]), "frame 2 is missing", code=1)
+
+
+def test_two_files_for_one_frame_are_an_error(make_folder):
+    assert_refused(make_folder(["0.png", "1.png", "1.jpg"]), "same frame", code=1)
+
+
+def test_mixed_sizes_name_the_file_and_both_sizes(make_folder):
+    make_folder(["0.png", "1.png"], width=32)
+    folder = make_folder(["0.png"])
+    assert_refused(folder, "32x48", "64x48", code=1, named="1.png")
+
+
+def test_a_folder_without_images_is_a_usage_error(tmp_path):
+    (tmp_path / "x.mp4").mkdir()
+    assert_refused(tmp_path / "x.mp4", "no frames", code=2)
+
+
+def test_a_broken_image_is_named_or_repeated(make_folder):
+    folder = make_folder(["0.png", "1.png", "2.png"])
+    content = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(content[: len(content) // 2])
+    assert_refused(folder, code=1, named="1.png")
+    frames = read(folder, on_corrupt="skip")
+    assert [frame.corrupt for frame in frames] == [False, True, False]
+    assert (frames[1].rgb == frames[0].rgb).all()
+    with open_source(folder, on_corrupt="stop") as source:
+        assert [frame.index for frame in source] == [0]
+        assert source.corrupt_frames == [1]
+
+
+@pytest.mark.parametrize("pattern", ["shot.%04d.png", "shot.####.png"])
+def test_a_pattern_takes_its_own_files(make_folder, pattern):
+    folder = make_folder(["shot.0998.png", "shot.0999.png", "shot.1000.png", "other.0001.png"])
+    with open_source(folder / pattern, start=999) as source:
+        assert [frame.index for frame in source] == [999, 1000]
+        assert source.frame_name(999) == "shot.0999"
+        assert source.info.name == "shot"
+    assert_refused(folder / f"x{pattern}", "no file matches", code=2)
+
+
+def test_a_folder_range_outside_its_numbers_is_a_usage_error(make_folder):
+    assert_refused(make_folder(["5.png", "6.png"]), "2 frames", "5 to 6", code=2, start=0)
+
+
+def test_every_image_mode_becomes_rgb(tmp_path):
+    grey = np.arange(64 * 48, dtype=np.uint16).reshape(48, 64) * 20
+    Image.fromarray(grey).save(tmp_path / "0.png")
+    frame = next(iter(FrameFolder(tmp_path)))
+    assert (frame.rgb == (grey >> 8)[:, :, None]).all()
+
+
+def test_the_reader_leaves_no_file_open(make_clip):
+    path = make_clip()
+    before = len(os.listdir("/proc/self/fd"))
+    with open_source(path) as source:
+        next(iter(source))
+    write_clip(path)
+    assert len(os.listdir("/proc/self/fd")) == before
