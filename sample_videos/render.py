@@ -50,18 +50,14 @@ def engine(seconds: float) -> Array:
     hum = sum(np.sin(k * phase + k * k) / k**1.2 for k in (1, 2, 3, 4, 6, 9)) * (1 + 0.2 * np.sin(phase / 6))
     whine = 0.12 * np.sin(14.3 * phase) + 0.06 * np.sin(23.1 * phase)
     hiss = np.convolve(np.random.default_rng(50).normal(0, 1, len(t)), np.hanning(24) / 12, "same")
-    sound = (hum + whine + 0.5 * hiss * (1 + 0.6 * np.sin(phase / 9))) * np.interp(
-        t, [0, 0.08, seconds], [0, 0.35, 1]
-    )
+    sound = (hum + whine + 0.5 * hiss * (1 + 0.6 * np.sin(phase / 9))) * np.interp(t, [0, 0.08, seconds], [0, 0.35, 1])
     return np.round(sound / abs(sound).max() * 15000).astype(np.int16)[None]
 
 
 def write_clip(name: str, folder: Path, *, truth: bool) -> None:
     """Render one clip and encode it, with the mask of its first frame beside it."""
     with av.open(str(folder / f"{name}.mp4"), "w", options={"movflags": "+faststart"}) as file:
-        video = file.add_stream(
-            "libx264", rate=FPS, options={"crf": "20", "preset": "veryslow", "threads": "1"}
-        )
+        video = file.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "veryslow", "threads": "1"})
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         codec = video.codec_context
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG

@@ -137,9 +137,7 @@ def rock(land: Land, x: float, z: float, size: float, seed: float) -> Thing:
         q = p - centre
         band = sample(STONE, 0.05 * q[:, 0], 0.9 * q[:, 1] + 0.1 * q[:, 2])
         speck = sample(STONE, 0.8 * q[:, 0] + 0.3 * q[:, 2], 0.8 * q[:, 1] + 0.4 * q[:, 2])
-        return (
-            mix(vec(0.20, 0.11, 0.065), vec(0.40, 0.25, 0.15), band[:, None]) * (0.55 + 0.9 * speck)[:, None]
-        )
+        return mix(vec(0.20, 0.11, 0.065), vec(0.40, 0.25, 0.15), band[:, None]) * (0.55 + 0.9 * speck)[:, None]
 
     return Thing(solid, centre, 1.3 * size, albedo)
 

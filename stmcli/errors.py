@@ -8,7 +8,10 @@
     |-- WriteError          exit 1   an output cannot be written (disk full, encoder refuses)
     |-- UsageError          exit 2   an option, a missing input, an output that would be lost
     |   `-- MaskError       exit 2   the given mask cannot be used
-    `-- PartialError        exit 3   some of what was asked for was completed
+    |-- PartialError        exit 3   some of what was asked for was completed
+    `-- Interrupted         exit 130, or 143 when the system asked (SIGTERM)
+
+`Terminated` is a KeyboardInterrupt, not an StmError: the signal itself, on its way to become `Interrupted`.
 """
 
 from pathlib import Path
@@ -69,3 +72,17 @@ class PartialError(StmError):
     """Some of what was asked for was completed."""
 
     exit_code = 3
+
+
+class Interrupted(StmError):
+    """The run was stopped from outside; what is finished is kept."""
+
+    exit_code = 130
+
+    def __init__(self, cause: str, *, path: str | Path, by: KeyboardInterrupt) -> None:
+        self.exit_code = 143 if isinstance(by, Terminated) else 130
+        super().__init__(cause, path=path, hint="Run the same command again to go on.")
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asked the process to end (SIGTERM)."""

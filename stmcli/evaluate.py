@@ -11,8 +11,8 @@ import numpy as np
 from stmcli.errors import UsageError
 from stmcli.masks import VOID, Labels, check_fits, is_binary, object_ids, read_values
 from stmcli.metrics import Mask, Values, boundary_f, jaccard, statistics
+from stmcli.options import PROTOCOLS
 
-PROTOCOLS = ("davis2016", "davis2017", "folder", "ytvos")
 RESOLUTIONS = ("480p", "Full-Resolution")
 CLIP_LISTS = {"davis2016": "2016", "davis2017": "2017"}
 BOTH_EMPTY = (1.0, 1.0)
@@ -106,9 +106,7 @@ def list_sequences(dataset_root: Path, protocol: str) -> list[Sequence]:
     ]
     missing = [clip.name for clip in clips if not clip.frames.is_dir()]
     if missing:
-        raise UsageError(
-            f"no frames for {_first_of(missing, 'clip')}", path=images, hint="Give the dataset's root"
-        )
+        raise UsageError(f"no frames for {_first_of(missing, 'clip')}", path=images, hint="Give the dataset's root")
     return clips
 
 
@@ -125,9 +123,7 @@ def _annotation_folders(root: Path, protocol: str) -> dict[str, Path]:
     folders = {name: _mask_folder(base / name) for name in names}
     missing = [name for name, folder in folders.items() if not folder.is_dir()]
     if missing:
-        raise UsageError(
-            f"no ground truth for {_first_of(missing, 'clip')}", path=base, hint="Complete the dataset"
-        )
+        raise UsageError(f"no ground truth for {_first_of(missing, 'clip')}", path=base, hint="Complete the dataset")
     return folders
 
 

@@ -2,12 +2,11 @@
 
 import difflib
 import io
-import os
 import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from stmcli.errors import MaskError, UsageError, WriteError
+from stmcli.errors import MaskError, UsageError
+from stmcli.files import write_whole
 from stmcli.render import palette
 
 Labels = npt.NDArray[np.integer[Any]]
@@ -75,9 +75,7 @@ def select_objects(labels: Labels, ids: Sequence[int], *, path: Path | None = No
     unknown = [str(number) for number in ids if number not in known]
     if unknown:
         there = ", ".join(map(str, known)) or "none"
-        raise UsageError(
-            f"no object {', '.join(unknown)} in this mask", path=path, hint=f"The ids there are: {there}"
-        )
+        raise UsageError(f"no object {', '.join(unknown)} in this mask", path=path, hint=f"The ids there are: {there}")
     return np.where(np.isin(labels, [*ids, VOID]), labels, 0).astype(labels.dtype)
 
 
@@ -91,20 +89,14 @@ def write_labels(path: Path, labels: Labels) -> None:
 
     The file appears under its name only when complete. Raises WriteError.
     """
-    content = _encode(labels)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        raise WriteError(
-            f"cannot write this mask ({error.strerror or error})",
-            path=path,
-            hint="Free space or choose another output folder, then run the same command again",
-        ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
+    write_whole(path, _encode(labels))
+
+
+def write_picture(path: Path, rgb: npt.NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) uint8 RGB as PNG; the file appears only when complete. Raises WriteError."""
+    content = io.BytesIO()
+    Image.fromarray(rgb).save(content, "PNG")
+    write_whole(path, content.getvalue())
 
 
 def _encode(labels: Labels) -> bytes:
@@ -193,9 +185,7 @@ def _translated_errors(path: Path) -> Iterator[None]:
         *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error),
         *(IndexError, KeyError, TypeError, RuntimeError, OverflowError),
     ) as error:
-        reason = (
-            error.strerror if isinstance(error, OSError) and error.errno else "damaged or truncated image"
-        )
+        reason = error.strerror if isinstance(error, OSError) and error.errno else "damaged or truncated image"
         raise MaskError(str(reason), path=path, hint="Copy or save the mask again") from error
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 EXPORTS = ("overlay", "alpha", "matte", "none")
-PROTOCOLS = ("davis2016", "davis2017", "folder")
+PROTOCOLS = ("davis2016", "davis2017", "folder", "ytvos")
+ON_CORRUPT = ("fail", "stop", "skip")
+AUDIO = ("copy", "none")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,19 @@ class NetworkOptions:
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     precision: str = "auto"
     size: int | None = None  # shorter side inside the network, px; None = the weights' own, 0 = the source's
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """One clip: what to follow, and what to write beside the masks."""
+
+    exports: tuple[str, ...] = ("overlay",)
+    objects: tuple[int, ...] = ()  # ids to follow; none = all in the mask
+    start: int | None = None  # the source's own frame numbers; end is inclusive
+    end: int | None = None
+    audio: str = "copy"
+    on_corrupt: str = "fail"
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ RGB = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer]
 Mask = npt.NDArray[np.bool_]
 
-_LINES_PER_PIXEL = 400  # frame height for each pixel of contour thickness
+_LINES_PER_PIXEL = 240  # frame height for each pixel of contour thickness
 _BAND = 32  # rows drawn at a time, so that a band stays in the processor's cache
 
 
@@ -28,12 +28,22 @@ def palette() -> RGB:
     return colors
 
 
+@cache
+def vivid() -> RGB:
+    """Return the palette with every colour as bright as its hue allows: the dark DAVIS colours are lost on film."""
+    colors = palette().astype(np.float32)
+    brightest = np.maximum(colors.max(axis=1, keepdims=True), 1)
+    bright = np.rint(colors * 255 / brightest).astype(np.uint8)
+    bright.setflags(write=False)
+    return bright
+
+
 def overlay(rgb: RGB, labels: Labels, *, opacity: float = 0.5, contour: bool = True) -> RGB:
-    """Return (H, W, 3) uint8: `rgb` with every object tinted in its palette colour.
+    """Return (H, W, 3) uint8: `rgb` with every object tinted in the bright form of its palette colour.
 
     `labels` is (H, W) ids, 0 is background and stays untouched; ids above 255 repeat the palette from 1.
     `opacity` 0..1 is the share of the colour inside; the contour, inside the object, is the full colour
-    and one pixel thick for every 400 lines.
+    and one pixel thick for every 240 lines.
     """
     drawn = rgb.copy()
     thickness = max(1, round(rgb.shape[0] / _LINES_PER_PIXEL))
@@ -72,7 +82,7 @@ def _narrow(ids: Labels) -> Labels:
 
 def _draw(part: RGB, ids: Labels, edge: Mask, opacity: float) -> None:
     """Tint the objects of a band in place, and outline them."""
-    color = np.take(palette(), _palette_index(ids), axis=0)  # (h, w, 3)
+    color = np.take(vivid(), _palette_index(ids), axis=0)  # (h, w, 3)
     np.copyto(part, _blend(part, color, opacity), where=_three_channels(ids != 0))
     np.copyto(part, color, where=_three_channels(edge))
 

@@ -30,7 +30,14 @@ class Prediction:
 
     def alpha(self) -> np.ndarray:
         """Return how much of every pixel belongs to any object: (H, W) float32 in [0, 1]."""
-        return (1 - self.prob[0]).clamp(0, 1).cpu().numpy()
+        return (1 - self.prob[0]).clamp(0, 1).float().cpu().numpy()
+
+    def confidence(self) -> tuple[float, ...]:
+        """Return for each object the mean probability of the pixels it won; 0 when it won none."""
+        labels = self.labels()
+        prob = self.prob.float().cpu().numpy()
+        won = [prob[i + 1][labels == number] for i, number in enumerate(self.object_ids)]
+        return tuple(float(p.mean()) if p.size else 0.0 for p in won)
 
     @cached_property
     def _labels(self) -> np.ndarray:
@@ -52,9 +59,7 @@ class Geometry:
         scale = min(1.0, size / min(height, width)) if size else 1.0
         inner = (max(1, round(height * scale)), max(1, round(width * scale)))
         rows, columns = (-side % STRIDE for side in inner)
-        return cls(
-            (height, width), inner, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-        )
+        return cls((height, width), inner, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
     def enter(self, x: Tensor) -> Tensor:
         """(B, C, H, W) at source size -> padded working size."""
@@ -112,7 +117,7 @@ class Segmenter:
 
     def _begin(self, rgb: np.ndarray, labels: np.ndarray) -> Prediction:
         self.object_ids = object_ids(labels)
-        self._geometry = Geometry.fit(*rgb.shape[:2], self.size)
+        self._geometry = Geometry.fit(rgb.shape[0], rgb.shape[1], self.size)
         ids = torch.tensor((0, *self.object_ids)).view(-1, 1, 1)
         truth = (torch.from_numpy(labels.astype(np.int64)) == ids).to(self._weight.device, torch.float32)
         truth[0] = 1 - truth[1:].sum(0)  # void is background
@@ -135,9 +140,15 @@ class Segmenter:
         return self._geometry.enter(frame).to(self._weight.dtype, memory_format=torch.channels_last)
 
 
-def propagate(
-    segmenter: Segmenter, frames: Iterable[Frame], labels: np.ndarray
-) -> Iterator[tuple[Frame, Prediction]]:
-    """Carry the labels (H, W) of the first frame through all frames; yields each frame with its prediction."""
+def propagate(segmenter: Segmenter, frames: Iterable[Frame], labels: np.ndarray) -> Iterator[tuple[Frame, Prediction]]:
+    """Carry the labels (H, W) of the first frame through all frames; yields each frame with its prediction.
+
+    A frame that could not be decoded repeats the prediction before it and is not remembered.
+    """
+    prediction: Prediction | None = None
     for frame in frames:
-        yield frame, segmenter.step(frame.rgb, labels if not segmenter.object_ids else None)
+        if prediction is None:
+            prediction = segmenter.step(frame.rgb, labels)
+        elif not frame.corrupt:
+            prediction = segmenter.step(frame.rgb)
+        yield frame, prediction

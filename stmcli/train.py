@@ -1,12 +1,10 @@
 """Train a network on synthetic clips: the loop, its loss, its checkpoints."""
 
 import copy
-import csv
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from stmcli.errors import UsageError, WeightsError, WriteError
+from stmcli.errors import UsageError, WeightsError
+from stmcli.files import write_whole
 from stmcli.model import SIZES, STM, Dims
 from stmcli.options import PRECISIONS, NetworkOptions
 
@@ -129,7 +130,7 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     if entry:
         verify(entry)
     model, _ = read(find(options.weights))
-    model = model.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device, dtype).to(memory_format=torch.channels_last)
     return model.eval().requires_grad_(False)
 
 
@@ -184,19 +185,12 @@ def read(path: Path) -> tuple[STM, Card]:
 
 
 def save(path: Path, model: STM, card: Card, *, dtype: torch.dtype = torch.float32) -> str:
-    """Write a network as safetensors under a temporary name, rename it, and return its sha256."""
+    """Write a network as safetensors and return the file's sha256. Raises WriteError."""
     state = {
-        name: (x.to(dtype) if x.is_floating_point() else x).contiguous().cpu()
-        for name, x in model.state_dict().items()
+        name: (x.to(dtype) if x.is_floating_point() else x).contiguous().cpu() for name, x in model.state_dict().items()
     }
-    part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        save_file(state, part, metadata={"stm": json.dumps(asdict(card))})
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise WriteError(f"cannot be written ({error.strerror})", path=path) from None
+    write_whole(path, safetensors_bytes(state, metadata={"stm": json.dumps(asdict(card))}))
     return sha256(path)
 
 

@@ -13,8 +13,9 @@ PACKAGE = Path(stmcli.__file__).parent
 LAYERS = [
     {"cli"},
     {"pipeline", "batch"},
-    {"export", "evaluate", "train", "bench"},
-    {"outputs"},
+    {"export", "train", "bench"},
+    {"evaluate"},
+    {"outputs", "report"},
     {"segmenter"},
     {"weights"},
     {"clips"},
@@ -25,10 +26,11 @@ LAYERS = [
     {"render"},
     {"metrics"},
     {"options"},
+    {"files"},
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-CALLS_PIPELINE = {"batch", "evaluate", "bench"}
+CALLS_PIPELINE = {"batch", "bench"}
 ONLY_IN = {"av": {"video"}, "rich": {"cli"}, "typer": {"cli"}}
 MODEL_MAY_USE = {"torch", "torchvision", "stmcli", *sys.stdlib_module_names}
 FILES = sorted(PACKAGE.rglob("*.py"))

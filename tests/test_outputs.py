@@ -11,7 +11,7 @@ from PIL import Image
 
 from stmcli.errors import StmError, WriteError
 from stmcli.outputs import AlphaWriter, MaskWriter, MatteWriter, OverlayWriter
-from stmcli.render import palette
+from stmcli.render import palette, vivid
 from stmcli.video import Frame, VideoWriter, open_source
 
 FILMS = [(OverlayWriter, "o.mp4"), (AlphaWriter, "a.mov"), (MatteWriter, "m.mp4")]
@@ -147,7 +147,7 @@ def test_an_overlay_shows_the_source_and_the_objects(make_clip, tmp_path):
     source = open_source(make_clip())
     writer = convert(source, OverlayWriter(tmp_path / "o.mp4", source.info))
     for before, after in zip(source, open_source(writer.path), strict=True):
-        expected = before.rgb[40, 50] * 0.5 + palette()[1] * 0.5
+        expected = before.rgb[40, 50] * 0.5 + vivid()[1] * 0.5
         assert np.abs(after.rgb[40, 50] - expected).max() <= 12
         assert np.abs(after.rgb[4, 4].astype(int) - before.rgb[4, 4]).max() <= 12
 

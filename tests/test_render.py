@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from stmcli.render import matte, overlay, palette
+from stmcli.render import matte, overlay, palette, vivid
 
 FIRST = [
     (0, 0, 0),
@@ -56,14 +56,14 @@ def test_without_objects_nothing_changes():
 @pytest.mark.parametrize("opacity", [0.0, 0.3, 0.5, 1.0])
 def test_the_inside_is_mixed_by_opacity(opacity):
     rgb, labels = noise(), np.full((40, 60), 3, dtype=np.uint8)
-    expected = rgb * (1 - opacity) + palette()[3] * opacity
+    expected = rgb * (1 - opacity) + vivid()[3] * opacity
     assert np.abs(overlay(rgb, labels, opacity=opacity, contour=False) - expected).max() <= 1.5
 
 
 def test_the_contour_is_one_pixel_of_full_colour_inside_the_object():
     rgb, labels = noise(), np.zeros((40, 60), dtype=np.uint8)
     labels[10:20, 10:20] = 1
-    full = (overlay(rgb, labels) == palette()[1]).all(axis=2)
+    full = (overlay(rgb, labels) == vivid()[1]).all(axis=2)
     ring = np.zeros((40, 60), dtype=bool)
     ring[10:20, 10:20] = True
     ring[11:19, 11:19] = False
@@ -73,8 +73,8 @@ def test_the_contour_is_one_pixel_of_full_colour_inside_the_object():
 def test_the_contour_grows_with_the_frame_and_stops_at_its_border():
     rgb, labels = np.full((1200, 60, 3), 90, dtype=np.uint8), np.zeros((1200, 60), dtype=np.uint8)
     labels[:600] = 1
-    full = (overlay(rgb, labels) == palette()[1]).all(axis=2)
-    assert np.flatnonzero(full[:, 30]).tolist() == [597, 598, 599]
+    full = (overlay(rgb, labels) == vivid()[1]).all(axis=2)
+    assert np.flatnonzero(full[:, 30]).tolist() == [595, 596, 597, 598, 599]
     assert not full[:590].any()
 
 
@@ -82,8 +82,8 @@ def test_objects_that_touch_are_both_outlined():
     labels = np.ones((40, 60), dtype=np.int32)
     labels[:, 30:] = 300
     drawn = overlay(np.full((40, 60, 3), 90, dtype=np.uint8), labels)
-    assert (drawn[:, 29] == palette()[1]).all()
-    assert (drawn[:, 30] == palette()[45]).all()  # 300 is 255 entries after 45
+    assert (drawn[:, 29] == vivid()[1]).all()
+    assert (drawn[:, 30] == vivid()[45]).all()  # 300 is 255 entries after 45
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
@@ -110,3 +110,10 @@ def test_an_overlay_keeps_up_with_the_film(height, width, limit):
         overlay(rgb, labels)
         times.append(time.thread_time() - begin)
     assert min(times) < limit
+
+
+def test_vivid_colours_keep_their_hue_and_reach_full_brightness():
+    assert vivid()[1].tolist() == [255, 0, 0]
+    assert vivid()[3].tolist() == [255, 255, 0]
+    assert vivid()[0].tolist() == [0, 0, 0]
+    assert (vivid()[1:].max(axis=1) == 255).all()

@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` plus its residual, same shape."""
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))  # type: ignore[no-any-return]
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
 
 
 class KeyValue(nn.Module):
@@ -101,7 +101,7 @@ class Refine(nn.Module):
         s = self.skip_block(self.skip(skip))  # (B, D, 2h, 2w), once for all objects
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         merged = s.unsqueeze(1) + x.unflatten(0, (s.shape[0], -1))  # (B, N, D, 2h, 2w)
-        return self.block(merged.flatten(0, 1))  # type: ignore[no-any-return]
+        return self.block(merged.flatten(0, 1))
 
 
 class Decoder(nn.Module):

@@ -210,9 +210,7 @@ class _Clock:
         return self._last * self._base
 
 
-def _decoded(
-    container: InputContainer, stream: VideoStream
-) -> Iterator[tuple[int | None, list[VideoFrame] | None]]:
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[int | None, list[VideoFrame] | None]]:
     """Yield the timestamp of each packet and the pictures that came out, None upon an error."""
     packets = container.demux(stream)
     while True:

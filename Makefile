@@ -1,0 +1,39 @@
+# `make demo` and `make test` do everything on a fresh machine with Python 3.11 or newer.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test test-long lint types samples clean
+
+setup: $(BIN)/stm
+
+# uv shares its cache between checkouts: a second install takes seconds and next to no disk.
+$(BIN)/stm: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("stm needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group dev
+	@touch $@
+
+demo: setup
+	$(BIN)/stm segment sample_videos/balloon.mp4 --mask sample_videos/balloon.png --output stm_out/balloon
+	@echo
+	@echo "Look at stm_out/balloon/overlay.mp4; the masks are in stm_out/balloon/masks."
+
+test: setup lint types
+	$(BIN)/pytest --quiet
+
+test-long: setup
+	$(BIN)/pytest --quiet -m long
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+samples: setup
+	$(BIN)/python sample_videos/render.py
+
+clean:
+	rm -rf .venv stm_out runs .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,78 @@
+"""What `report.json` says about a run: what came in, what was done, what came out."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from stmcli.files import write_whole
+from stmcli.video import Frame, SourceInfo
+
+
+class Prediction(Protocol):
+    """Hold the answer for one frame."""
+
+    object_ids: tuple[int, ...]
+
+    def labels(self) -> npt.NDArray[np.integer]:
+        """Return (H, W) object ids, 0 is background."""
+
+    def confidence(self) -> tuple[float, ...]:
+        """Return how sure the network is of each object, 0..1."""
+
+
+@dataclass
+class Report:
+    """Collect the facts of one run; a writer like the others, but its file is written last."""
+
+    path: Path
+    facts: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    frames: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self, frame: Frame, prediction: Prediction) -> None:
+        """Note where each object is: area in pixels, box (left, top, width, height), confidence."""
+        labels = prediction.labels()
+        objects = {}
+        for number, sure in zip(prediction.object_ids, prediction.confidence(), strict=True):
+            objects[str(number)] = {**_extent(labels == number), "confidence": round(sure, 4)}
+        self.frames.append({"frame": frame.index, "time": float(frame.time), "objects": objects})
+
+    def save(self, status: str, **facts: Any) -> None:
+        """Write the file. Raises WriteError."""
+        content = {"status": status, **self.facts, **facts, "notes": self.notes, "frames": self.frames}
+        write_whole(self.path, (json.dumps(content, indent=1, default=str) + "\n").encode())
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Return the content of a report, empty when there is none or it cannot be read."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def source_facts(info: SourceInfo) -> dict[str, Any]:
+    """Describe a source for a report."""
+    return {
+        "path": str(info.path),
+        "width": info.width,
+        "height": info.height,
+        "rate": str(info.rate),
+        "frames_declared": info.frames,
+        "rotation": info.rotation,
+        "audio": info.audio,
+        "codec": info.codec,
+    }
+
+
+def _extent(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        return {"area": 0, "box": None}
+    box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
+    return {"area": int(np.count_nonzero(mask)), "box": [int(side) for side in box]}
