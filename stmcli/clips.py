@@ -7,6 +7,7 @@ All of it is batched tensor work on the training device.
 
 import io
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,15 @@ from PIL import Image
 from torch import Tensor
 
 from stmcli.errors import TrainingError, UsageError
+from stmcli.masks import is_binary
 from stmcli.options import ClipOptions
 
 CANVAS = 256  # side of the square that a layer is cut from, px; also the shorter side of a still
 BENDS = 5  # nodes per side of the random warp
 NODES = 21  # nodes per side at which a path is computed; in between it is interpolated
+TRIES = 20  # batches made before giving up on seeing an object
 SMALLEST = 0.004  # an object is worth tracking when it covers this share of the first frame
+MASK_MODES = ("1", "L", "P")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -53,7 +57,7 @@ def load_stills(paths: Sequence[Path], *, device: torch.device | str = "cpu") ->
     for path in paths:
         if not path.exists():
             raise UsageError("no such file", path=path, hint="give folders or tars with images/ and masks/")
-        found = [still for pair in _pairs(path) if (still := _still(*pair, device=device)) is not None]
+        found = [still for pair in _pairs(path) if (still := _still(path, *pair, device=device)) is not None]
         if not found:
             raise TrainingError("no stills with objects in it", path=path, hint="it needs images/ and masks/")
         stills += found
@@ -66,7 +70,7 @@ def _pairs(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
     masks: dict[str, bytes] = {}
     for name, content in _members(path):
         folder = {"images": images, "masks": masks}.get(name.parent.name)
-        if folder is not None and name.suffix.lower() in IMAGE_SUFFIXES:
+        if folder is not None and name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith("."):
             folder[name.stem] = content
     for stem in sorted(images.keys() & masks.keys()):
         yield stem, images[stem], masks[stem]
@@ -75,21 +79,34 @@ def _pairs(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
 def _members(path: Path) -> Iterator[tuple[Path, bytes]]:
     if path.is_dir():
         for file in sorted(path.rglob("*.*")):
-            yield file, file.read_bytes()
+            if file.is_file():
+                yield file, file.read_bytes()
         return
-    with tarfile.open(path) as tar:
-        for member in tar:
-            content = tar.extractfile(member)
-            if content is not None:
-                yield Path(member.name), content.read()
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                content = tar.extractfile(member)
+                if content is not None:
+                    yield Path(member.name), content.read()
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise TrainingError(f"not a tar that can be read ({error})", path=path, hint="copy it again") from None
 
 
-def _still(stem: str, image: bytes, mask: bytes, *, device: torch.device | str) -> Still | None:
-    ids = Image.open(io.BytesIO(mask))
-    rgb = Image.open(io.BytesIO(image)).convert("RGB")
+def _still(path: Path, stem: str, image: bytes, mask: bytes, *, device: torch.device | str) -> Still | None:
+    try:
+        ids = Image.open(io.BytesIO(mask))
+        ids.load()
+        rgb = Image.open(io.BytesIO(image)).convert("RGB")
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise TrainingError(f"{stem} cannot be read ({error})", path=path, hint="replace or remove it") from None
+    if ids.mode not in MASK_MODES:
+        hint = "save masks as palette or 8-bit grey PNG"
+        raise TrainingError(f"the mask of {stem} is of colour mode {ids.mode}", path=path, hint=hint)
     scale = CANVAS / min(ids.size)
     size = (max(CANVAS, round(ids.width * scale)), max(CANVAS, round(ids.height * scale)))
-    labels = np.asarray(ids.resize(size, Image.Resampling.NEAREST))
+    labels = np.asarray(ids.resize(size, Image.Resampling.NEAREST)).astype(np.uint8)
+    if is_binary(labels):
+        labels = (labels > 0).astype(np.uint8)
     boxes = {int(i): _box(labels == i) for i in np.unique(labels) if i not in (0, 255)}
     if not boxes:
         return None
@@ -126,18 +143,28 @@ class StillClips:
         self.choices.bit_generator.state = state["choices"]  # type: ignore[assignment]
 
     def batch(self, size: int, objects: int = 1) -> Clips:
-        """Make `size` clips that each track `objects` objects."""
+        """Make `size` clips that each track `objects` objects; raise TrainingError when none comes into view."""
+        for _ in range(TRIES):
+            if (clips := self._try(size, objects)) is not None:
+                return clips
+        raise TrainingError(f"no object came into view in {TRIES} batches", hint="check the masks")
+
+    def _try(self, size: int, objects: int) -> Clips | None:
         frames, visible = self._paint(size)  # (B, T, 3, S, S), (B, K, T, S, S)
         chosen = self._choose(visible, objects)  # (B, N)
         masks = visible.gather(1, chosen[:, :, None, None, None].expand(-1, -1, *visible.shape[2:]))
         keep = self._keep(masks)
+        if keep is None:
+            return None
         return Clips(self._degrade(frames)[keep], (masks > 0.5).float().transpose(1, 2)[keep])
 
     def _paint(self, size: int) -> tuple[Tensor, Tensor]:
         """Paint the layers back to front: frames (B, T, 3, S, S), what is seen of each object (B, K, T, S, S)."""
         o = self.options
         backs = [self.stills[i] for i in self.choices.integers(len(self.stills), size=size)]
-        pasted = self.choices.integers(1, o.pasted + 1, size) * (self.choices.random(size) >= o.whole_image)
+        pasted = self.choices.integers(min(1, o.pasted), o.pasted + 1, size) * (
+            self.choices.random(size) >= o.whole_image
+        )
         pasted = -np.sort(-pasted)  # clips with many layers come first, so every layer is a slice of the batch
         shot = self._shoot(torch.stack([self._back(still) for still in backs]), back=True)
         frames, visible = shot[:, :, :3], shot.new_zeros(size, 1 + o.pasted, *shot[:, :, 3].shape[1:])
@@ -157,8 +184,8 @@ class StillClips:
     def _relative(self, still: Still) -> Still:
         """Choose the still of a pasted object: sometimes from the collection of `still`."""
         if self.choices.random() < self.options.kin:
-            return self.stills[self.choices.choice(self.groups[still.group])]
-        return self.stills[self.choices.integers(len(self.stills))]
+            return self.stills[int(self.choices.choice(self.groups[still.group]))]
+        return self.stills[int(self.choices.integers(len(self.stills)))]
 
     def _back(self, still: Still) -> Tensor:
         """Cut a square around one object, with all of what surrounds it: (4, C, C), RGB and mask in [0, 1]."""
@@ -182,10 +209,11 @@ class StillClips:
         part = _layer(part, part[3] == chosen)
         if max(part.shape[1:]) > CANVAS:
             scale = CANVAS / max(part.shape[1:])
-            part = F.interpolate(part[None], scale_factor=scale, mode="bilinear", antialias=True)[0]
-        height, width = min(part.shape[1], CANVAS), min(part.shape[2], CANVAS)
+            size = [max(1, round(side * scale)) for side in part.shape[1:]]
+            part = F.interpolate(part[None], size=size, mode="bilinear", antialias=True)[0]
+        height, width = part.shape[1:]
         top, left = (CANVAS - height) // 2, (CANVAS - width) // 2
-        return F.pad(part[:, :height, :width], (left, CANVAS - width - left, top, CANVAS - height - top))
+        return F.pad(part, (left, CANVAS - width - left, top, CANVAS - height - top))
 
     def _object(self, still: Still) -> int:
         return int(self.choices.choice(list(still.boxes)))
@@ -260,14 +288,14 @@ class StillClips:
         return shot
 
     def _degrade(self, frames: Tensor) -> Tensor:
-        """Blur some clips and add noise: (B, T, 3, S, S)."""
+        """Blur some clips and add noise, in place: (B, T, 3, S, S)."""
         size = frames.shape[0]
         small = F.avg_pool2d(frames.flatten(0, 1), 2)
         soft = F.interpolate(small, size=frames.shape[-2:], mode="bilinear").view_as(frames)
         blurred = (self._uniform(size, 1, 1, 1, 1) < self.options.blur).float()
         weight = blurred * self._uniform(size, frames.shape[1], 1, 1, 1)
         noise = self.options.noise * self._uniform(size, 1, 1, 1, 1) ** 2
-        return torch.lerp(frames, soft, weight).add_(noise * self._normal(*frames.shape)).clamp_(0, 1)
+        return frames.lerp_(soft, weight).add_(self._normal(*frames.shape).mul_(noise)).clamp_(0, 1)
 
     # -- choice ------------------------------------------------------------------------------------------------
 
@@ -277,11 +305,11 @@ class StillClips:
         score = self._uniform(*area.shape) + 2.0 * (area > SMALLEST)
         return score.topk(objects, dim=1).indices
 
-    def _keep(self, masks: Tensor) -> Tensor:
-        """Replace clips that lost their object in the first frame by others: (B,) indices."""
+    def _keep(self, masks: Tensor) -> Tensor | None:
+        """Replace clips without their object in the first frame by others: (B,) indices; None if all are."""
         good = (masks[:, 0, 0].mean((1, 2)) > SMALLEST).nonzero()[:, 0]
         if not len(good):
-            raise TrainingError("no object was visible in a whole batch", hint="check the masks")
+            return None
         keep = torch.arange(masks.shape[0], device=self.device)
         bad = torch.ones_like(keep, dtype=torch.bool)
         bad[good] = False

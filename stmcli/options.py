@@ -40,6 +40,7 @@ class SegmentOptions:
     audio: str = "copy"
     on_corrupt: str = "fail"
     overwrite: bool = False
+    resume: bool = True  # take the finished result of the same job as done
 
 
 @dataclass(frozen=True)
@@ -81,5 +82,6 @@ class TrainOptions:
     hard: float = 0.5  # share of pixels, the hardest, that count at the end of the run
     read_loss: float = 0.5  # weight of the loss on the memory read
     dice_loss: float = 0.5
-    validate_every: float = 1200.0  # seconds between validations
+    validate_every: float = 1200.0  # seconds of training between validations
+    validate_size: int = 240  # shorter side inside the network at validation, px
     seed: int = 0

@@ -1,217 +1,279 @@
-"""Train a network on synthetic clips: the loop, its loss, its checkpoints."""
+"""Train a network on synthetic clips: the run, its validation, the files that it leaves."""
 
 import copy
-import math
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import csv
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from stmcli.clips import Clips, Still, StillClips
-from stmcli.errors import TrainingError
+from stmcli.clips import load_stills
+from stmcli.curve import CURVE, draw_curve, read_curve
+from stmcli.errors import TrainingError, UsageError, WriteError
+from stmcli.evaluate import Sequence as Clip
+from stmcli.evaluate import list_sequences
+from stmcli.masks import VOID, Labels, is_binary, read_labels, read_values
+from stmcli.metrics import jaccard
 from stmcli.model import SIZES, STM
-from stmcli.options import ClipOptions, TrainOptions
+from stmcli.model.stm import STRIDE
+from stmcli.options import ClipOptions, NetworkOptions, TrainOptions
+from stmcli.segmenter import Segmenter, propagate
+from stmcli.trainer import Progress, Trainer, new_model
+from stmcli.video import open_source
+from stmcli.weights import LICENCE, Card, find, pick_device, pick_dtype, read, registry, save, verify
 
-CURVE = ("step", "seconds", "loss", "iou", "lr", "J")
+LOG_EVERY = 50  # steps
+SAVE_EVERY = 300.0  # seconds
+FREE = ("steps", "time_budget", "validate_every")  # options that may change when a run goes on
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a caller may show after each step."""
+class Result:
+    """What a finished run leaves."""
 
+    weights: Path  # of the averaged network: the best validated one, else the latest
     step: int
-    done: float  # share of the run, 0 to 1
-    seconds: float  # spent in this run, resumed parts included
-    loss: float  # running mean
-    iou: float  # running mean on the clips' last frame
-    lr: float
-    score: float | None  # the latest validation J
-    saved: bool = False
+    seconds: float
+    loss: float
+    iou: float
+    score: float | None  # the best validation J
 
 
-def new_model(size: str, *, seed: int = 0) -> STM:
-    """Build a network to be trained from scratch; both encoders and key heads start from the same numbers.
+def train(
+    stills: Sequence[Path],
+    output: Path,
+    *,
+    options: TrainOptions | None = None,
+    clips: ClipOptions | None = None,
+    device: torch.device | str = NetworkOptions.device,
+    validation: Path | None = None,
+    init: str | None = None,
+    resume: bool = False,
+    on_step: Callable[[Progress], None] = lambda _: None,
+) -> Result:
+    """Train a network on synthetic clips of `stills` and keep the run in the folder `output`.
 
-    With equal starts the memory read matches a frame with itself from the first step on.
+    The folder gets `last.pt` (all that `resume` needs; kept at any interruption too), `best.safetensors`,
+    `curve.csv` and `curve.png`. `validation` is a dataset in the DAVIS layout. `init` names weights that a new
+    run starts from. Raises UsageError for inputs that do not fit and for an `output` that holds a run already,
+    TrainingError when a resumed run had other options or the loss is not a number.
     """
-    torch.manual_seed(seed)
-    model = STM(SIZES[size])
-    start = model.query_encoder.state_dict()
-    model.memory_encoder.load_state_dict(start, strict=False)
-    model.memory_head.key.load_state_dict(model.query_head.key.state_dict())
+    options, clips = options or TrainOptions(), clips or ClipOptions()
+    _check_options(options, clips)
+    files = RunFiles(output)
+    files.check(resume=resume, init=init)
+    sequences = _sequences(validation) if validation else []
+    where = pick_device(str(device))
+    model = _load_init(init, options.size) if init else new_model(options.size, seed=options.seed)
+    trainer = Trainer(model, load_stills(stills, device=where), options, clips)
+    trainer.init = init or ""
+    if resume:
+        trainer.restore(files.load(trainer))
+    files.begin(trainer)
+    try:
+        _score_if_due(trainer, sequences, files)  # perhaps the run was cut short while it was validated
+        while trainer.done < 1:
+            trainer.advance()
+            scored = _score_if_due(trainer, sequences, files)
+            if scored or trainer.step % LOG_EVERY == 0:
+                files.log(trainer, score=trainer.score if scored else None)
+            saved = scored or trainer.done >= 1 or trainer.seconds - files.saved >= SAVE_EVERY
+            if saved:
+                files.save(trainer)
+            on_step(replace(trainer.progress(), saved=saved))
+    finally:
+        if trainer.whole and trainer.seconds > files.saved:
+            files.save(trainer)
+    draw_curve(files.curve, files.path / "curve.png")
+    best = trainer.best if trainer.best >= 0 else None
+    return Result(files.weights, trainer.step, trainer.seconds, trainer.loss, trainer.iou, best)
+
+
+def validate(model: STM, sequences: Sequence[Clip], *, size: int, limit_frames: int | None = None) -> float:
+    """Segment whole clips from their first mask and return the mean over clips of mean J, 0 to 1.
+
+    As DAVIS 2016 defines it: objects merged, first and last frame left out, void ignored. `size` is the shorter
+    side inside the network, px. The network is copied to the precision of inference.
+    """
+    device = next(model.parameters()).device
+    fast = copy.deepcopy(model).to(device, pick_dtype("auto", device)).eval().requires_grad_(False)
+    fast = fast.to(memory_format=torch.channels_last)
+    return float(np.mean([_clip_j(fast, clip, size, limit_frames) for clip in sequences]))
+
+
+# -- what a run needs before it starts ---------------------------------------------------------------------------------
+
+
+def _check_options(options: TrainOptions, clips: ClipOptions) -> None:
+    if options.size not in SIZES:
+        raise UsageError(f"no network size {options.size!r}", hint=f"The sizes are {', '.join(SIZES)}")
+    if clips.crop < STRIDE or clips.crop % STRIDE:
+        raise UsageError(f"a crop of {clips.crop} px is no multiple of {STRIDE}", hint="Use 160, 256 or 384")
+    if clips.frames < 2:
+        raise UsageError("a training clip needs at least 2 frames")
+    if not 1 <= options.objects <= 1 + clips.pasted:
+        raise UsageError(f"{options.objects} objects cannot be tracked in clips of 1 to {1 + clips.pasted}")
+    if min(options.batch, options.steps, options.warmup) < 1:
+        raise UsageError("batch, steps and warm-up must be at least 1")
+
+
+def _load_init(name: str, size: str) -> STM:
+    """Read the weights that a run starts from; raise UsageError when they are of another size."""
+    if (entry := registry().get(name)) is not None:
+        verify(entry)
+    path = find(name)
+    model, card = read(path)
+    if card.dims != SIZES[size]:
+        known = [name for name, dims in SIZES.items() if dims == card.dims]
+        kind = known[0] if known else str(card.dims)
+        raise UsageError(f"these weights are {kind}, not {size}", path=path, hint="Train the size that they have")
     return model
 
 
-def unroll(model: STM, clips: Clips) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Run through clips as inference would, with gradients through the memory.
-
-    Yields (t, logits (B, N+1, S, S), read (B, N, h*w)) for t = 1 .. T-1; read is the share of each query cell's
-    attention that falls on the object. The network's own prediction is what goes into memory.
-    """
-    rgb = [_channels_last(clips.rgb[:, t]) for t in range(clips.rgb.shape[1])]
-    keys, values = model.memorize(rgb[0], clips.masks[:, 0])
-    cells = _cells(clips.masks[:, 0])  # (B, N, L)
-    for t in range(1, len(rgb)):
-        logits, query = model.segment(rgb[t], keys, values)
-        yield t, logits, _read_share(query, keys, cells)
-        if t + 1 < len(rgb):
-            key, value = model.memorize(rgb[t], torch.softmax(logits, dim=1)[:, 1:])
-            keys, values = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
-            cells = torch.cat([cells, _cells(clips.masks[:, t])], dim=2)
+def _sequences(root: Path) -> list[Clip]:
+    clips = list_sequences(root, "davis2016")
+    for clip in clips:
+        if len(_truths(clip)) < 3:
+            cause = "fewer than 3 frames, of which the first and last are not scored"
+            raise UsageError(cause, path=clip.annotations, hint="Leave this clip out")
+    return clips
 
 
-def _channels_last(frames: Tensor) -> Tensor:
-    return frames.contiguous(memory_format=torch.channels_last)
+# -- validation --------------------------------------------------------------------------------------------------------
 
 
-def _cells(masks: Tensor) -> Tensor:
-    """(B, N, S, S) -> (B, N, h*w): the share of each memory cell that an object covers."""
-    return F.avg_pool2d(masks, 16).flatten(2)
+def _score_if_due(trainer: Trainer, sequences: Sequence[Clip], files: "RunFiles") -> bool:
+    """Validate when it is time to, and keep the averaged weights when they are the best so far."""
+    since = trainer.seconds - trainer.validated
+    if not sequences or since <= 0 or (since < trainer.options.validate_every and trainer.done < 1):
+        return False
+    trainer.score = validate(trainer.ema, sequences, size=trainer.options.validate_size)
+    trainer.validated = trainer.seconds
+    if trainer.score > trainer.best:
+        trainer.best = trainer.score
+        files.keep_weights(trainer)
+    return True
 
 
-def _read_share(query: Tensor, keys: Tensor, cells: Tensor) -> Tensor:
-    """How much of the attention of each query cell falls on an object's cells: (B, N, h*w)."""
-    q = query.flatten(2).transpose(1, 2).unsqueeze(1) / query.shape[1] ** 0.5
-    attention = torch.softmax((q @ keys.transpose(2, 3)).float(), dim=-1)  # (B, N, h*w, L)
-    return (attention * cells.unsqueeze(2)).sum(-1)
+def _clip_j(model: STM, clip: Clip, size: int, limit: int | None) -> float:
+    truths = _truths(clip)
+    first = next(iter(truths.values()))
+    binary = is_binary(read_values(first))
+    scores = []
+    with open_source(clip.frames) as source:
+        labels = read_labels(first, size=(source.info.width, source.info.height))
+        segmenter = Segmenter(model, size=size)
+        for frame, prediction in propagate(segmenter, islice(source, limit), _merge(labels)):
+            values = read_values(truths[source.frame_name(frame.index)])
+            truth = values > 0 if binary else _merge(values) > 0
+            counts = np.ones_like(truth) if binary else values != VOID
+            scores.append(float(jaccard(truth, (prediction.labels() > 0) & counts)))
+    return float(np.mean(scores[1:-1]))
 
 
-def clip_loss(model: STM, clips: Clips, options: TrainOptions, *, hard: float) -> tuple[Tensor, float]:
-    """Mean loss over frames 1 .. T-1, and the IoU in the last frame (for people, not for the optimizer)."""
-    total = clips.rgb.new_zeros(())
-    iou = 0.0
-    for t, logits, share in unroll(model, clips):
-        masks = clips.masks[:, t]  # (B, N, S, S)
-        logits = logits.float()
-        total = total + _pixel_loss(logits, masks, hard=hard) + options.dice_loss * _dice_loss(logits, masks)
-        target = _cells(masks)
-        total = total + options.read_loss * F.binary_cross_entropy(share.clamp(1e-6, 1 - 1e-6), target)
-        iou = _iou(logits.detach(), masks)
-    return total / (clips.rgb.shape[1] - 1), iou
+def _merge(labels: Labels) -> Labels:
+    return ((labels > 0) & (labels != VOID)).astype(np.uint8)
 
 
-def _pixel_loss(logits: Tensor, masks: Tensor, *, hard: float) -> Tensor:
-    """Cross-entropy on the aggregated logits, over the hardest share of the pixels."""
-    labels = torch.cat([1 - masks.amax(1, keepdim=True), masks], dim=1).argmax(1)
-    loss = F.cross_entropy(logits, labels, reduction="none").flatten(1)  # (B, S*S)
-    if hard < 1:
-        loss = loss.topk(max(1, int(hard * loss.shape[1])), dim=1, sorted=False).values
-    return loss.mean()
+def _truths(clip: Clip) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(clip.annotations.glob("*.png"))}
 
 
-def _dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    prob = torch.softmax(logits, dim=1)[:, 1:].flatten(2)
-    truth = masks.flatten(2)
-    both = (prob * truth).sum(-1)
-    return (1 - (2 * both + 1) / (prob.sum(-1) + truth.sum(-1) + 1)).mean()
+# -- the files of a run ------------------------------------------------------------------------------------------------
 
 
-def _iou(logits: Tensor, masks: Tensor) -> float:
-    found = logits.argmax(1, keepdim=True) == torch.arange(1, logits.shape[1], device=logits.device)[:, None, None]
-    truth = masks > 0.5
-    union = (found | truth).sum((2, 3))
-    return float(((found & truth).sum((2, 3)) / union.clamp(min=1))[union > 0].mean())
+class RunFiles:
+    """The output folder of a run: `last.pt`, `best.safetensors`, `curve.csv`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = path / "last.pt"
+        self.weights = path / "best.safetensors"
+        self.curve = path / "curve.csv"
+        self.saved = 0.0  # seconds of training at the latest save
+
+    def check(self, *, resume: bool, init: str | None) -> None:
+        """Raise UsageError when a run would be lost, or there is none to go on with."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError("not a folder", path=self.path, hint="Choose another output folder")
+        if resume and init:
+            raise UsageError("--init starts a new run and --resume goes on with one", hint="Use one of them")
+        if resume and not self.last.is_file():
+            raise UsageError("no run to go on with", path=self.last, hint="Leave out --resume to start one")
+        if not resume and (self.last.exists() or self.weights.exists()):
+            hint = "Go on with it by --resume, or choose another output folder"
+            raise UsageError("holds a run already", path=self.path, hint=hint)
+
+    def load(self, trainer: Trainer) -> dict[str, Any]:
+        """Read the state of the run that `trainer` is to go on with; raise TrainingError unless it is the same."""
+        try:
+            state = torch.load(self.last, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError):
+            raise TrainingError("damaged, or not a run", path=self.last, hint="start a new run") from None
+        changed = _changes(state["options"], trainer)
+        if state.get("stills", trainer.stills_print()) != trainer.stills_print():
+            changed.append("the stills are others")
+        if state.get("device", trainer.device.type) != trainer.device.type:
+            changed.append(f"device was {state['device']} and is {trainer.device.type}")
+        if changed:
+            hint = "go on with what it was started with, or start a new run with --init"
+            raise TrainingError(", ".join(changed), path=self.last, hint=hint)
+        return dict(state)
+
+    def begin(self, trainer: Trainer) -> None:
+        """Make the folder, and leave in the curve only what belongs to the steps that `trainer` has made."""
+        self.saved = trainer.seconds
+        with _write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            rows = [row for row in read_curve(self.curve) if int(row[0]) <= trainer.step]
+            with self.curve.open("w", newline="") as file:
+                csv.writer(file).writerows([CURVE, *rows])
+
+    def log(self, trainer: Trainer, *, score: float | None) -> None:
+        """Add a line to the curve."""
+        now = trainer.progress()
+        numbers = f"{now.seconds:.1f}", f"{now.loss:.4f}", f"{now.iou:.4f}", f"{now.lr:.3e}"
+        with _write_errors(self.curve), self.curve.open("a", newline="") as file:
+            csv.writer(file).writerow([now.step, *numbers, "" if score is None else f"{score:.4f}"])
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the state of the run, and the weights when no validation tells which are best."""
+        part = self.path / ".last.pt.part"
+        with _write_errors(self.last):
+            torch.save(trainer.state(), part)
+            os.replace(part, self.last)
+        self.saved = trainer.seconds
+        if trainer.best < 0:
+            self.keep_weights(trainer)
+
+    def keep_weights(self, trainer: Trainer) -> None:
+        """Write the averaged weights, in half precision."""
+        start = f", started from {trainer.init}" if trainer.init else ""
+        origin = f"stm train: {trainer.step} steps on {len(trainer.clips.stills)} stills{start}"
+        card = Card(trainer.model.dims, LICENCE, size=trainer.options.validate_size, origin=origin)
+        save(self.weights, trainer.ema, card, dtype=torch.float16)
 
 
-class Trainer:
-    """All that a run consists of, so that it can be saved and gone on with exactly."""
-
-    def __init__(self, model: STM, stills: Sequence[Still], options: TrainOptions, clips: ClipOptions) -> None:
-        self.options = options
-        self.clip_options = clips
-        self.device = stills[0].pixels.device
-        self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.clips = StillClips(stills, clips, seed=options.seed)
-        self.optimizer = torch.optim.AdamW(
-            _decayed(self.model, options.weight_decay), lr=options.lr, betas=(0.9, 0.99)
-        )
-        self.step = 0
-        self.seconds = 0.0
-        self.best = -1.0
-        self.score: float | None = None
-        self.loss = self.iou = math.nan
-
-    @property
-    def done(self) -> float:
-        """Share of the run, 0 to 1, by whichever of steps and time ends first."""
-        share = self.step / self.options.steps
-        if self.options.time_budget:
-            share = max(share, self.seconds / self.options.time_budget)
-        return min(1.0, share)
-
-    def advance(self) -> None:
-        """Make one step. Raises TrainingError when the loss is not a number; the last good state is kept."""
-        started = time.monotonic()
-        o = self.options
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-        hard = 1 - (1 - o.hard) * min(1.0, max(0.0, (self.done - 0.1) / 0.5))
-        clips = self.clips.batch(o.batch, o.objects)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            loss, iou = clip_loss(self.model, clips, o, hard=hard)
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the loss is {loss.item()} at step {self.step}", hint="resume with a lower --lr")
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), o.clip_norm)
-        self.optimizer.step()
-        self._average()
-        self.step += 1
-        self.loss = _running(self.loss, loss.item())
-        self.iou = _running(self.iou, iou)
-        self.seconds += time.monotonic() - started
-
-    def rate(self) -> float:
-        """Learning rate: linear warm-up, then a cosine to zero."""
-        warm = min(1.0, (self.step + 1) / self.options.warmup)
-        return self.options.lr * warm * 0.5 * (1 + math.cos(math.pi * self.done))
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Follow the network's weights with an exponential moving average that starts fast."""
-        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
-        for mean, now in zip(self.ema.state_dict().values(), self.model.state_dict().values(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(now, 1 - decay)
-            else:
-                mean.copy_(now)
-
-    def state(self) -> dict[str, object]:
-        """Return all that `restore` needs to go on as if nothing had happened."""
-        return {
-            "model": self.model.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "clips": self.clips.state(),
-            "progress": (self.step, self.seconds, self.best, self.score, self.loss, self.iou),
-            "options": {"train": asdict(self.options), "clips": asdict(self.clip_options)},
-        }
-
-    def restore(self, state: dict[str, object]) -> None:
-        """Go on where `state` was taken."""
-        self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
-        self.ema.load_state_dict(state["ema"])  # type: ignore[arg-type]
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
-        self.clips.restore(state["clips"])  # type: ignore[arg-type]
-        self.step, self.seconds, self.best, self.score, self.loss, self.iou = state["progress"]  # type: ignore[misc]
-
-    def progress(self) -> Progress:
-        """Summarise where the run is."""
-        return Progress(self.step, self.done, self.seconds, self.loss, self.iou, self.rate(), self.score)
+def _changes(before: dict[str, dict[str, Any]], trainer: Trainer) -> list[str]:
+    """List the options that are not what they were, but for those that may change."""
+    old = asdict(TrainOptions()) | before["train"] | asdict(ClipOptions()) | before["clips"]
+    new = asdict(trainer.options) | asdict(trainer.clip_options)
+    differing = [name for name in new if name not in FREE and new[name] != old[name]]
+    return [f"{name} was {old[name]} and is {new[name]}" for name in differing]
 
 
-def _decayed(model: nn.Module, decay: float) -> list[dict[str, object]]:
-    """Weight decay is for matrices and kernels, not for biases and norms."""
-    named = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in named if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in named if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _running(mean: float, value: float) -> float:
-    return value if math.isnan(mean) else mean + 0.02 * (value - mean)
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turn what a full or closed disk raises into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch reports a full disk by the latter
+        reason = getattr(error, "strerror", None) or error
+        raise WriteError(f"cannot be written ({reason})", path=path, hint="Free space, then --resume") from None

@@ -1,0 +1,184 @@
+"""One training step, and all that has to be kept to make the next one."""
+
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from stmcli.clips import Still, StillClips
+from stmcli.errors import TrainingError
+from stmcli.losses import clip_loss
+from stmcli.model import SIZES, STM
+from stmcli.options import ClipOptions, TrainOptions
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a caller may show after each step."""
+
+    step: int
+    done: float  # share of the run, 0 to 1
+    seconds: float  # spent in this run, resumed parts included
+    loss: float  # running mean
+    iou: float  # running mean on the clips' last frame
+    lr: float
+    score: float | None  # the latest validation J
+    saved: bool = False
+
+
+def new_model(size: str, *, seed: int = 0) -> STM:
+    """Build a network to be trained from scratch; both encoders and key heads start from the same numbers.
+
+    With equal starts the memory read matches a frame with itself from the first step on.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = STM(SIZES[size])
+    start = model.query_encoder.state_dict()
+    model.memory_encoder.load_state_dict(start, strict=False)
+    model.memory_head.key.load_state_dict(model.query_head.key.state_dict())
+    return model
+
+
+class Trainer:
+    """All that a run consists of, so that it can be saved and gone on with exactly.
+
+    A step counts once the weights are updated: until then `state` is that of before the step. While the weights
+    are being updated `whole` is False, and there is no state worth saving.
+    """
+
+    def __init__(self, model: STM, stills: Sequence[Still], options: TrainOptions, clips: ClipOptions) -> None:
+        self.options = options
+        self.clip_options = clips
+        self.device = stills[0].pixels.device
+        self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.clips = StillClips(stills, clips, seed=options.seed)
+        self.optimizer = torch.optim.AdamW(
+            _decayed(self.model, options.weight_decay), lr=options.lr, betas=(0.9, 0.99), fused=True
+        )
+        self.init = ""  # the weights that the run started from; empty: random ones
+        self.step = 0
+        self.seconds = 0.0
+        self.validated = 0.0  # seconds of training at the latest validation
+        self.best = -1.0
+        self.score: float | None = None
+        self.loss = self.iou = math.nan
+        self.whole = True
+        self._buffers = dict(self.model.named_buffers())
+        self._buffers_before = {name: x.clone() for name, x in self._buffers.items()}
+        self._clips_before = self.clips.state()
+
+    @property
+    def done(self) -> float:
+        """Share of the run, 0 to 1, by whichever of steps and time ends first."""
+        share = self.step / self.options.steps
+        if self.options.time_budget:
+            share = max(share, self.seconds / self.options.time_budget)
+        return min(1.0, share)
+
+    def advance(self) -> None:
+        """Make one step. Raises TrainingError, before any weight changes, when the loss is not a number."""
+        started = time.monotonic()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        loss, iou, norm = self._gradients()
+        if not math.isfinite(loss + norm):
+            cause = f"the loss is {loss} and its gradient {norm} at step {self.step}"
+            raise TrainingError(cause, hint="start a new run with a lower --lr, perhaps with --init from this one")
+        self.whole = False
+        self.optimizer.step()
+        self._average()
+        self.step += 1
+        self.loss, self.iou = _running(self.loss, loss), _running(self.iou, iou)
+        self.seconds += time.monotonic() - started
+        self._commit()
+        self.whole = True
+
+    def _gradients(self) -> tuple[float, float, float]:
+        """Make clips and compute the gradient of their loss, clipped: loss, IoU, norm of the gradient."""
+        o = self.options
+        hard = 1 - (1 - o.hard) * min(1.0, max(0.0, (self.done - 0.1) / 0.5))
+        clips = self.clips.batch(o.batch, o.objects)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss, iou = clip_loss(self.model, clips, o, hard=hard)
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), o.clip_norm)
+        loss, iou, norm = torch.stack([loss.detach(), iou, norm]).tolist()  # the only wait for the device
+        return loss, iou, norm
+
+    def _commit(self) -> None:
+        """Note what the next step changes before it counts: running statistics, and which clips come."""
+        torch._foreach_copy_(list(self._buffers_before.values()), list(self._buffers.values()))
+        self._clips_before = self.clips.state()
+
+    def rate(self) -> float:
+        """Learning rate: linear warm-up, then a cosine to zero."""
+        warm = min(1.0, (self.step + 1) / self.options.warmup)
+        return self.options.lr * warm * 0.5 * (1 + math.cos(math.pi * self.done))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Follow the network's weights with an exponential moving average that starts fast."""
+        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
+        pairs = list(zip(self.ema.state_dict().values(), self.model.state_dict().values(), strict=True))
+        means, values = zip(*[pair for pair in pairs if pair[0].is_floating_point()], strict=True)
+        torch._foreach_lerp_(means, values, 1 - decay)
+        for mean, value in pairs:
+            if not mean.is_floating_point():
+                mean.copy_(value)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `restore` needs to go on as if nothing had happened; plain numbers and tensors."""
+        return {
+            "model": self.model.state_dict() | self._buffers_before,
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "clips": self._clips_before,
+            "progress": (self.step, self.seconds, self.best, self.score, self.loss, self.iou),
+            "validated": self.validated,
+            "init": self.init,
+            "options": {"train": asdict(self.options), "clips": asdict(self.clip_options)},
+            "device": self.device.type,
+            "stills": self.stills_print(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.clips.restore(state["clips"])
+        self.step, self.seconds, self.best, self.score, self.loss, self.iou = state["progress"]
+        self.validated = state.get("validated", 0.0)
+        self.init = state.get("init", "")
+        self._commit()
+
+    def stills_print(self) -> str:
+        """Tell sets of stills apart by what is where in them, not by their pixels."""
+        facts = [(still.group, tuple(still.pixels.shape), still.boxes) for still in self.clips.stills]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+    def progress(self) -> Progress:
+        """Summarise where the run is."""
+        return Progress(self.step, self.done, self.seconds, self.loss, self.iou, self.rate(), self.score)
+
+
+def _decayed(model: nn.Module, decay: float) -> list[dict[str, object]]:
+    """Weight decay is for matrices and kernels, not for biases and norms."""
+    named = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in named if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in named if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _running(mean: float, value: float) -> float:
+    return value if math.isnan(mean) else mean + 0.02 * (value - mean)

@@ -1,0 +1,189 @@
+"""Check synthetic clips on stills whose objects have a colour of their own."""
+
+import io
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stmcli.clips import StillClips, load_stills
+from stmcli.errors import TrainingError, UsageError
+from stmcli.options import ClipOptions
+
+RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (128, 128, 128)
+PLAIN = ClipOptions(crop=64, light=0.0, flicker=0.0, blur=0.0, noise=0.0)
+
+
+def still(colour=RED, *, width=80, height=64, box=(16, 20, 44, 52), number=1):
+    """Return an image (H, W, 3) with one coloured rectangle on grey, and its palette mask."""
+    rgb = np.full((height, width, 3), GREY, np.uint8)
+    labels = np.zeros((height, width), np.uint8)
+    top, left, bottom, right = box
+    rgb[top:bottom, left:right] = colour
+    labels[top:bottom, left:right] = number
+    return rgb, labels
+
+
+def png(pixels):
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+def write_stills(folder, pairs):
+    """Write name -> (image, mask) as a folder with images/ and masks/."""
+    for kind, place in (("images", 0), ("masks", 1)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for name, pair in pairs.items():
+            (folder / kind / f"{name}.png").write_bytes(png(pair[place]))
+    return folder
+
+
+def pack(folder, path):
+    with tarfile.open(path, "w") as tar:
+        tar.add(folder, arcname="stills")
+    return path
+
+
+@pytest.fixture
+def red(tmp_path):
+    return load_stills([write_stills(tmp_path / "red", {f"red-{i}": still() for i in range(3)})])
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    pairs = {f"{name}-{i}": still(colour) for name, colour in (("red", RED), ("blue", BLUE)) for i in range(3)}
+    return load_stills([write_stills(tmp_path / "mixed", pairs)])
+
+
+def redness(rgb):
+    return rgb[:, :, 0] - rgb[:, :, 1:].amax(2)  # (B, T, S, S)
+
+
+def disagreement(found, masks):
+    """Return the share of pixels that differ, (B, T), but for one pixel around the edges."""
+    masks = masks.flatten(0, 1)[:, None]
+    grown = torch.nn.functional.max_pool2d(masks, 3, 1, 1)
+    shrunk = 1 - torch.nn.functional.max_pool2d(1 - masks, 3, 1, 1)
+    edge = (grown - shrunk)[:, 0].view_as(found) > 0
+    return ((found != masks[:, 0].view_as(found).bool()) & ~edge).float().mean((2, 3))
+
+
+def test_folders_and_tars_hold_the_same_stills(tmp_path):
+    folder = write_stills(tmp_path / "a", {"cat-1": still(), "dog-1": still(BLUE, number=3)})
+    from_folder, from_tar = load_stills([folder]), load_stills([pack(folder, tmp_path / "a.tar")])
+    assert [s.group for s in from_folder] == [s.group for s in from_tar] == ["cat", "dog"]
+    for one, other in zip(from_folder, from_tar, strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert one.boxes == other.boxes
+    assert from_tar[1].boxes.keys() == {3}
+
+
+def test_a_mask_of_black_and_white_is_one_object(tmp_path):
+    (loaded,) = load_stills([write_stills(tmp_path / "a", {"a": still(number=255)})])
+    assert loaded.boxes == {1: (64, 80, 176, 208)}  # four times as large
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "text"),
+    [
+        ("gone", None, UsageError, "no such file"),
+        ("a.tar", b"no tar at all" * 100, TrainingError, "not a tar"),
+    ],
+)
+def test_what_is_no_collection_is_named(tmp_path, name, content, error, text):
+    if content:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(error, match=f"{name}: {text}"):
+        load_stills([tmp_path / name])
+
+
+@pytest.mark.parametrize(
+    ("pair", "text"),
+    [
+        ((still()[0], np.zeros((64, 80), np.uint8)), "no stills with objects"),
+        ((still()[0], still()[0]), "mask of a is of colour mode RGB"),
+    ],
+)
+def test_masks_that_cannot_serve_are_named(tmp_path, pair, text):
+    with pytest.raises(TrainingError, match=text):
+        load_stills([write_stills(tmp_path / "a", {"a": pair})])
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    folder = write_stills(tmp_path / "a", {"a": still()})
+    (folder / "images" / "a.png").write_bytes(png(still()[0])[:60])
+    with pytest.raises(TrainingError, match="a cannot be read"):
+        load_stills([folder])
+
+
+def test_the_same_seed_makes_the_same_clips(mixed):
+    options = ClipOptions(crop=32)
+    one, other, third = (StillClips(mixed, options, seed=seed).batch(2) for seed in (3, 3, 4))
+    assert torch.equal(one.rgb, other.rgb)
+    assert torch.equal(one.masks, other.masks)
+    assert not torch.equal(one.rgb, third.rgb)
+
+
+def test_clips_go_on_where_their_state_was_taken(mixed):
+    clips, options = StillClips(mixed, ClipOptions(crop=32), seed=0), ClipOptions(crop=32)
+    clips.batch(2)
+    state = clips.state()
+    expected = clips.batch(2)
+    again = StillClips(mixed, options, seed=9)
+    again.restore(state)
+    found = again.batch(2)
+    assert torch.equal(found.rgb, expected.rgb)
+    assert torch.equal(found.masks, expected.masks)
+
+
+def test_clips_have_the_shapes_and_ranges_they_say(mixed):
+    clips = StillClips(mixed, ClipOptions(crop=48, frames=4), seed=0).batch(3, 2)
+    assert clips.rgb.shape == (3, 4, 3, 48, 48)
+    assert clips.masks.shape == (3, 4, 2, 48, 48)
+    assert clips.rgb.min() >= 0
+    assert clips.rgb.max() <= 1
+    assert set(clips.masks.unique().tolist()) <= {0.0, 1.0}
+    assert clips.masks.sum(2).max() <= 1  # a pixel belongs to one object
+    assert (clips.masks[:, 0, 0].mean((1, 2)) > 0.003).all()
+
+
+def test_image_and_mask_of_a_whole_still_move_together(red):
+    clips = StillClips(red, replace(PLAIN, whole_image=1.0), seed=0).batch(16)
+    assert (disagreement(redness(clips.rgb) > 0.14, clips.masks[:, :, 0]) < 0.01).all()
+    assert not torch.equal(clips.masks[:, 0], clips.masks[:, 2])
+
+
+def test_what_is_pasted_over_the_object_hides_it_in_the_mask_too(mixed):
+    source = StillClips(mixed, replace(PLAIN, whole_image=0.0, kin=0.0, area=(0.2, 0.4)), seed=0)
+    frames, visible = source._paint(12)
+    top = visible[:, 1:].amax(1)  # (B, T, S, S): what is seen of any pasted object
+    hidden = (top > 0.9) & (visible[:, 0] > 0.1)
+    assert not hidden.any()
+    assert (visible.sum(1) <= 1 + 1e-5).all()
+    coloured = redness(frames).abs() + (frames[:, :, 2] - frames[:, :, :2].amax(2)).clamp(min=0)
+    assert (coloured[visible.sum(1) > 0.999] > 0.05).float().mean() > 0.95
+    alone = StillClips(mixed, replace(PLAIN, whole_image=1.0), seed=0)._paint(12)[1][:, 0]
+    assert visible[:, 0].mean() < alone.mean()  # some of it is covered
+
+
+def test_clips_can_do_without_pasted_objects(red):
+    assert StillClips(red, replace(PLAIN, pasted=0), seed=0).batch(2).rgb.shape == (2, 3, 3, 64, 64)
+
+
+def test_a_very_thin_object_can_be_pasted(tmp_path):
+    thin = still(width=64, height=256, box=(2, 30, 254, 31))
+    (loaded,) = load_stills([write_stills(tmp_path / "a", {"a": thin})])
+    source = StillClips([loaded], ClipOptions(crop=32, whole_image=0.0), seed=0)
+    narrow = replace(loaded, boxes={1: (0, 120, 600, 121)})
+    assert source._cutout(narrow).shape == (4, 256, 256)
+
+
+def test_small_batches_survive_a_clip_without_its_object(tmp_path):
+    corner = still(width=300, height=64, box=(0, 0, 6, 6))
+    source = StillClips(load_stills([write_stills(tmp_path / "a", {"a": corner})]), PLAIN, seed=0)
+    for _ in range(20):
+        assert source.batch(1).masks[:, 0].any()

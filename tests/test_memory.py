@@ -1,0 +1,118 @@
+"""Check the bounded memory against a plain list that follows the published protocol."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stmcli.memory import MemoryBank
+from stmcli.options import MEMORY_POLICIES, MemoryOptions
+
+FULL = "first+previous+every"
+CELLS = 2
+
+
+def entry(age):
+    """Return the key and value of a frame, filled with its age."""
+    return torch.full((1, 1, CELLS, 3), float(age)), torch.full((1, 1, CELLS, 4), float(age))
+
+
+def contents(bank):
+    """Return the ages in memory, ascending; keys and values must agree, and every slot be whole."""
+    keys, values = bank.read()
+    ages = keys[0, 0, :, 0].view(-1, CELLS)
+    assert (ages == ages[:, :1]).all()
+    assert (keys == ages.reshape(1, 1, -1, 1)).all()
+    assert (values == ages.reshape(1, 1, -1, 1)).all()
+    return sorted(int(age) for age in ages[:, 0])
+
+
+def follow(bank, frames):
+    """Yield (t, ages in memory) as frame t is read, for a clip whose first mask is given."""
+    bank.pin(*entry(0))
+    yield 1, contents(bank)
+    for t in range(2, frames):
+        if bank.wants(age=t - 1):
+            bank.write(*entry(t - 1), age=t - 1)
+        yield t, contents(bank)
+
+
+def published(t, every, policy):
+    """List what the paper's protocol holds when frame t is read."""
+    if policy == "previous":
+        return [t - 1]
+    ages = {0}
+    if "previous" in policy:
+        ages.add(t - 1)
+    if "every" in policy and every:
+        ages.update(range(every, t, every))
+    return sorted(ages)
+
+
+def bounded(t, every, slots):
+    """List what a memory of so many slots holds: the first, the previous, and the latest kept ones."""
+    kept = list(range(every, t, every)) if every else []
+    room = slots - 2
+    return sorted({0, t - 1, *(kept[-room:] if room else [])})
+
+
+@given(st.integers(2, 40), st.integers(0, 9), st.sampled_from(MEMORY_POLICIES))
+@settings(max_examples=80, deadline=None)
+def test_with_enough_slots_it_is_the_published_protocol_at_every_frame(frames, every, policy):
+    bank = MemoryBank(MemoryOptions(every=every, max_slots=frames + 2, policy=policy))
+    for t, ages in follow(bank, frames):
+        assert ages == published(t, every, policy)
+
+
+@given(st.integers(2, 60), st.integers(0, 7), st.integers(2, 6))
+@settings(max_examples=80, deadline=None)
+def test_with_few_slots_it_keeps_the_first_the_previous_and_the_latest(frames, every, slots):
+    bank = MemoryBank(MemoryOptions(every=every, max_slots=slots, policy=FULL))
+    for t, ages in follow(bank, frames):
+        assert len(ages) <= slots
+        assert set(bounded(t, every, slots)) <= set(ages)
+        assert set(ages) <= {0, t - 1, *range(every or t, t, every or t)}
+
+
+@given(st.integers(3, 40), st.integers(1, 5), st.integers(2, 8), st.sampled_from(MEMORY_POLICIES))
+@settings(max_examples=40, deadline=None)
+def test_nothing_is_ever_reallocated(frames, every, slots, policy):
+    bank = MemoryBank(MemoryOptions(every=every, max_slots=slots, policy=policy))
+    steps = follow(bank, frames)
+    next(steps)
+    before = [x.untyped_storage().data_ptr() for x in bank.read()]
+    for _ in steps:
+        assert [x.untyped_storage().data_ptr() for x in bank.read()] == before
+    assert [x.untyped_storage().nbytes() for x in bank.read()] == [slots * CELLS * 3 * 4, slots * CELLS * 4 * 4]
+
+
+@given(st.integers(1, 3), st.integers(2, 40), st.integers(1, 5), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_given_masks_stay_for_ever(given_masks, frames, every, spare):
+    bank = MemoryBank(MemoryOptions(every=every, max_slots=given_masks + 1 + spare, policy=FULL))
+    pinned = [-n for n in range(given_masks)]
+    for age in pinned:
+        bank.pin(*entry(age))
+    for t in range(1, frames):
+        bank.write(*entry(t), age=t)
+        ages = contents(bank)
+        assert set(pinned) <= set(ages)
+        assert t in ages
+        assert len(ages) == bank.slots <= given_masks + 1 + spare
+
+
+def test_a_policy_of_the_first_frame_alone_wants_no_other():
+    bank = MemoryBank(MemoryOptions(policy="first"))
+    assert not any(bank.wants(age=age) for age in range(1, 20))
+
+
+def test_a_memory_too_small_is_refused():
+    with pytest.raises(ValueError, match="two slots"):
+        MemoryBank(MemoryOptions(max_slots=1))
+
+
+def test_given_masks_must_leave_a_slot():
+    bank = MemoryBank(MemoryOptions(max_slots=2))
+    bank.pin(*entry(0))
+    with pytest.raises(ValueError, match="leave a slot"):
+        bank.pin(*entry(1))

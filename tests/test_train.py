@@ -1,0 +1,362 @@
+"""Check the training step, and that a run can stop anywhere and go on as if it had not."""
+
+import csv
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from test_clips import pack, still, write_stills
+
+from stmcli import losses, trainer
+from stmcli.clips import Clips, StillClips, load_stills
+from stmcli.curve import CURVE
+from stmcli.errors import TrainingError, UsageError
+from stmcli.evaluate import list_sequences
+from stmcli.losses import clip_loss, unroll
+from stmcli.model import SIZES, Dims
+from stmcli.options import ClipOptions, TrainOptions
+from stmcli.train import train, validate
+from stmcli.trainer import Trainer, new_model
+from stmcli.weights import Card, read, save
+
+TINY = Dims(trunk="resnet18", key=8, value=16, decoder=8)
+OPTIONS = TrainOptions(size="tiny", batch=2, steps=4, warmup=2, validate_size=32)
+CLIPS = ClipOptions(crop=32)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """Make the runs as small as they get."""
+    monkeypatch.setitem(SIZES, "tiny", TINY)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def stills(tmp_path):
+    folder = write_stills(tmp_path / "folder", {f"red-{i}": still() for i in range(2)})
+    other = write_stills(tmp_path / "blue", {"blue-1": still((0, 0, 255))})
+    return [folder, pack(other, tmp_path / "blue.tar")]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Write a DAVIS root with one clip of a red square that moves."""
+    frames, truth = (tmp_path / "davis" / kind / "480p" / "car" for kind in ("JPEGImages", "Annotations"))
+    for folder in (frames, truth):
+        folder.mkdir(parents=True)
+    for t in range(4):
+        rgb, labels = still(box=(16, 16 + 2 * t, 48, 48 + 2 * t))
+        labels[:4] = 255  # void
+        Image.fromarray(rgb).save(frames / f"{t:05d}.jpg", quality=95)
+        Image.fromarray(labels).save(truth / f"{t:05d}.png")
+    return tmp_path / "davis"
+
+
+def make_trainer(paths, options=OPTIONS, **changes):
+    return Trainer(new_model("tiny"), load_stills(paths), replace(options, **changes), CLIPS)
+
+
+def load(folder):
+    return torch.load(folder / "last.pt", weights_only=True)
+
+
+def same(one, other):
+    """Return whether two states hold the same numbers, bit for bit."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return one == other
+
+
+def numbers(state):
+    """Return of a state what must not depend on time, nor on what may change when a run goes on."""
+    step, _, *_, loss, iou = state["progress"]
+    return {**{key: state[key] for key in ("model", "ema", "clips")}, "rest": (step, loss, iou), **moments(state)}
+
+
+def moments(state):
+    return {"optimizer": state["optimizer"]["state"]}
+
+
+# -- the loss ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_pixel_loss_is_the_cross_entropy():
+    logits, masks = torch.randn(2, 3, 4, 4), torch.zeros(2, 2, 4, 4)
+    masks[0, 0, 0], masks[1, 1, 2, 1:] = 1, 1
+    log_prob = logits.log_softmax(1)
+    expected = []
+    for b, y, x in np.ndindex(2, 4, 4):
+        label = 1 if masks[b, 0, y, x] else 2 if masks[b, 1, y, x] else 0
+        scores = [math.exp(v) for v in logits[b, :, y, x].tolist()]
+        expected.append(-math.log(scores[label] / sum(scores)))
+    assert losses._pixel_loss(log_prob, masks, hard=1).item() == pytest.approx(np.mean(expected), rel=1e-5)
+    hardest = np.sort(np.reshape(expected, (2, 16)), axis=1)[:, -4:]
+    assert losses._pixel_loss(log_prob, masks, hard=0.25).item() == pytest.approx(hardest.mean(), rel=1e-5)
+
+
+def test_the_read_share_is_the_attention_that_falls_on_the_object():
+    query, keys, cells = torch.randn(1, 4, 1, 3), torch.randn(1, 2, 5, 4), torch.rand(1, 2, 5)
+    found = losses._read_share(query, keys, cells)
+    for n, q in np.ndindex(2, 3):
+        scores = [math.exp(float(query[0, :, 0, q] @ keys[0, n, cell]) / 2) for cell in range(5)]
+        share = sum(s * float(c) for s, c in zip(scores, cells[0, n], strict=True)) / sum(scores)
+        assert found[0, n, q].item() == pytest.approx(share, rel=1e-5)
+
+
+def test_the_dice_loss_is_zero_for_the_truth_and_nearly_one_for_its_opposite():
+    masks = torch.zeros(1, 1, 32, 32)
+    masks[..., :16, :] = 1
+    assert losses._dice_loss(masks, masks).item() == pytest.approx(0)
+    assert losses._dice_loss(1 - masks, masks).item() > 0.99
+
+
+def test_the_iou_leaves_out_objects_that_are_neither_there_nor_found():
+    masks = torch.zeros(1, 2, 4, 4)
+    masks[0, 0, :2] = 1
+    logits = torch.zeros(1, 3, 4, 4)
+    logits[0, 1, 1:3] = 1  # half of the first object, and as much beside it
+    assert losses._iou(logits, masks).item() == pytest.approx(4 / 12)
+
+
+def test_gradients_reach_the_memory_encoder_through_a_predicted_frame():
+    model = new_model("tiny").train()
+    clips = Clips(torch.rand(1, 3, 3, 32, 32), torch.zeros(1, 3, 1, 32, 32))
+    clips.masks[:, :, :, 8:24, 8:24] = 1
+    seen = []
+    model.memory_encoder.register_forward_hook(lambda _, __, features: seen.append(features.f16))
+    *_, (_, logits, _) = unroll(model, clips)
+    assert len(seen) == 2  # the given mask and the prediction
+    first, predicted = torch.autograd.grad(logits[:, 1].sum(), seen, retain_graph=True)
+    assert first.abs().sum() > 0
+    assert predicted.abs().sum() > 0
+    logits[:, 1].sum().backward()
+    assert model.memory_encoder.planes[0].weight.grad.abs().sum() > 0
+
+
+def test_both_encoders_and_key_heads_start_from_the_same_numbers():
+    before = torch.get_rng_state()
+    model = new_model("tiny", seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(model.query_encoder.conv1.weight, model.memory_encoder.conv1.weight)
+    assert torch.equal(model.query_head.key.weight, model.memory_head.key.weight)
+
+
+# -- the step ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_falls_on_a_clip_seen_again_and_again(stills):
+    trainer = make_trainer(stills, steps=30, lr=5e-3)
+    clips = StillClips(load_stills(stills), CLIPS, seed=1).batch(2)
+    trainer.clips.batch = lambda *_: clips
+    trainer.advance()
+    first = trainer.loss
+    for _ in range(19):
+        trainer.advance()
+    loss, _ = clip_loss(trainer.model, clips, trainer.options, hard=1)
+    assert loss.item() < 0.75 * first
+
+
+def test_the_average_follows_the_weights(stills):
+    trainer = make_trainer(stills)
+    before = {name: x.clone() for name, x in trainer.ema.state_dict().items()}
+    trainer.advance()
+    for name, mean in trainer.ema.state_dict().items():
+        now = trainer.model.state_dict()[name]
+        expected = before[name].lerp(now, 0.9) if mean.is_floating_point() else now
+        assert torch.allclose(mean, expected, rtol=1e-5, atol=1e-7), name
+
+
+def test_an_interrupted_step_has_not_happened(stills, monkeypatch):
+    trainer, straight = make_trainer(stills), make_trainer(stills)
+    for one in (trainer, straight):
+        one.advance()
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.advance()
+    monkeypatch.undo()
+    assert trainer.whole
+    assert same(numbers(trainer.state()), numbers(straight.state()))
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_state_of_before_the_newest_entries_can_be_restored(stills):
+    trainer = make_trainer(stills)
+    trainer.advance()
+    old = trainer.state()
+    for name in ("validated", "init", "device", "stills"):
+        del old[name]
+    other = make_trainer(stills)
+    other.restore(old)
+    assert same(numbers(other.state()), numbers(trainer.state()))
+
+
+# -- the run -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_went_on_equals_one_that_never_stopped(stills, tmp_path):
+    straight = train(stills, tmp_path / "a", options=replace(OPTIONS, steps=4), clips=CLIPS, device="cpu")
+
+    def stop(now):
+        if now.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stills, tmp_path / "b", options=OPTIONS, clips=CLIPS, device="cpu", on_step=stop)
+    assert load(tmp_path / "b")["progress"][0] == 2
+    resumed = train(stills, tmp_path / "b", options=OPTIONS, clips=CLIPS, device="cpu", resume=True)
+    assert same(numbers(load(tmp_path / "a")), numbers(load(tmp_path / "b")))
+    assert (resumed.step, resumed.loss, resumed.iou) == (straight.step, straight.loss, straight.iou)
+    assert straight.weights.read_bytes() == resumed.weights.read_bytes()
+    assert not list((tmp_path / "b").glob(".*"))
+
+
+def test_a_finished_run_goes_on_to_more_steps_and_with_nothing_to_do_does_nothing(stills, tmp_path):
+    settings = {"clips": CLIPS, "device": "cpu"}
+    train(stills, tmp_path / "a", options=replace(OPTIONS, steps=2), **settings)
+    before = load(tmp_path / "a")
+    train(stills, tmp_path / "a", options=replace(OPTIONS, steps=2), resume=True, **settings)
+    assert same(load(tmp_path / "a"), before)
+    more = replace(OPTIONS, steps=3, time_budget=900.0, validate_every=7.0)
+    assert train(stills, tmp_path / "a", options=more, resume=True, **settings).step == 3
+
+
+def test_another_run_is_not_gone_on_with(stills, tmp_path):
+    train(stills, tmp_path / "a", options=replace(OPTIONS, steps=1), clips=CLIPS, device="cpu")
+    for options, clips, paths, text in (
+        (replace(OPTIONS, batch=3, lr=1.0), CLIPS, stills, "last.pt: batch was 2 and is 3, lr was 0.0005 and is 1.0"),
+        (OPTIONS, replace(CLIPS, crop=48), stills, "crop was 32 and is 48"),
+        (OPTIONS, CLIPS, stills[:1], "the stills are others"),
+    ):
+        with pytest.raises(TrainingError, match=text):
+            train(paths, tmp_path / "a", options=options, clips=clips, device="cpu", resume=True)
+    (tmp_path / "a" / "last.pt").write_bytes(b"PK damaged")
+    with pytest.raises(TrainingError, match="damaged"):
+        train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu", resume=True)
+
+
+def test_a_run_is_never_overwritten(stills, tmp_path):
+    train(stills, tmp_path / "a", options=replace(OPTIONS, steps=1), clips=CLIPS, device="cpu")
+    before = (tmp_path / "a" / "last.pt").read_bytes()
+    with pytest.raises(UsageError, match=r"holds a run already.*--resume"):
+        train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu")
+    assert (tmp_path / "a" / "last.pt").read_bytes() == before
+    with pytest.raises(UsageError, match="no run to go on with"):
+        train(stills, tmp_path / "b", options=OPTIONS, clips=CLIPS, device="cpu", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "clips", "text"),
+    [
+        (replace(OPTIONS, size="huge"), CLIPS, "no network size 'huge'"),
+        (OPTIONS, replace(CLIPS, crop=40), "multiple of 16"),
+        (replace(OPTIONS, objects=9), CLIPS, "9 objects"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_at_once(tmp_path, options, clips, text):
+    with pytest.raises(UsageError, match=text):
+        train([], tmp_path / "a", options=options, clips=clips, device="cpu")
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(stills, tmp_path, monkeypatch):
+    real, calls = trainer.clip_loss, []
+
+    def broken(model, clips, options, *, hard):
+        calls.append(hard)
+        loss, iou = real(model, clips, options, hard=hard)
+        return (loss * math.nan if len(calls) == 3 else loss), iou
+
+    monkeypatch.setattr(trainer, "clip_loss", broken)
+    with pytest.raises(TrainingError, match=r"nan .*at step 2"):
+        train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu")
+    monkeypatch.setattr(trainer, "clip_loss", real)
+    straight = make_trainer(stills)
+    for _ in range(2):
+        straight.advance()
+    assert same(numbers(load(tmp_path / "a")), numbers(straight.state()))
+
+
+def test_a_run_starts_from_weights_of_its_size_only(stills, tmp_path):
+    model = new_model("tiny", seed=7)
+    save(tmp_path / "w.safetensors", model, Card(TINY, "none"))
+    settings = {"clips": CLIPS, "device": "cpu", "init": str(tmp_path / "w.safetensors")}
+    done = train(stills, tmp_path / "a", options=replace(OPTIONS, steps=1, lr=0.0, weight_decay=0.0), **settings)
+    found, card = read(done.weights)
+    assert torch.allclose(found.decoder.predict.weight, model.decoder.predict.weight, atol=1e-3)
+    assert "w.safetensors" in card.origin
+    with pytest.raises(UsageError, match=r"these weights are tiny, not compact"):
+        train(stills, tmp_path / "b", options=replace(OPTIONS, size="compact"), **settings)
+    with pytest.raises(UsageError, match="Use one of them"):
+        train(stills, tmp_path / "a", options=OPTIONS, resume=True, **settings)
+
+
+def test_a_run_leaves_weights_a_curve_and_its_picture(stills, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("stmcli.train.LOG_EVERY", 1)
+    seen = []
+    options = replace(OPTIONS, validate_every=1e9)
+    done = train(
+        stills, tmp_path / "a", options=options, clips=CLIPS, device="cpu", validation=dataset, on_step=seen.append
+    )
+    with (tmp_path / "a" / "curve.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert header == list(CURVE)
+    assert [int(row[0]) for row in rows] == [1, 2, 3, 4]
+    assert [bool(row[5]) for row in rows] == [False, False, False, True]  # validated at the end
+    assert float(rows[-1][5]) == pytest.approx(done.score, abs=1e-4)
+    with Image.open(tmp_path / "a" / "curve.png") as picture:
+        assert min(picture.size) > 300
+    assert [(now.step, now.saved) for now in seen] == [(1, False), (2, False), (3, False), (4, True)]
+    assert seen[-1].done == 1
+    model, card = read(done.weights)
+    assert card.dims == TINY
+    with safe_open(done.weights, framework="pt") as file:
+        assert file.get_tensor("decoder.predict.weight").dtype == torch.float16
+    assert validate(model, list_sequences(dataset, "davis2016"), size=32) == pytest.approx(done.score, abs=0.1)
+
+
+def test_the_weights_kept_are_those_that_validated_best(stills, dataset, tmp_path, monkeypatch):
+    scores = iter([0.2, 0.6, 0.4])
+    monkeypatch.setattr("stmcli.train.validate", lambda *_, **__: next(scores))
+    options = replace(OPTIONS, steps=3, validate_every=0.0)
+    done = train(stills, tmp_path / "a", options=options, clips=CLIPS, device="cpu", validation=dataset)
+    assert done.score == 0.6
+    assert "2 steps" in read(done.weights)[1].origin
+    assert load(tmp_path / "a")["progress"][2:4] == (0.6, 0.4)
+
+
+def test_a_curve_that_ran_ahead_of_the_saved_state_is_cut(stills, tmp_path, monkeypatch):
+    monkeypatch.setattr("stmcli.train.LOG_EVERY", 1)
+    train(stills, tmp_path / "a", options=replace(OPTIONS, steps=2), clips=CLIPS, device="cpu")
+    with (tmp_path / "a" / "curve.csv").open("a") as file:
+        file.write("3,1.0,1.0,0.1,1e-4,\n4,1.0")
+    train(stills, tmp_path / "a", options=replace(OPTIONS, steps=3), clips=CLIPS, device="cpu", resume=True)
+    with (tmp_path / "a" / "curve.csv").open() as file:
+        assert [row[0] for row in csv.reader(file)] == ["step", "1", "2", "3"]
+
+
+def test_validation_scores_the_merged_objects_between_the_ends(dataset, monkeypatch):
+    """A network that never moves its mask scores what plain numpy says."""
+
+    def stay(_segmenter, frames, labels):
+        for frame in frames:
+            yield frame, type("P", (), {"labels": lambda _: labels})()
+
+    monkeypatch.setattr("stmcli.train.propagate", stay)
+    found = validate(new_model("tiny"), list_sequences(dataset, "davis2016"), size=32)
+    overlaps = [(32 - 2 * t) / (32 + 2 * t) for t in (1, 2)]  # a square of 32 px, 2 px further each frame
+    assert found == pytest.approx(np.mean(overlaps))
+    short = validate(new_model("tiny"), list_sequences(dataset, "davis2016"), size=32, limit_frames=3)
+    assert short == pytest.approx(overlaps[0])
