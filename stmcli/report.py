@@ -15,7 +15,9 @@ from stmcli.video import Frame, SourceInfo
 class Prediction(Protocol):
     """Hold the answer for one frame."""
 
-    object_ids: tuple[int, ...]
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """Return the id of each object."""
 
     def labels(self) -> npt.NDArray[np.integer]:
         """Return (H, W) object ids, 0 is background."""
@@ -31,7 +33,13 @@ class Report:
     path: Path
     facts: dict[str, Any]
     notes: list[str] = field(default_factory=list)
-    frames: list[dict[str, Any]] = field(default_factory=list)
+    _frames: list[str] = field(default_factory=list)  # JSON: a tenth of the memory of what it says
+    _saved: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many frames are noted."""
+        return len(self._frames)
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Note where each object is: area in pixels, box (left, top, width, height), confidence."""
@@ -39,12 +47,22 @@ class Report:
         objects = {}
         for number, sure in zip(prediction.object_ids, prediction.confidence(), strict=True):
             objects[str(number)] = {**_extent(labels == number), "confidence": round(sure, 4)}
-        self.frames.append({"frame": frame.index, "time": float(frame.time), "objects": objects})
+        self._frames.append(json.dumps({"frame": frame.index, "time": float(frame.time), "objects": objects}))
 
     def save(self, status: str, **facts: Any) -> None:
-        """Write the file. Raises WriteError."""
-        content = {"status": status, **self.facts, **facts, "notes": self.notes, "frames": self.frames}
-        write_whole(self.path, (json.dumps(content, indent=1, default=str) + "\n").encode())
+        """Write the file, one line for each frame. Raises WriteError."""
+        content = {"status": status, **self.facts, **facts, "notes": self.notes}
+        head = json.dumps(content, indent=1).removesuffix("\n}")
+        frames = ",\n  ".join(self._frames)
+        write_whole(self.path, f'{head},\n "frames": [\n  {frames}\n ]\n}}\n'.encode())
+        self._saved = True
+
+    def fail(self, status: str, error: str) -> None:
+        """Write why the run ended, or remove the file when the run had not begun. Raises WriteError."""
+        if self._frames:
+            self.save(status, error=error, frames_written=self.count)
+        elif self._saved:
+            self.path.unlink(missing_ok=True)
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Prediction:
     @cached_property
     def _labels(self) -> np.ndarray:
         ids = np.array((0, *self.object_ids), dtype=np.uint8 if max(self.object_ids) < 256 else np.uint16)
-        return ids[self.prob.argmax(0).to(torch.uint8).cpu().numpy()]
+        return ids[self.prob.argmax(0).to(torch.int16).cpu().numpy()]
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,10 @@ class Segmenter:
     def step(self, rgb: np.ndarray, labels: np.ndarray | None = None) -> Prediction:
         """Segment the next frame: rgb (H, W, 3) uint8, for the first one also labels (H, W).
 
-        Raises ValueError when the first frame comes without labels, or a frame has another size.
+        Raises ValueError when the first frame comes without labels, or a frame or the labels have another size.
         """
+        if labels is not None and labels.shape != rgb.shape[:2]:
+            raise ValueError(f"the labels are {labels.shape} but the frame is {rgb.shape[:2]}")
         if labels is not None:
             return self._begin(rgb, labels)
         if self._geometry is None or rgb.shape[:2] != self._geometry.source:

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from stmcli.errors import UsageError, WeightsError
+from stmcli.errors import UsageError, WeightsError, WriteError
 from stmcli.files import write_whole
 from stmcli.model import SIZES, STM, Dims
 from stmcli.options import PRECISIONS, NetworkOptions
@@ -85,9 +86,12 @@ def registry() -> dict[str, Entry]:
     found = {}
     for folder in (cache_folder(), BUNDLED):
         for note in sorted(folder.glob("*.json")):
-            facts = json.loads(note.read_text())
             path = note.with_suffix(".safetensors")
-            found[note.stem] = Entry(note.stem, path, facts["sha256"], facts["licence"], facts["origin"])
+            try:
+                facts = json.loads(note.read_text())
+                found[note.stem] = Entry(note.stem, path, facts["sha256"], facts["licence"], facts["origin"])
+            except (OSError, ValueError, KeyError, TypeError):
+                raise WeightsError("damaged note", path=note, hint="remove it and import the weights again") from None
     return found
 
 
@@ -139,7 +143,12 @@ def working_size(options: NetworkOptions) -> int:
     if options.size is not None:
         return options.size
     path = find(options.weights)
-    return _card(path).size if path.suffix == ".safetensors" else DEFAULT_SIZE
+    return _read_header(path)[0].size if _kind(path) == "safetensors" else DEFAULT_SIZE
+
+
+def licence_of(path: Path) -> str:
+    """Return the licence that a weights file states. Raises WeightsError."""
+    return _read_header(path)[0].licence if _kind(path) == "safetensors" else PUBLISHED_LICENCE
 
 
 def pick_device(name: str) -> torch.device:
@@ -178,9 +187,10 @@ def read(path: Path) -> tuple[STM, Card]:
     """
     kind = _kind(path)
     state, card = _read_safetensors(path) if kind == "safetensors" else _read_pickle(path)
-    model = STM(card.dims)
+    with torch.device("meta"):  # only names and shapes, no random start
+        model = STM(card.dims)
     _check(path, model.state_dict(), state)
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)
     return model, card
 
 
@@ -189,7 +199,10 @@ def save(path: Path, model: STM, card: Card, *, dtype: torch.dtype = torch.float
     state = {
         name: (x.to(dtype) if x.is_floating_point() else x).contiguous().cpu() for name, x in model.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot be created ({error.strerror})", path=path.parent) from None
     write_whole(path, safetensors_bytes(state, metadata={"stm": json.dumps(asdict(card))}))
     return sha256(path)
 
@@ -197,13 +210,18 @@ def save(path: Path, model: STM, card: Card, *, dtype: torch.dtype = torch.float
 def register(path: Path, card: Card) -> Entry:
     """Write the note beside a weights file that makes it part of the registry."""
     facts = {"sha256": sha256(path), "licence": card.licence, "origin": card.origin}
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+    write_whole(path.with_suffix(".json"), (json.dumps(facts, indent=1) + "\n").encode())
     return Entry(path.stem, path, **facts)
 
 
 def import_file(source: Path, *, name: str | None = None) -> Entry:
-    """Convert a checkpoint to safetensors in the user's cache and register it."""
+    """Convert a checkpoint to safetensors in the user's cache and register it.
+
+    Raises UsageError for a file that does not exist or a name that cannot be given, WeightsError, WriteError.
+    """
     name = name or source.stem
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UsageError(f"{name!r} is not a name for weights", path=source, hint="give one with --name")
     if (BUNDLED / f"{name}.json").exists():
         raise UsageError(f"the name {name} is taken by bundled weights", path=source, hint="choose another --name")
     model, card = read(find(source))
@@ -217,8 +235,11 @@ def import_file(source: Path, *, name: str | None = None) -> Entry:
 
 def _kind(path: Path) -> str:
     """Tell safetensors from pickles by the first bytes; name the usual impostors."""
-    with path.open("rb") as file:
-        head = file.read(512)
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise WeightsError(f"cannot be read ({error.strerror})", path=path, hint="check its permissions") from None
     text = head.lstrip().lower()
     if not head:
         raise WeightsError("the file is empty", path=path, hint="download it again")
@@ -233,10 +254,6 @@ def _kind(path: Path) -> str:
     raise WeightsError("not a weights file", path=path, hint="use a .safetensors or the published .pth")
 
 
-def _card(path: Path) -> Card:
-    return _read_header(path)[0]
-
-
 def _read_header(path: Path) -> tuple[Card, list[str]]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -245,15 +262,18 @@ def _read_header(path: Path) -> tuple[Card, list[str]]:
         raise WeightsError(f"damaged or cut short ({error})", path=path, hint="get the file again") from None
     if note is None:
         raise WeightsError("not made by stm: its header has no dims", path=path, hint="use stm weights import")
-    facts = json.loads(note)
-    return Card(**{**facts, "dims": Dims(**facts["dims"])}), names
+    try:
+        facts = json.loads(note)
+        return Card(**{**facts, "dims": Dims(**facts["dims"])}), names
+    except (ValueError, TypeError, KeyError):
+        raise WeightsError("its header is damaged", path=path, hint="get the file again") from None
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Card]:
     card, names = _read_header(path)
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in names}
-    return {name: x.float() if x.is_floating_point() else x for name, x in state.items()}, card
+    return {name: _full(x) for name, x in state.items()}, card
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Card]:
@@ -263,15 +283,25 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Card]:
         raise WeightsError(
             "refused, it holds more than tensors and could run code", path=path, hint="use another file"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError):
+    except (
+        *(RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError),
+        *(AssertionError, ArithmeticError, MemoryError, struct.error),
+    ):
         raise WeightsError("damaged or cut short", path=path, hint="get the file again") from None
     if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
         raise WeightsError("not a state dict of tensors", path=path, hint="use the published STM_weights.pth")
-    named = {rename(name): x for name, x in state.items()}
-    for name in STM(SIZES["resnet50"]).state_dict().keys() - named.keys():
+    named = {rename(name): _full(x) for name, x in state.items()}
+    with torch.device("meta"):
+        wanted = STM(SIZES["resnet50"]).state_dict()
+    for name in wanted.keys() - named.keys():
         if name.endswith("num_batches_tracked"):  # not written by torch of that time
             named[name] = torch.tensor(0)
     return named, Card(SIZES["resnet50"], PUBLISHED_LICENCE, origin=f"published checkpoint {path.name}")
+
+
+def _full(x: Tensor) -> Tensor:
+    """Return any floating-point tensor in fp32."""
+    return x.float() if x.is_floating_point() else x
 
 
 def rename(name: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -123,3 +124,50 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a weights file of a tiny random network."""
+    import torch
+
+    from stmcli.model import STM, Dims
+    from stmcli.weights import Card, save
+
+    torch.manual_seed(0)
+    dims = Dims(trunk="resnet18", key=8, value=16, decoder=8)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save(path, STM(dims), Card(dims, "free", size=48))
+    return path
+
+
+@pytest.fixture
+def make_mask(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a palette mask: the red block of picture(), cut into as many ids as given."""
+    from stmcli.masks import write_labels
+
+    def make(name: str = "mask.png", *, ids: Sequence[int] = (1,), width: int = 64, height: int = 48) -> Path:
+        labels = np.zeros((height, width), np.uint16)
+        labels[: height // 4, : width // 4] = np.array(ids)[np.arange(width // 4) * len(ids) // (width // 4)]
+        write_labels(tmp_path / name, labels)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def stm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return a function that runs `stm` in this process, in the test's folder, with an empty weights cache."""
+    from typer.testing import CliRunner
+
+    from stmcli.cli.app import app
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def segment(stm: Callable[..., Any], tiny_weights: Path) -> Callable[..., Any]:
+    """Return a function that runs `stm segment` with the tiny network on the CPU."""
+    return lambda *words: stm("segment", *words, "-w", tiny_weights, "--device", "cpu", "--precision", "fp32")

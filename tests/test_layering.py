@@ -14,7 +14,10 @@ LAYERS = [
     {"cli"},
     {"pipeline", "batch"},
     {"export", "train", "bench"},
+    {"trainer", "curve"},
+    {"losses"},
     {"evaluate"},
+    {"results"},
     {"outputs", "report"},
     {"segmenter"},
     {"weights"},
@@ -26,7 +29,7 @@ LAYERS = [
     {"render"},
     {"metrics"},
     {"options"},
-    {"files"},
+    {"files", "threads"},
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -201,9 +201,7 @@ def test_fifo_is_refused_without_hanging(path):
     refusal(path, "not a regular file")
 
 
-@pytest.mark.parametrize(
-    "content", [b"<html>no</html>", b"%PDF-1.4", b"\x00" * 100], ids=["html", "pdf", "zeros"]
-)
+@pytest.mark.parametrize("content", [b"<html>no</html>", b"%PDF-1.4", b"\x00" * 100], ids=["html", "pdf", "zeros"])
 def test_other_files_are_refused(path, content):
     path.write_bytes(content)
     refusal(path, "not an image")
@@ -271,9 +269,7 @@ def test_soft_edges_are_not_taken_for_ids(path):
     refusal(path, "soft edges")
 
 
-@pytest.mark.parametrize(
-    "labels", [np.zeros((9, 9), np.uint8), squares(255) // 2 * 0], ids=["black", "empty"]
-)
+@pytest.mark.parametrize("labels", [np.zeros((9, 9), np.uint8), squares(255) // 2 * 0], ids=["black", "empty"])
 def test_mask_without_object_is_refused(path, labels):
     refusal(save(path, labels), "no object")
 
@@ -313,9 +309,7 @@ def test_mask_that_fits_passes():
 def test_mask_of_another_size_is_refused_with_both_sizes():
     with pytest.raises(MaskError) as caught:
         check_fits(squares(1, height=480, width=640), Path("mask.png"), 1280, 720, "clip.mp4")
-    expected = (
-        "mask.png: the mask is 640x480 but clip.mp4 is 1280x720. Resize the mask with nearest-neighbour"
-    )
+    expected = "mask.png: the mask is 640x480 but clip.mp4 is 1280x720. Resize the mask with nearest-neighbour"
     assert str(caught.value) == expected
 
 

@@ -46,9 +46,7 @@ def naive_f(truth, prediction):
 
 
 def test_jaccard_of_a_case_counted_by_hand():
-    truth = np.array(
-        [[0, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]], bool
-    )
+    truth = np.array([[0, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]], bool)
     prediction = np.roll(truth, 1, axis=1)
     prediction[0, 0] = True
     assert jaccard(truth, prediction) == pytest.approx(3 / 10)

@@ -32,9 +32,7 @@ def test_a_clip_has_the_stated_frames_and_is_tagged_bt709(name: str) -> None:
         assert file.streams.video[0].average_rate == 24
         assert bool(file.streams.audio) == (name == "rover")
     assert len(frames) == CLIPS[name][0]
-    assert set(frames) == {
-        (640, 360, av.video.reformatter.Colorspace.ITU709, av.video.reformatter.ColorRange.MPEG)
-    }
+    assert set(frames) == {(640, 360, av.video.reformatter.Colorspace.ITU709, av.video.reformatter.ColorRange.MPEG)}
     assert (FOLDER / f"{name}.mp4").stat().st_size <= 700_000
 
 

@@ -1,0 +1,23 @@
+"""The command line: parse, call one job, show what it says. The jobs themselves print nothing."""
+
+import signal
+import sys
+from types import FrameType
+
+from stmcli.cli import evaluate, segment, train, weights  # noqa: F401  (each adds its commands to the app)
+from stmcli.cli.app import app, set_up_warnings
+from stmcli.errors import Terminated
+
+
+def main() -> None:
+    """Run `stm`."""
+    signal.signal(signal.SIGTERM, _terminate)
+    set_up_warnings()
+    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
+    app()
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # twice means now
+    raise Terminated

@@ -1,0 +1,152 @@
+"""The app that the commands join: consoles, errors as one line, and the options that several commands share."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from stmcli import __version__
+from stmcli.errors import StmError, Terminated, UsageError
+from stmcli.options import MEMORY_POLICIES, PRECISIONS, MemoryOptions, NetworkOptions
+
+NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
+messages = Console(stderr=True, highlight=False, soft_wrap=True)
+results = Console(highlight=False, soft_wrap=True)
+
+BadUsage: Any = typer.BadParameter.__base__  # typer's own errors: an unknown option, a value that is no number
+
+
+class Group(TyperGroup):
+    """Turn every error that a person can act on into one line on stderr and its exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run `stm`, with typer's complaints in the form of ours."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        try:
+            raise SystemExit(super().main(args, prog_name, complete_var, False, windows_expand_args, **extra) or 0)
+        except BadUsage as error:
+            if text := " ".join(error.format_message().split()):  # none: the help was shown instead
+                _say_error(UsageError(text, hint="See stm --help."))
+            raise SystemExit(error.exit_code) from None
+        except BrokenPipeError:  # nobody reads our output any more
+            raise SystemExit(1) from None
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except StmError as error:
+            if ctx.obj:  # -vv
+                messages.print_exception()
+            _say_error(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt as signal:
+            _say_error(StmError("interrupted"))
+            raise typer.Exit(143 if isinstance(signal, Terminated) else 130) from None
+
+
+def _say_error(error: StmError) -> None:
+    messages.print(Text(f"error: {error}"), style="red" if messages.is_terminal else None)
+
+
+def say(text: str) -> None:
+    """Tell a person something, on stderr."""
+    messages.print(Text(text))
+
+
+def give(text: str | Path) -> None:
+    """Hand over a result, on stdout, exactly as it is."""
+    typer.echo(str(text))
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a library's warning as a note."""
+    say(f"note: {message}")
+
+
+def set_up_warnings() -> None:
+    """Show warnings in one line each."""
+    warnings.showwarning = show_warning
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STM"},
+    help="Cut an object out of every frame of a clip, given its mask in the first frame.",
+)
+
+WeightsOption = Annotated[str, typer.Option("--weights", "-w", help="A name from `stm weights list`, or a file.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+PrecisionOption = Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}.")]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Shorter side inside the network, px; 0 = the source's.", show_default="suits the weights"
+    ),
+]
+EveryOption = Annotated[int, typer.Option(min=0, help="Keep each N-th frame in memory; 0: first and previous only.")]
+MaxOption = Annotated[int, typer.Option(min=2, help="Most frames in memory, first and previous included.")]
+PolicyOption = Annotated[str, typer.Option(help=f"{', '.join(MEMORY_POLICIES)}.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace what is there already.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
+
+
+def _verbose(ctx: typer.Context, count: int) -> int:
+    root = ctx.find_root()
+    root.obj = bool(root.obj) or count > 1
+    return count
+
+
+VerboseOption = Annotated[
+    int,
+    typer.Option("--verbose", "-v", count=True, callback=_verbose, help="Say what is done; -vv: tracebacks of errors."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        give(f"stm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    verbose: VerboseOption = 0,
+) -> None:
+    """Hold the options that stand before every command."""
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    """Return `value` when it is allowed; raise UsageError otherwise."""
+    if value not in allowed:
+        raise UsageError(f"{option} {value}: unknown", hint=f"Use one of {', '.join(allowed)}.")
+    return value
+
+
+def network_options(weights: str, device: str, precision: str, size: int | None) -> NetworkOptions:
+    """Check and collect the options of the network."""
+    return NetworkOptions(weights, device, one_of("--precision", precision, PRECISIONS), size)
+
+
+def memory_options(every: int, most: int, policy: str) -> MemoryOptions:
+    """Check and collect the options of the memory."""
+    return MemoryOptions(every, most, one_of("--mem-policy", policy, MEMORY_POLICIES))

@@ -1,0 +1,164 @@
+"""stm segment, and stm frame for the mask that it needs."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stmcli.cli.app import (
+    MEMORY,
+    NETWORK,
+    DeviceOption,
+    EveryOption,
+    JsonOption,
+    MaxOption,
+    OverwriteOption,
+    PolicyOption,
+    PrecisionOption,
+    QuietOption,
+    SizeOption,
+    VerboseOption,
+    WeightsOption,
+    app,
+    give,
+    memory_options,
+    network_options,
+    one_of,
+    say,
+)
+from stmcli.cli.progress import show_progress
+from stmcli.errors import UsageError
+from stmcli.options import AUDIO, EXPORTS, ON_CORRUPT, SegmentOptions
+
+SEGMENT = SegmentOptions()
+
+
+@app.command()
+def segment(
+    video: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a pattern like shot.%04d.png.")],
+    mask: Annotated[Path, typer.Option("--mask", "-m", help="The mask of the first frame: PNG, its values are ids.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", show_default="stm_out/<clip>/")] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--export",
+            "-e",
+            help=f"{', '.join(EXPORTS)}; repeatable.",
+            show_default=", ".join(SEGMENT.exports),
+        ),
+    ] = None,
+    objects: Annotated[str, typer.Option(help="Ids to follow, e.g. 1,3.", show_default="all")] = "",
+    start: Annotated[int | None, typer.Option(min=0, help="First frame, the source's own number.")] = SEGMENT.start,
+    end: Annotated[int | None, typer.Option(min=0, help="Last frame, inclusive.")] = SEGMENT.end,
+    weights: WeightsOption = NETWORK.weights,
+    device: DeviceOption = NETWORK.device,
+    precision: PrecisionOption = NETWORK.precision,
+    size: SizeOption = NETWORK.size,
+    mem_every: EveryOption = MEMORY.every,
+    mem_max: MaxOption = MEMORY.max_slots,
+    mem_policy: PolicyOption = MEMORY.policy,
+    audio: Annotated[str, typer.Option(help=f"{', '.join(AUDIO)}.")] = SEGMENT.audio,
+    on_corrupt: Annotated[str, typer.Option(help=f"{', '.join(ON_CORRUPT)}.")] = SEGMENT.on_corrupt,
+    overwrite: OverwriteOption = SEGMENT.overwrite,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Take this very job as done when it is; or do it again.")
+    ] = SEGMENT.resume,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Check everything, write nothing.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+) -> None:
+    """Follow the objects of a first-frame mask through a clip."""
+    options = SegmentOptions(
+        exports=tuple(one_of("--export", kind, EXPORTS) for kind in export or SEGMENT.exports),
+        objects=_ids(objects),
+        start=start,
+        end=end,
+        audio=one_of("--audio", audio, AUDIO),
+        on_corrupt=one_of("--on-corrupt", on_corrupt, ON_CORRUPT),
+        overwrite=overwrite,
+        resume=resume,
+    )
+    network = network_options(weights, device, precision, size)
+    memory = memory_options(mem_every, mem_max, mem_policy)
+    from stmcli.pipeline import Job, default_output, plan, segment_video
+
+    job = Job(video, mask, output or default_output(video), options, network, memory)
+    if dry_run:
+        _give_facts(plan(job), as_json=as_json)
+        return
+    with show_progress(video.name, quiet=quiet) as show:
+        result = segment_video(job, on_start=show.start, on_frame=lambda _: show.advance())
+    if not quiet:
+        for note in result.notes:
+            say(f"note: {note}")
+        say("already done, nothing to do" if result.done_before else _speed(result.frames, result.seconds))
+    report = result.output / "report.json"
+    if verbose:
+        say(_summary(json.loads(report.read_text())))
+    if as_json:
+        files = [str(path) for path in (*result.files, report)]
+        give(json.dumps({"output": str(result.output), "files": files, "frames": result.frames}))
+    else:
+        give("\n".join(map(str, (*result.files, report))))
+
+
+def _give_facts(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        give(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        give(f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def _summary(report: dict[str, Any]) -> str:
+    source, weights = report["source"], report["weights"]
+    return (
+        f"{source['width']}x{source['height']} {source['codec']}, {report['frames_written']} frames, "
+        f"objects {', '.join(map(str, report['objects']))}; weights {weights['path']} ({weights['licence']}), "
+        f"sha256 {weights['sha256'][:12]}; on {report['device']}, peak {report['peak_host_bytes'] / 2**20:.0f} MiB"
+    )
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(f"--objects {text}: not a list of ids", hint="Write them like 1,3.") from None
+
+
+def _speed(frames: int, seconds: float) -> str:
+    return f"{frames} frames in {seconds:.1f} s ({frames / max(seconds, 1e-9):.1f} per second)"
+
+
+@app.command()
+def frame(
+    video: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a pattern.")],
+    at: Annotated[int, typer.Option(min=0, help="The source's own frame number.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A PNG.")] = Path("frame.png"),
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write one frame, upright and at source size, to paint a mask on."""
+    from stmcli.masks import write_picture
+    from stmcli.video import read_frame
+
+    picture = read_frame(video, at).rgb
+    _check_picture(output, video, overwrite=overwrite)
+    write_picture(output, picture)
+    give(output)
+
+
+def _check_picture(output: Path, video: Path, *, overwrite: bool) -> None:
+    """Raise UsageError when the picture cannot be written or something would be lost."""
+    from stmcli.results import refuse_input, source_files
+
+    if not output.parent.is_dir():
+        raise UsageError("no such folder", path=output.parent, hint="Create it, or choose another --output.")
+    if output.is_dir():
+        raise UsageError("is a folder", path=output, hint="Give the name of a PNG.")
+    if video.is_dir() and output.parent.samefile(video):
+        raise UsageError("would become a frame of the source", path=output, hint="Choose another --output.")
+    refuse_input(output, *source_files(video))
+    if output.exists() and not overwrite:
+        raise UsageError("exists already", path=output, hint="Replace it with -y.")

@@ -1,0 +1,64 @@
+"""stm weights: what networks there are, where, and whether they are whole."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from stmcli.cli.app import NETWORK, JsonOption, app, give, results, say
+from stmcli.errors import UsageError
+
+weights_app = typer.Typer(no_args_is_help=True, help="The bundled network and imported checkpoints.")
+app.add_typer(weights_app, name="weights")
+
+
+@weights_app.command("list")
+def list_weights(as_json: JsonOption = False) -> None:
+    """List the weights that can be named, with their licences."""
+    from stmcli.weights import registry
+
+    entries = registry().values()
+    if as_json:
+        rows = [{**vars(entry), "path": str(entry.path)} for entry in entries]
+        give(json.dumps(rows))
+        return
+    table = Table("name", "licence", "origin", box=None, header_style="bold")
+    for entry in entries:
+        table.add_row(entry.name, entry.licence, entry.origin)
+    results.print(table)
+
+
+@weights_app.command("path")
+def weights_path(name: Annotated[str, typer.Argument()] = NETWORK.weights) -> None:
+    """Print the file of a name."""
+    from stmcli.weights import find
+
+    give(find(name))
+
+
+@weights_app.command("verify")
+def verify_weights(name: Annotated[str | None, typer.Argument(show_default="all")] = None) -> None:
+    """Compare files with the sha256 they were registered with."""
+    from stmcli.weights import find, registry, verify
+
+    entries = registry()
+    if name is not None and name not in entries:
+        raise UsageError("is not registered", path=find(name), hint="See stm weights list.")
+    for entry in [entries[name]] if name else entries.values():
+        verify(entry)
+        give(f"{entry.name}: ok {entry.sha256}")
+
+
+@weights_app.command("import")
+def import_weights(
+    source: Annotated[Path, typer.Argument(help="The published STM_weights.pth, or a file that stm train wrote.")],
+    name: Annotated[str | None, typer.Option(help="How to call them.", show_default="the file's name")] = None,
+) -> None:
+    """Convert a checkpoint to safetensors in the user's cache."""
+    from stmcli.weights import import_file
+
+    entry = import_file(source, name=name)
+    say(f"{entry.name}: {entry.licence}")
+    give(entry.path)

@@ -1,0 +1,118 @@
+"""The folder that a run writes into: whose result is there, who is at work in it, what may be replaced."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from stmcli.errors import LockedError, UsageError
+from stmcli.report import read_report
+from stmcli.video.folder import list_frames
+
+FILMS = {"overlay": "overlay.mp4", "alpha": "alpha.mov", "matte": "matte.mp4"}
+MASKS, REPORT, LOCK = "masks", "report.json", ".lock"
+ELSEWHERE = "Choose another --output."
+
+
+def source_files(video: Path) -> list[Path]:
+    """Return the files that a source is read from: a video, or the frames of a folder or pattern."""
+    return [video] if video.is_file() else list_frames(video)
+
+
+def refuse_input(path: Path, *inputs: Path) -> None:
+    """Raise UsageError when a file to be written is one of the inputs, or a link to one."""
+    if path.exists() and any(file.exists() and path.samefile(file) for file in inputs):
+        raise UsageError("is an input of this job", path=path, hint=ELSEWHERE)
+
+
+def check_folder(out: Path, video: Path, mask: Path) -> None:
+    """Raise UsageError when `out` is no folder, or when writing a result there would destroy an input."""
+    for folder in (out, out / MASKS):
+        if folder.exists() and not folder.is_dir():
+            raise UsageError("is a file, not a folder", path=folder, hint=ELSEWHERE)
+    inputs = (*source_files(video), mask)
+    for name in (*FILMS.values(), REPORT):
+        if (out / name).is_dir():
+            raise UsageError("is a folder", path=out / name, hint=ELSEWHERE)
+        refuse_input(out / name, *inputs)
+    for file in inputs:
+        if (out / MASKS).exists() and file.parent.samefile(out / MASKS):
+            raise UsageError("is where the masks would go", path=file, hint=ELSEWHERE)
+
+
+def earlier_result(out: Path, fingerprint: str, *, overwrite: bool, resume: bool) -> dict[str, Any] | None:
+    """Return the report of the finished result of this very job, None when there is something to do.
+
+    Raises UsageError when what is there would be lost.
+    """
+    report = read_report(out / REPORT)
+    if not report and any((out / MASKS).glob("*.png")):
+        raise UsageError("holds masks that stm did not write", path=out / MASKS, hint=ELSEWHERE)
+    if overwrite or _is_empty(out):
+        return None
+    if report.get("fingerprint") != fingerprint:
+        cause = "holds the result of another job" if report else "is not empty, and holds no result of stm"
+        raise UsageError(cause, path=out, hint="Choose another --output, or replace what is there with -y.")
+    masks = sum(1 for _ in (out / MASKS).glob("*.png"))
+    whole = report.get("status") == "ok" and masks == report.get("frames_written")
+    return report if resume and whole and all((out / name).exists() for name in report["outputs"]) else None
+
+
+@contextmanager
+def lock(out: Path) -> Iterator[None]:
+    """Create the folder, keep a second run out of it, and remove it again if nothing came into it.
+
+    The system drops the lock of a process that dies. Raises UsageError, LockedError.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / LOCK).open("a+")
+    except OSError as error:
+        raise UsageError(f"cannot be written ({error.strerror})", path=out, hint=ELSEWHERE) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise LockedError(f"in use by process {file.read()}", path=out, hint="Wait for it, or stop it.") from None
+        if not (out / LOCK).exists():  # the run before removed it between our two steps
+            raise LockedError("another run has just ended here", path=out, hint="Run the same command again.")
+        try:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            _sweep(out)
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)
+            for folder in (out / MASKS, out):
+                with suppress(OSError):  # not empty
+                    folder.rmdir()
+
+
+def clear(out: Path) -> None:
+    """Remove masks and films of an earlier result."""
+    for path in [*(out / MASKS).glob("*.png"), *(out / name for name in FILMS.values())]:
+        path.unlink(missing_ok=True)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed run left unfinished."""
+    for path in _temporaries(out):
+        path.unlink(missing_ok=True)
+
+
+def _temporaries(out: Path) -> list[Path]:
+    films = (out / f"{Path(name).stem}.part{Path(name).suffix}" for name in FILMS.values())
+    return [out / f".{REPORT}.part", *films, *(out / MASKS).glob(".*.png.part")]
+
+
+def _is_empty(out: Path) -> bool:
+    """Tell whether nothing but the beginnings of a run of ours is there."""
+    if not out.exists():
+        return True
+    ours = {out / LOCK, *_temporaries(out)}
+    rest = [path for path in out.iterdir() if path not in ours]
+    return not rest or (rest == [out / MASKS] and not any(path not in ours for path in rest[0].iterdir()))

@@ -1,0 +1,90 @@
+"""Work in threads with short queues between them, where an error on one side is raised on the other."""
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Generic, TypeVar
+
+DEPTH = 4  # items that wait between two threads
+Item = TypeVar("Item")
+
+
+def ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """Iterate in a thread of its own, a few items ahead of the one who asks.
+
+    Close the generator (`contextlib.closing`) before what it reads from: only then has its thread ended.
+    """
+    ready: queue.Queue[Any] = queue.Queue(DEPTH)
+    end = object()
+    stop = threading.Event()
+
+    def offer(item: object, error: BaseException | None = None) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put((item, error), timeout=0.1)
+            except queue.Full:
+                continue
+
+    def fill() -> None:
+        try:
+            for item in items:
+                offer(item)
+                if stop.is_set():
+                    return
+            offer(end)
+        except BaseException as error:
+            offer(end, error)
+
+    thread = threading.Thread(target=fill, name="decode", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is end:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+class Behind(Generic[Item]):
+    """Do something with items in a thread of its own; an error there is raised here, at the next put or at the end."""
+
+    def __init__(self, work: Callable[[Item], None]) -> None:
+        self._work = work
+        self._waiting: queue.Queue[tuple[Item] | None] = queue.Queue(DEPTH)
+        self._error: BaseException | None = None
+        self._given_up = False
+        self._thread = threading.Thread(target=self._run, name="write", daemon=True)
+
+    def __enter__(self) -> "Behind[Item]":
+        self._thread.start()
+        return self
+
+    def put(self, item: Item) -> None:
+        """Hand over an item; waits while several are waiting already."""
+        self._raise()
+        self._waiting.put((item,))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._given_up = kind is not None  # then what still waits is dropped
+        self._waiting.put(None)
+        self._thread.join()
+        if kind is None:
+            self._raise()
+
+    def _run(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            if self._error is not None or self._given_up:
+                continue  # keep taking, so that nobody waits for room
+            try:
+                self._work(item[0])
+            except BaseException as error:
+                self._error = error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error

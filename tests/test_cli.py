@@ -1,0 +1,288 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image
+
+from stmcli import __version__
+from stmcli.masks import read_values, write_labels
+from stmcli.options import MemoryOptions, NetworkOptions
+
+COMMANDS = ("segment", "frame", "evaluate", "train", "weights", "weights list", "weights path", "weights verify")
+
+
+def plain(text):
+    """Without the frames and colours of the help, and in one line."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
+
+
+def run_python(code, **settings):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **settings)
+
+
+def test_help_does_not_wait_for_torch():
+    code = """
+import sys
+from stmcli.cli import main
+sys.argv = ["stm", "--help"]
+try:
+    main()
+except SystemExit as end:
+    sys.exit(10 * ("torch" in sys.modules) + (end.code or 0))
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    assert all(word in result.stdout for word in ("segment", "frame", "evaluate", "train", "weights"))
+
+
+def test_version(stm):
+    result = stm("--version")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"stm {__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_command_has_help(stm, command, flag):
+    result = stm(*command.split(), flag)
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+
+
+def test_help_shows_the_defaults_of_the_options(stm, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = plain(stm("segment", "--help").stdout)
+    for option, value in (
+        ("--mem-every", MemoryOptions().every),
+        ("--mem-max", MemoryOptions().max_slots),
+        ("--mem-policy", MemoryOptions().policy),
+        ("--weights", NetworkOptions().weights),
+        ("--device", NetworkOptions().device),
+        ("--export", "overlay"),
+    ):
+        assert re.search(rf"{option} .{{0,150}}\[default: \(?{re.escape(str(value))}\)?\]", text), option
+
+
+@pytest.mark.parametrize("words", [["segmnt"], ["--wrong"], ["segment"], ["segment", "--mem", "3"], ["weights", "x"]])
+def test_wrong_usage_is_one_line_and_two(stm, words):
+    result = stm(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_stdout_holds_the_paths_of_the_results_and_nothing_else(segment, make_clip, make_mask, tmp_path):
+    result = segment(make_clip("my [red] take:1.mp4", frames=2), "-m", make_mask(), "-o", "out", "-e", "matte")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines() == ["out/masks", "out/matte.mp4", "out/report.json"]
+    assert all((tmp_path / line).exists() for line in result.stdout.splitlines())
+    assert "on cpu, float32" in result.stderr
+    assert "2 frames in" in result.stderr
+
+
+def test_json_is_one_object(segment, make_clip, make_mask):
+    result = segment(make_clip(frames=2), "-m", make_mask(), "--json", "-v")
+    folder = "stm_out/clip"
+    files = [f"{folder}/{name}" for name in ("masks", "overlay.mp4", "report.json")]
+    assert json.loads(result.stdout) == {"output": folder, "files": files, "frames": 2}
+    assert result.stdout.count("\n") == 1
+    assert "64x48 h264, 2 frames, objects 1; weights" in result.stderr
+
+
+def test_quiet_says_nothing(segment, make_clip, make_mask):
+    assert segment(make_clip(frames=2), "-m", make_mask(), "-q").stderr == ""
+
+
+def test_a_dry_run_writes_nothing(segment, make_clip, make_mask, tmp_path):
+    words = (make_clip(frames=2), "-m", make_mask(ids=(3, 7)), "-n")
+    shown, given = segment(*words), segment(*words, "--json")
+    assert shown.exit_code == given.exit_code == 0
+    assert "objects: 3, 7\n" in shown.stdout
+    assert json.loads(given.stdout)["objects"] == [3, 7]
+    assert not (tmp_path / "stm_out").exists()
+
+
+def test_options_read_the_environment(segment, make_clip, make_mask, monkeypatch, tmp_path):
+    monkeypatch.setenv("STM_SEGMENT_MEM_EVERY", "2")
+    assert segment(make_clip(frames=2), "-m", make_mask(), "-o", "out").exit_code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["options"]["memory"]["every"] == 2
+    monkeypatch.setenv("STM_SEGMENT_MEM_EVERY", "often")
+    assert segment(make_clip(frames=2), "-m", make_mask(), "-o", "other").exit_code == 2
+
+
+def test_objects_are_chosen_by_their_ids(segment, make_clip, make_mask, tmp_path):
+    assert segment(make_clip(frames=3), "-m", make_mask(ids=(3, 7)), "--objects", "7", "-o", "out").exit_code == 0
+    assert set(np.unique(read_values(tmp_path / "out" / "masks" / "00000.png"))) == {0, 7}
+
+
+def test_tracebacks_are_shown_only_when_asked_for(segment, stm, make_mask):
+    words = ("none.mp4", "-m", make_mask())
+    assert "Traceback" not in segment(*words, "-v").stderr
+    assert "Traceback" in segment(*words, "-vv").stderr
+    assert "Traceback" in stm("-vv", "segment", *words).stderr
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_an_interrupt_before_the_job_is_one_line_too(segment, make_clip, make_mask, monkeypatch, code):
+    from stmcli.errors import Terminated
+
+    def stop(*_, **__):
+        raise Terminated if code == 143 else KeyboardInterrupt
+
+    monkeypatch.setattr("stmcli.pipeline.open_source", stop)
+    result = segment(make_clip(frames=2), "-m", make_mask())
+    assert (result.exit_code, result.stderr) == (code, "error: interrupted\n")
+
+
+def test_sigterm_ends_a_run_with_143_and_says_how_to_go_on(make_clip, make_mask, tiny_weights, tmp_path):
+    words = ["segment", make_clip(frames=2000), "-m", make_mask(), "-o", "out", "-w", tiny_weights, "-e", "overlay"]
+    command = [sys.executable, "-m", "stmcli", *map(str, words), "--device", "cpu"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out" / "masks" / "00005.png").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (143, ""), err
+    last = err.splitlines()[-1]
+    assert re.fullmatch(r"error: out: stopped after \d+ frames\. Run the same command again to go on\.", last)
+    assert not [name for name in os.listdir(tmp_path / "out") if "overlay" in name or name == ".lock"]
+
+
+# -- stm frame
+
+
+def test_frame_is_upright_and_equal_to_the_decoded_one(stm, make_clip, tmp_path):
+    from stmcli.video import read_frame
+
+    clip = make_clip(rotation=90)
+    result = stm("frame", clip, "--at", "3", "-o", "f.png")
+    assert (result.exit_code, result.stdout) == (0, "f.png\n"), result.stderr
+    with Image.open(tmp_path / "f.png") as image:
+        drawn = np.array(image)
+    assert drawn.shape == (64, 48, 3)
+    assert np.array_equal(drawn, read_frame(clip, 3).rgb)
+    assert np.abs(drawn.astype(int).mean() - picture(3).mean()) < 3
+
+
+def test_frame_overwrites_only_when_told(stm, make_clip, tmp_path):
+    (tmp_path / "f.png").write_bytes(b"precious")
+    result = stm("frame", make_clip(), "-o", "f.png")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert (tmp_path / "f.png").read_bytes() == b"precious"
+    assert stm("frame", make_clip(), "-o", "f.png", "-y").exit_code == 0
+    with Image.open(tmp_path / "f.png") as image:
+        assert image.size == (64, 48)
+
+
+def test_frame_never_touches_its_source(stm, make_clip, make_folder):
+    clip, folder = make_clip(), make_folder(["0.png", "1.png"])
+    before = clip.read_bytes(), (folder / "1.png").read_bytes()
+    for video, output in ((clip, clip), (folder, folder / "1.png"), (folder, folder / "new.png")):
+        result = stm("frame", video, "-o", output, "-y")
+        assert result.exit_code == 2, result.stderr
+    assert stm("frame", folder / "%d.png", "-o", folder / "1.png", "-y").exit_code == 2
+    assert (clip.read_bytes(), (folder / "1.png").read_bytes()) == before
+    assert sorted(os.listdir(folder)) == ["0.png", "1.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["none.mp4"], "no such file"),
+        (["clip.mp4", "--at", "99"], "has no frame 99"),
+        (["clip.mp4", "-o", "no/f.png"], "no: no such folder"),
+        (["clip.mp4", "-o", "."], "is a folder"),
+    ],
+)
+def test_frame_says_what_is_wrong(stm, make_clip, words, message):
+    make_clip("clip.mp4")
+    result = stm("frame", *words)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert message in result.stderr
+
+
+# -- stm weights
+
+
+def test_weights_are_listed_with_their_licence(stm, tiny_weights):
+    assert "non-commercial" in plain(stm("weights", "list").stdout)
+    imported = stm("weights", "import", tiny_weights, "--name", "mine")
+    assert imported.exit_code == 0, imported.stderr
+    assert imported.stderr == "mine: free\n"
+    path = imported.stdout.strip()
+    assert stm("weights", "path", "mine").stdout.strip() == path
+    rows = {row["name"]: row for row in json.loads(stm("weights", "list", "--json").stdout)}
+    assert rows["mine"]["path"] == path
+    assert rows["compact"]["licence"].startswith("CC BY-NC-SA")
+
+
+def test_weights_verify_finds_a_damaged_file(stm, tiny_weights):
+    path = stm("weights", "import", tiny_weights, "--name", "mine").stdout.strip()
+    assert [line.split(":")[0] for line in stm("weights", "verify").stdout.splitlines()] == ["mine", "compact"]
+    with open(path, "r+b") as file:
+        file.seek(5000)
+        file.write(b"damage")
+    result = stm("weights", "verify", "mine")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "sha256 mismatch" in result.stderr
+    assert stm("weights", "verify", "compact").exit_code == 0
+    assert stm("weights", "verify", "none").exit_code == 2
+
+
+# -- stm evaluate
+
+
+@pytest.fixture
+def davis(tmp_path):
+    """A DAVIS root with two clips of five frames; the object of the second one moves."""
+    root = tmp_path / "davis"
+    for clip, speed in (("still", 0), ("moving", 3)):
+        frames, masks = root / "JPEGImages" / "480p" / clip, root / "Annotations" / "480p" / clip
+        frames.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for index in range(5):
+            Image.fromarray(np.roll(picture(0), speed * index, axis=1)).save(frames / f"{index:05d}.jpg")
+            labels = np.zeros((48, 64), np.uint8)
+            labels[:12, speed * index : speed * index + 16] = 1
+            write_labels(masks / f"{index:05d}.png", labels)
+    return root
+
+
+def test_evaluate_gives_the_scores_as_json(stm, davis):
+    truth = davis / "Annotations" / "480p"
+    result = stm("evaluate", truth, "--gt", davis, "--json")
+    scores = json.loads(result.stdout)
+    assert (scores["J&F_mean"], scores["J_mean"], scores["F_mean"]) == (1, 1, 1)
+    assert set(scores["sequences"]) == {"still", "moving"}
+    names = {f"{letter}_{name}" for letter in "JF" for name in ("mean", "recall", "decay", "per_frame")}
+    assert set(scores["sequences"]["moving"]["1"]) == names
+    assert "mean" in stm("evaluate", truth, "--gt", davis).stdout
+
+
+def test_evaluate_can_segment_first_and_goes_on_where_it_was(stm, davis, tiny_weights, tmp_path):
+    words = ("evaluate", "--run", davis, "-w", tiny_weights, "--device", "cpu", "-o", "scored", "--json")
+    first = stm(*words)
+    assert first.exit_code == 0, first.stderr
+    scores = json.loads(first.stdout)
+    assert 0 <= scores["J_mean"] <= 1
+    assert len(scores["sequences"]["still"]["1"]["J_per_frame"]) == 3
+    assert len(os.listdir(tmp_path / "scored" / "moving" / "masks")) == 5
+    before = (tmp_path / "scored" / "still" / "report.json").stat().st_mtime_ns
+    assert stm(*words).stdout == first.stdout
+    assert (tmp_path / "scored" / "still" / "report.json").stat().st_mtime_ns == before
+    other = stm(*words, "--mem-every", "1")
+    assert (other.exit_code, other.stdout) == (2, "")
+    assert stm(*words, "--mem-every", "1", "-y").exit_code == 0
+
+
+@pytest.mark.parametrize("words", [[], ["p"], ["--gt", "g"], ["p", "--run", "r"], ["--run", "r", "--protocol", "x"]])
+def test_evaluate_needs_predictions_and_truth(stm, words):
+    result = stm("evaluate", *words)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)

@@ -1,0 +1,437 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from stmcli import outputs, pipeline
+from stmcli.errors import Interrupted, LockedError, PartialError, UsageError, VideoError, WriteError
+from stmcli.masks import read_labels, read_values
+from stmcli.options import MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.outputs import MaskWriter, OverlayWriter
+from stmcli.pipeline import Job, default_output, plan, segment_video
+from stmcli.segmenter import Prediction, Segmenter, propagate
+from stmcli.video import frame_times, open_source
+from stmcli.weights import load_model, sha256, working_size
+
+
+@pytest.fixture
+def job(tmp_path, make_clip, make_mask, tiny_weights):
+    network = NetworkOptions(str(tiny_weights), "cpu", "fp32")
+    return Job(make_clip(frames=6), make_mask(ids=(1, 3)), tmp_path / "out", network=network)
+
+
+def hashes(folder, pattern="masks/*.png"):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob(pattern)}
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def report_of(job):
+    return json.loads((job.output / "report.json").read_text())
+
+
+def packets(path, kind):
+    with av.open(str(path)) as container:
+        stream = getattr(container.streams, kind)[0]
+        return [bytes(packet) for packet in container.demux(stream) if packet.size]
+
+
+def exporting(job, *kinds, **options):
+    return replace(job, segment=replace(job.segment, exports=kinds, **options))
+
+
+def test_every_frame_gives_a_mask_and_an_overlay_frame(job):
+    seen = []
+    result = segment_video(job, on_frame=seen.append)
+    names = [f"{index:05d}.png" for index in range(6)]
+    assert files(job.output) == sorted(["masks", *(f"masks/{name}" for name in names), "overlay.mp4", "report.json"])
+    assert seen == list(range(6))
+    assert (result.frames, result.files) == (6, (job.output / "masks", job.output / "overlay.mp4"))
+    assert np.array_equal(read_values(job.output / "masks" / names[0]), read_values(job.mask))
+    assert frame_times(job.output / "overlay.mp4") == frame_times(job.video)
+
+
+def test_uneven_times_of_the_source_are_kept(job, make_clip):
+    video = make_clip("vfr.mp4", frames=6, ticks=[0, 1, 5, 6, 20, 23], time_base=Fraction(1, 100))
+    segment_video(replace(job, video=video))
+    times = frame_times(job.output / "overlay.mp4")
+    assert times == frame_times(video)
+    assert len({after - before for before, after in pairwise(times)}) > 1
+    assert [frame["time"] for frame in report_of(job)["frames"]] == [float(time) for time in times]
+
+
+def test_the_sound_is_copied_unless_it_is_not_wanted(job, make_clip):
+    job = replace(job, video=make_clip("loud.mp4", frames=12, audio="aac"))
+    segment_video(job)
+    assert packets(job.output / "overlay.mp4", "audio") == packets(job.video, "audio")
+    segment_video(exporting(job, "overlay", audio="none", overwrite=True))
+    with av.open(str(job.output / "overlay.mp4")) as container:
+        assert not container.streams.audio
+
+
+def test_the_alpha_film_holds_the_probabilities_at_source_size(job, make_clip, make_mask):
+    video, mask = make_clip("odd.mkv", frames=4, width=70, height=54), make_mask("odd.png", width=70, height=54)
+    job = exporting(replace(job, video=video, mask=mask, network=replace(job.network, size=32)), "alpha", "matte")
+    segment_video(job)
+    with av.open(str(job.output / "alpha.mov")) as film:
+        assert film.streams.video[0].codec_context.name == "prores"
+        drawn = [frame.to_ndarray(format="rgba")[:, :, 3] for frame in film.decode(video=0)]
+    segmenter = Segmenter(load_model(job.network), size=32)
+    with open_source(video) as source:
+        wanted = [p.alpha() for _, p in propagate(segmenter, source, read_labels(mask))]
+    assert np.abs(np.stack(drawn) / 255 - np.stack(wanted)).max() < 0.02
+    assert np.mean((drawn[2] > 10) & (drawn[2] < 245)) > 0.1  # neither 0 nor 1
+    assert len(packets(job.output / "matte.mp4", "video")) == 4
+
+
+def test_no_film_is_written_when_none_is_asked_for(job):
+    result = segment_video(exporting(job, "none"))
+    assert result.files == (job.output / "masks",)
+    assert not (job.output / "overlay.mp4").exists()
+
+
+def test_an_export_asked_for_twice_is_written_once(job):
+    assert len(segment_video(exporting(job, "overlay", "overlay")).files) == 2
+
+
+def test_an_unknown_export_is_refused_not_ignored(job):
+    with pytest.raises(UsageError, match="no export gif"):
+        segment_video(exporting(job, "gif"))
+    assert not job.output.exists()
+
+
+def test_frame_folders_and_patterns_keep_their_own_names(job, make_folder):
+    names = [f"shot.{number}.png" for number in (8, 9, 10, 11)]
+    folder = make_folder(names)
+    for index, video in enumerate((folder, folder / "shot.%d.png", folder / "shot.#.png")):
+        out = job.output / str(index)
+        segment_video(exporting(replace(job, video=video, output=out), "none", start=9, end=10))
+        assert sorted(p.name for p in (out / "masks").iterdir()) == ["shot.10.png", "shot.9.png"]
+
+
+def test_the_report_holds_what_happened(job):
+    segment_video(job)
+    report = report_of(job)
+    assert (report["status"], report["frames_written"], report["objects"]) == ("ok", 6, [1, 3])
+    assert report["fingerprint"] == job.fingerprint()
+    assert report["weights"] == {
+        "path": job.network.weights,
+        "sha256": sha256(Path(job.network.weights)),
+        "licence": "free",
+    }
+    assert (report["source"]["width"], report["source"]["height"]) == (64, 48)
+    assert report["options"]["memory"] == {"every": 5, "max_slots": 20, "policy": "first+previous+every"}
+    for frame in report["frames"]:
+        labels = read_values(job.output / "masks" / f"{frame['frame']:05d}.png")
+        for number, facts in frame["objects"].items():
+            rows, columns = np.nonzero(labels == int(number))
+            assert facts["area"] == len(rows)
+            assert 0 <= facts["confidence"] <= 1
+            if len(rows):
+                left, top = columns.min(), rows.min()
+                assert facts["box"] == [left, top, columns.max() - left + 1, rows.max() - top + 1]
+            else:
+                assert facts["box"] is None
+    assert report["frames"][0]["objects"]["1"] == {"area": 96, "box": [0, 0, 8, 12], "confidence": 1.0}
+
+
+def test_odd_masks_are_noted_and_nothing_is_warned(job):
+    labels = np.zeros((48, 64), np.uint8)
+    labels[:9, :9] = 77
+    Image.fromarray(labels).save(job.mask)
+    result = segment_video(job)
+    assert any("77" in note for note in result.notes)
+    assert list(result.notes) == report_of(job)["notes"]
+
+
+def test_a_finished_job_is_not_done_again(job, monkeypatch):
+    segment_video(job)
+    before = {path: path.stat().st_mtime_ns for path in job.output.rglob("*.*")}
+    monkeypatch.setattr(pipeline, "load_model", lambda _: pytest.fail("the network was loaded"))
+    result = segment_video(job)
+    assert (result.done_before, result.frames) == (True, 6)
+    assert {path: path.stat().st_mtime_ns for path in job.output.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize("options", [{"overwrite": True}, {"resume": False}])
+def test_a_finished_job_is_done_again_when_asked(job, options):
+    segment_video(job)
+    before = (job.output / "report.json").stat().st_mtime_ns
+    assert not segment_video(replace(job, segment=replace(job.segment, **options))).done_before
+    assert (job.output / "report.json").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("lost", ["masks/00003.png", "overlay.mp4"])
+def test_a_result_that_is_not_whole_is_done_again(job, lost):
+    segment_video(job)
+    before = hashes(job.output)
+    (job.output / lost).unlink()
+    assert not segment_video(job).done_before
+    assert hashes(job.output) == before
+    assert (job.output / lost).exists()
+
+
+def test_another_jobs_result_is_refused_and_replaced_with_y(job, make_mask):
+    segment_video(job)
+    before = hashes(job.output, "**/*.*")
+    other = exporting(replace(job, mask=make_mask("other.png", ids=(2,))), "none", end=3)
+    for changed in (other, replace(job, memory=MemoryOptions(every=2)), exporting(job, "none")):
+        with pytest.raises(UsageError, match="out: holds the result of another job"):
+            segment_video(changed)
+        with pytest.raises(UsageError, match="out: holds the result of another job"):
+            plan(changed)
+    assert hashes(job.output, "**/*.*") == before
+    segment_video(exporting(other, "none", end=3, overwrite=True))
+    assert files(job.output) == ["masks", *(f"masks/0000{index}.png" for index in range(4)), "report.json"]
+
+
+def test_memory_options_change_the_result(job):
+    results = []
+    for index, memory in enumerate((MemoryOptions(), MemoryOptions(policy="first"), MemoryOptions(policy="previous"))):
+        run = replace(job, output=job.output / str(index), memory=memory)
+        segment_video(run)
+        results.append([frame["objects"] for frame in report_of(run)["frames"]])
+    assert results[0][0] == results[1][0] == results[2][0]
+    assert results[0] != results[1] != results[2] != results[0]
+
+
+def interrupt_at(number):
+    def on_frame(index):
+        if index == number:
+            raise KeyboardInterrupt
+
+    return on_frame
+
+
+def threads():
+    return [thread.name for thread in threading.enumerate() if thread.name in ("decode", "write")]
+
+
+def test_an_interrupted_run_leaves_no_unfinished_film_and_goes_on_to_the_same_result(job, tmp_path):
+    whole = replace(job, output=tmp_path / "whole")
+    segment_video(whole)
+    with pytest.raises(Interrupted, match=r"out: stopped after .* frames\. Run the same command again") as caught:
+        segment_video(job, on_frame=interrupt_at(3))
+    assert caught.value.exit_code == 130
+    assert not threads()
+    assert not [name for name in files(job.output) if "part" in name or "overlay" in name or "lock" in name]
+    assert report_of(job)["status"] == "interrupted"
+    assert not segment_video(job).done_before
+    assert hashes(job.output) == hashes(whole.output)
+    assert files(job.output) == files(whole.output)
+
+
+def test_an_interrupt_inside_the_network_ends_the_decoder_before_the_source_is_closed(job, monkeypatch):
+    real, alive, here = pipeline.open_source, [], threading.current_thread
+
+    def opened(*words, **options):
+        source = real(*words, **options)
+        close = source.close
+        source.close = lambda: (alive.append(threads() if here() is threading.main_thread() else []), close())
+        return source
+
+    steps = iter(range(9))
+
+    def step(self, rgb, labels=None, *, plain=Segmenter.step):
+        if next(steps) == 2:
+            raise KeyboardInterrupt
+        return plain(self, rgb, labels)
+
+    monkeypatch.setattr(pipeline, "open_source", opened)
+    monkeypatch.setattr(Segmenter, "step", step)
+    with pytest.raises(Interrupted):
+        segment_video(job)
+    assert alive
+    assert not any(alive)
+
+
+def test_an_error_of_a_writer_reaches_the_caller(job, monkeypatch):
+    def full(self, frame, _):
+        if frame.index == 2:
+            raise WriteError("the disk is full", path=self.path)
+
+    monkeypatch.setattr(MaskWriter, "write", full)
+    with pytest.raises(WriteError, match="the disk is full"):
+        segment_video(job)
+    assert not threads()
+    assert report_of(job)["status"] == "failed"
+    assert "overlay.mp4" not in files(job.output)
+
+
+def test_an_error_when_a_film_is_closed_leaves_no_report_of_success(job, monkeypatch):
+    def full(self):
+        raise WriteError("the disk is full", path=self.path)
+
+    monkeypatch.setattr(outputs.OverlayWriter, "close", full)
+    with pytest.raises(WriteError):
+        segment_video(job)
+    assert report_of(job)["status"] == "failed"
+    assert len(hashes(job.output)) == 6
+    assert not [name for name in files(job.output) if "overlay" in name]
+
+
+def spoiled_folder(make_folder, number):
+    folder = make_folder([f"{index}.png" for index in range(6)])
+    path = folder / f"{number}.png"
+    path.write_bytes(path.read_bytes()[:70])
+    return folder
+
+
+def test_an_error_of_the_decoder_reaches_the_caller(job, make_folder):
+    with pytest.raises(VideoError, match=r"3\.png"):
+        segment_video(replace(job, video=spoiled_folder(make_folder, 3)))
+    assert not threads()
+    assert report_of(job)["status"] == "failed"
+    assert len(hashes(job.output)) <= 3
+
+
+@pytest.mark.parametrize(("how", "count"), [("skip", 6), ("stop", 3)])
+def test_corrupt_frames_are_repeated_or_end_the_clip_and_are_named(job, make_folder, how, count):
+    job = exporting(replace(job, video=spoiled_folder(make_folder, 3)), "none", on_corrupt=how)
+    with pytest.raises(PartialError, match=r"1 frames? could not be decoded \(3\)") as caught:
+        segment_video(job)
+    assert caught.value.exit_code == 3
+    assert len(hashes(job.output)) == count
+    report = report_of(job)
+    assert (report["status"], report["frames_corrupt"], report["frames_written"]) == ("partial", [3], count)
+    if how == "skip":
+        assert hashes(job.output)["3.png"] == hashes(job.output)["2.png"]
+
+
+def test_a_job_that_could_not_begin_leaves_no_folder_in_the_way(job):
+    with pytest.raises(UsageError):
+        segment_video(replace(job, network=replace(job.network, device="cuda:99")))
+    assert not job.output.exists()
+
+
+def test_a_second_run_in_a_folder_names_the_first(job):
+    errors = []
+
+    def second(index):
+        if index == 2:
+            with pytest.raises(LockedError) as caught:
+                segment_video(job)
+            errors.append(caught.value)
+
+    segment_video(job, on_frame=second)
+    assert f"in use by process {os.getpid()}" in str(errors[0])
+    assert errors[0].exit_code == 1
+    assert report_of(job)["status"] == "ok"
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(job):
+    job.output.mkdir()
+    (job.output / ".lock").write_text(str(os.getppid()))  # a number that is in use again
+    assert segment_video(job).frames == 6
+    assert not (job.output / ".lock").exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from stmcli.options import NetworkOptions
+from stmcli.pipeline import Job, segment_video
+video, mask, out, weights = sys.argv[1:]
+def on_frame(index):
+    if index == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+network = NetworkOptions(weights, "cpu", "fp32")
+segment_video(Job(Path(video), Path(mask), Path(out), network=network), on_frame=on_frame)
+"""
+
+
+def test_a_killed_run_is_done_again_to_the_same_result(job, tmp_path):
+    words = [sys.executable, "-c", KILLED, *map(str, (job.video, job.mask, job.output, job.network.weights))]
+    assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+    assert {".lock", "overlay.part.mp4"} <= set(files(job.output))
+    assert "overlay.mp4" not in files(job.output)
+    whole = replace(job, output=tmp_path / "whole")
+    segment_video(whole)
+    assert not segment_video(job).done_before
+    assert hashes(job.output) == hashes(whole.output)
+    assert files(job.output) == files(whole.output)
+
+
+def test_a_run_killed_before_its_first_report_does_not_stand_in_the_way(job):
+    (job.output / "masks").mkdir(parents=True)
+    for name in (".report.json.part", "overlay.part.mp4", "masks/.00000.png.part", ".lock"):
+        (job.output / name).write_bytes(b"x")
+    assert segment_video(job).frames == 6
+    assert not [name for name in files(job.output) if "part" in name]
+
+
+def test_a_plan_says_what_a_job_would_do_and_writes_nothing(job):
+    facts = plan(job)
+    assert (facts["frames"], facts["objects"], facts["done_before"]) == (6, [1, 3], False)
+    assert facts["outputs"] == [str(job.output / name) for name in ("masks", "overlay.mp4", "report.json")]
+    assert not job.output.exists()
+    segment_video(job)
+    assert plan(job)["done_before"]
+
+
+def test_other_files_beside_a_pattern_do_not_change_the_job(job, make_folder):
+    folder = make_folder([f"{index}.png" for index in range(3)])
+    job = replace(job, video=folder / "%d.png")
+    before = job.fingerprint()
+    (folder / "log.txt").write_text("progress")
+    assert job.fingerprint() == before
+    os.utime(folder / "1.png", ns=(1, 1))
+    assert job.fingerprint() != before
+
+
+@pytest.mark.parametrize(("name", "folder"), [("a/b.c.mp4", "b.c"), ("a/shots", "shots"), ("a/shots/..", "a")])
+def test_results_are_called_as_the_clip_is(tmp_path, monkeypatch, name, folder):
+    (tmp_path / "a" / "shots").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert default_output(Path(name)) == Path("stm_out") / folder
+
+
+def test_decoding_runs_ahead_but_only_a_little(make_folder):
+    folder = make_folder([f"{index:02d}.png" for index in range(30)])
+    ahead, decoded = [], []
+
+    class Watched:
+        def __iter__(self):
+            with open_source(folder) as source:
+                for frame in source:
+                    decoded.append(frame.index)
+                    yield frame
+
+    for frame in pipeline.ahead(Watched()):
+        time.sleep(0.005)
+        ahead.append(len(decoded) - frame.index)
+    assert 1 < max(ahead) <= 7
+
+
+def test_the_parts_can_be_used_without_the_command(job, tmp_path):
+    segmenter = Segmenter(load_model(job.network), size=working_size(job.network))
+    with open_source(job.video) as source:
+        writers = [MaskWriter(tmp_path / "m", source.frame_name), OverlayWriter(tmp_path / "o.mp4", source.info)]
+        for frame, prediction in propagate(segmenter, source, read_labels(job.mask)):
+            assert isinstance(prediction, Prediction)
+            for writer in writers:
+                writer.write(frame, prediction)
+        for writer in writers:
+            writer.close()
+    segment_video(exporting(job, "overlay"))
+    assert hashes(tmp_path, "m/*.png") == hashes(job.output)
+    assert frame_times(tmp_path / "o.mp4") == frame_times(job.video)
+
+
+def test_default_options_follow_all_objects_of_the_whole_clip():
+    assert SegmentOptions() == SegmentOptions(("overlay",), (), None, None, "copy", "fail", False, True)

@@ -1,0 +1,197 @@
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+
+from stmcli.options import MemoryOptions
+from stmcli.segmenter import Segmenter, propagate
+from stmcli.video import Frame
+from stmcli.weights import read
+
+
+@pytest.fixture(scope="module")
+def model(tiny_weights):
+    return read(tiny_weights)[0].eval().requires_grad_(False)
+
+
+def frames(count=6, width=64, height=48, corrupt=()):
+    for index in range(count):
+        rgb = np.roll(picture(index, width, height), index, axis=1)
+        yield Frame(index, Fraction(index, 25), rgb, corrupt=index in corrupt)
+
+
+def given(width=64, height=48, ids=(1,), dtype=np.uint8):
+    labels = np.zeros((height, width), dtype)
+    for place, number in enumerate(ids):
+        labels[8 * place : 8 * place + 8, : width // 4] = number
+    return labels
+
+
+def follow(model, *, labels=None, clip=None, memory=None, size=0):
+    segmenter = Segmenter(model, memory=memory, size=size)
+    labels = given() if labels is None else labels
+    return [prediction for _, prediction in propagate(segmenter, clip or frames(), labels)]
+
+
+class Counted:
+    """A network that counts how often each verb is asked for."""
+
+    def __init__(self, model):
+        self.model, self.memorized, self.segmented = model, 0, 0
+
+    def parameters(self):
+        return self.model.parameters()
+
+    def memorize(self, *tensors):
+        self.memorized += 1
+        return self.model.memorize(*tensors)
+
+    def segment(self, *tensors):
+        self.segmented += 1
+        return self.model.segment(*tensors)
+
+
+@pytest.mark.parametrize("size", [0, 32])
+@pytest.mark.parametrize("sides", [(64, 48), (67, 51), (33, 91)])
+def test_results_have_the_size_of_the_source_and_probabilities_sum_to_one(model, sides, size):
+    width, height = sides
+    clip = frames(3, width, height)
+    for prediction in follow(model, clip=clip, labels=given(width, height, ids=(1, 2)), size=size):
+        assert prediction.prob.shape == (3, height, width)
+        assert prediction.labels().shape == prediction.alpha().shape == (height, width)
+        assert torch.allclose(prediction.prob.sum(0), torch.ones(height, width), atol=1e-5)
+        assert prediction.prob.min() >= 0
+        assert np.allclose(prediction.alpha(), 1 - prediction.prob[0].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("ids", "dtype"), [((3, 7), np.uint8), ((3, 300), np.uint16)])
+def test_ids_are_kept_as_given(model, ids, dtype):
+    labels = given(ids=ids, dtype=np.uint16)
+    first, *rest = follow(model, labels=labels)
+    assert first.object_ids == ids
+    assert np.array_equal(first.labels(), labels)
+    assert {prediction.labels().dtype for prediction in (first, *rest)} == {np.dtype(dtype)}
+    assert all(set(np.unique(prediction.labels())) <= {0, *ids} for prediction in rest)
+
+
+def test_labels_follow_the_largest_probability(model):
+    for prediction in follow(model, labels=given(ids=(3, 7)))[1:]:
+        winner = prediction.prob.argmax(0).numpy()
+        assert np.array_equal(prediction.labels(), np.array([0, 3, 7])[winner])
+        for place, sure in enumerate(prediction.confidence()):
+            won = prediction.prob[place + 1].numpy()[winner == place + 1]
+            assert sure == pytest.approx(won.mean() if won.size else 0, abs=1e-6)
+
+
+def test_void_is_never_tracked(model):
+    labels = given(ids=(1, 255))
+    first, second, *_ = follow(model, labels=labels)
+    assert first.object_ids == (1,)
+    assert np.array_equal(first.labels(), given(ids=(1,)))
+    assert torch.equal(second.prob, follow(model, labels=given(ids=(1,)))[1].prob)
+
+
+def test_a_small_working_size_changes_the_result_and_a_large_one_never_enlarges(model):
+    as_is, small, large = (follow(model, size=size)[2].prob for size in (0, 32, 480))
+    assert torch.equal(as_is, large)
+    assert not torch.allclose(as_is, small, atol=1e-4)
+
+
+def test_the_order_of_the_colours_matters(model):
+    swapped = (Frame(f.index, f.time, f.rgb[:, :, ::-1]) for f in frames())
+    assert not torch.allclose(follow(model)[3].prob, follow(model, clip=swapped)[3].prob, atol=1e-4)
+
+
+def test_frames_and_labels_of_another_size_are_refused(model):
+    segmenter = Segmenter(model)
+    with pytest.raises(ValueError, match="first frame needs labels"):
+        segmenter.step(picture(0))
+    with pytest.raises(ValueError, match="labels are"):
+        segmenter.step(picture(0), given(32, 48))
+    segmenter.step(picture(0), given())
+    with pytest.raises(ValueError, match="all frames have its size"):
+        segmenter.step(picture(1, 48, 64))
+
+
+@pytest.mark.parametrize(
+    ("policy", "every", "calls"),
+    [
+        ("first", 5, 1),
+        ("previous", 5, 11),
+        ("first+previous", 5, 11),
+        ("first+previous+every", 5, 11),
+        ("first+previous+every", 0, 11),
+    ],
+)
+def test_memorize_is_called_only_when_needed_and_never_for_the_last_frame(model, policy, every, calls):
+    counted = Counted(model)
+    follow(counted, clip=frames(12), memory=MemoryOptions(every, 20, policy))
+    assert (counted.memorized, counted.segmented) == (calls, 11)
+
+
+def test_memory_policies_differ_in_what_they_see(model):
+    last = [
+        follow(model, clip=frames(9), memory=MemoryOptions(2, 20, policy))[-1].prob
+        for policy in ("first", "previous", "first+previous", "first+previous+every")
+    ]
+    pairs = [(a, b) for place, a in enumerate(last) for b in last[:place]]
+    assert all(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_corrupt_frame_repeats_the_prediction_before_it_and_is_not_remembered(model):
+    clip = [*frames(6)]
+    broken = [Frame(f.index, f.time, np.zeros_like(f.rgb), corrupt=f.index == 3) if f.index == 3 else f for f in clip]
+    predictions = follow(model, clip=broken)
+    assert len(predictions) == 6
+    assert predictions[3] is predictions[2]
+    without = follow(model, clip=clip[:3] + clip[4:])
+    assert torch.equal(predictions[4].prob, without[3].prob)
+
+
+def test_predictions_can_be_read_in_another_thread_and_outside_inference_mode(model):
+    prediction = follow(model)[2]
+    assert prediction.labels() is prediction.labels()
+    assert (prediction.prob.clone() + 1).min() >= 1
+
+
+MEMORY_SAMPLER = """
+import sys
+from fractions import Fraction
+from pathlib import Path
+import numpy as np, psutil, torch
+from stmcli.segmenter import Segmenter, propagate
+from stmcli.video import Frame
+from stmcli.weights import read
+weights, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(1)
+still = np.random.default_rng(0).integers(0, 255, (360, 640, 3), dtype=np.uint8)
+labels = np.zeros((360, 640), np.uint8)
+labels[100:200, 100:200] = 1
+clip = (Frame(t, Fraction(t, 25), np.roll(still, t, axis=1)) for t in range(last + 1))
+segmenter = Segmenter(read(weights)[0].eval().requires_grad_(False), size=16)
+process = psutil.Process()
+for frame, prediction in propagate(segmenter, clip, labels):
+    prediction.labels()
+    if frame.index == first:
+        before = process.memory_info().rss
+print(process.memory_info().rss - before)
+"""
+TEN_FRAMES = 10 * 640 * 360 * 3
+
+
+def growth(tiny_weights, first, last):
+    words = [sys.executable, "-c", MEMORY_SAMPLER, str(tiny_weights), str(first), str(last)]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+
+def test_memory_does_not_grow_with_the_clip(tiny_weights):
+    assert growth(tiny_weights, 40, 120) < TEN_FRAMES / 2  # one byte kept of each pixel would be 18 MB
+
+
+@pytest.mark.long
+def test_memory_grows_by_less_than_ten_frames_from_frame_200_to_frame_2000(tiny_weights):
+    assert growth(tiny_weights, 200, 2000) < TEN_FRAMES
