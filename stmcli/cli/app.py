@@ -45,6 +45,13 @@ class Group(TyperGroup):
         except BrokenPipeError:  # nobody reads our output any more
             raise SystemExit(1) from None
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, with the names of its environment variables left out of its help."""
+        command = super().get_command(ctx, cmd_name)
+        for param in command.params if command else ():
+            param.show_envvar = False  # type: ignore[attr-defined]
+        return command
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
@@ -90,6 +97,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STM"},
     help="Cut an object out of every frame of a clip, given its mask in the first frame.",
+    epilog="Every option also reads an environment variable: STM_SEGMENT_MEM_EVERY for stm segment --mem-every.",
 )
 
 WeightsOption = Annotated[str, typer.Option("--weights", "-w", help="A name from `stm weights list`, or a file.")]
