@@ -26,7 +26,8 @@ class NetworkOptions:
     weights: str = "compact"  # a name from `stm weights list` or a file
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     precision: str = "auto"
-    size: int | None = None  # shorter side inside the network, px; None = the weights' own, 0 = the source's
+    size: int | None = None  # shorter side inside the network, px; None = what suits the weights, 0 = the source's
+    top_k: int | None = None  # memory cells that a cell reads, the best matching; None = as above, 0 = all
 
 
 @dataclass(frozen=True)

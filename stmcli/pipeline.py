@@ -25,7 +25,7 @@ from stmcli.results import FILMS, MASKS, REPORT, check_folder, clear, earlier_re
 from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.threads import Behind, ahead
 from stmcli.video import Frame, Source, open_source
-from stmcli.weights import find, licence_of, load_model, pick_device, sha256, working_size
+from stmcli.weights import find, licence_of, load_model, pick_device, sha256, suited
 
 HASHED = 2**20  # bytes at either end of a source that its fingerprint looks at
 WRITERS: dict[str, Callable[..., Writer]] = {"overlay": OverlayWriter, "alpha": AlphaWriter, "matte": MatteWriter}
@@ -150,7 +150,8 @@ def _run(
         on_start(source.count, report.facts["device"])
         report.save("running")  # so that the same command may go on after a kill
         clear(job.output)
-        segmenter = Segmenter(model, memory=job.memory, size=working_size(job.network))
+        fit = suited(job.network)
+        segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
         _follow(segmenter, source, labels, [*writers, report], on_frame)
         for writer in writers:
             writer.close()

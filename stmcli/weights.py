@@ -11,7 +11,7 @@ import pickle
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -62,6 +62,7 @@ class Card:
     licence: str
     size: int = DEFAULT_SIZE  # shorter side inside the network that suits them, px
     origin: str = ""
+    top_k: int = 0  # memory cells read that suit them; 0 = all
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,13 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     return model.eval().requires_grad_(False)
 
 
-def working_size(options: NetworkOptions) -> int:
-    """Return the shorter side inside the network, px: as asked for, else what suits the weights."""
-    if options.size is not None:
-        return options.size
+def suited(options: NetworkOptions) -> NetworkOptions:
+    """Fill in what was left to the weights: the size and how much of the memory is read."""
     path = find(options.weights)
-    return _read_header(path)[0].size if _kind(path) == "safetensors" else DEFAULT_SIZE
+    known = _kind(path) == "safetensors"
+    card = _read_header(path)[0] if known else Card(SIZES["resnet50"], PUBLISHED_LICENCE)
+    size = card.size if options.size is None else options.size
+    return replace(options, size=size, top_k=card.top_k if options.top_k is None else options.top_k)
 
 
 def licence_of(path: Path) -> str:

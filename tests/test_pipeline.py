@@ -24,7 +24,7 @@ from stmcli.outputs import MaskWriter, OverlayWriter
 from stmcli.pipeline import Job, default_output, plan, segment_video
 from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.video import frame_times, open_source
-from stmcli.weights import load_model, sha256, working_size
+from stmcli.weights import load_model, sha256, suited
 
 
 @pytest.fixture
@@ -419,7 +419,7 @@ def test_decoding_runs_ahead_but_only_a_little(make_folder):
 
 
 def test_the_parts_can_be_used_without_the_command(job, tmp_path):
-    segmenter = Segmenter(load_model(job.network), size=working_size(job.network))
+    segmenter = Segmenter(load_model(job.network), size=suited(job.network).size)
     with open_source(job.video) as source:
         writers = [MaskWriter(tmp_path / "m", source.frame_name), OverlayWriter(tmp_path / "o.mp4", source.info)]
         for frame, prediction in propagate(segmenter, source, read_labels(job.mask)):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import picture
 
+from stmcli.model.layers import memory_read
 from stmcli.options import MemoryOptions
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import Frame
@@ -50,9 +51,9 @@ class Counted:
         self.memorized += 1
         return self.model.memorize(*tensors)
 
-    def segment(self, *tensors):
+    def segment(self, *tensors, **options):
         self.segmented += 1
-        return self.model.segment(*tensors)
+        return self.model.segment(*tensors, **options)
 
 
 @pytest.mark.parametrize("size", [0, 32])
@@ -195,3 +196,29 @@ def test_memory_does_not_grow_with_the_clip(tiny_weights):
 @pytest.mark.long
 def test_memory_grows_by_less_than_ten_frames_from_frame_200_to_frame_2000(tiny_weights):
     assert growth(tiny_weights, 200, 2000) < TEN_FRAMES
+
+
+def test_a_top_k_read_takes_only_the_best_cells_and_a_large_one_takes_all():
+    generator = torch.Generator().manual_seed(0)
+    query, keys, values = (
+        torch.randn(shape, generator=generator) for shape in ((1, 8, 3, 4), (1, 2, 30, 8), (1, 2, 30, 5))
+    )
+    full = memory_read(query, keys, values)
+    assert torch.equal(memory_read(query, keys, values, top_k=30), full)
+    few = memory_read(query, keys, values, top_k=3)
+    match = torch.einsum("cq,nlc->nql", query[0].flatten(1), keys[0]) / 8**0.5
+    for item in range(2):
+        for cell in range(12):
+            best = match[item, cell].argsort(descending=True)[:3]
+            wanted = torch.softmax(match[item, cell, best], dim=0) @ values[0, item, best]
+            assert torch.allclose(few[0, item].flatten(1)[:, cell], wanted, atol=1e-6)
+
+
+def test_the_full_read_equals_a_plain_einsum():
+    generator = torch.Generator().manual_seed(1)
+    query, keys, values = (
+        torch.randn(shape, generator=generator) for shape in ((2, 8, 20, 17), (2, 3, 50, 8), (2, 3, 50, 5))
+    )
+    weight = torch.softmax(torch.einsum("bcyx,bnlc->bnyxl", query, keys) / 8**0.5, dim=-1)
+    plain = torch.einsum("bnyxl,bnlv->bnvyx", weight, values)
+    assert torch.allclose(memory_read(query, keys, values), plain, atol=1e-5)

@@ -109,6 +109,12 @@ SizeOption = Annotated[
         min=0, help="Shorter side inside the network, px; 0 = the source's.", show_default="suits the weights"
     ),
 ]
+TopOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Read only the N best matching cells of the memory; 0 = all.", show_default="suits the weights"
+    ),
+]
 EveryOption = Annotated[int, typer.Option(min=0, help="Keep each N-th frame in memory; 0: first and previous only.")]
 MaxOption = Annotated[int, typer.Option(min=2, help="Most frames in memory, first and previous included.")]
 PolicyOption = Annotated[str, typer.Option(help=f"{', '.join(MEMORY_POLICIES)}.")]
@@ -150,9 +156,9 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def network_options(weights: str, device: str, precision: str, size: int | None) -> NetworkOptions:
+def network_options(weights: str, device: str, precision: str, size: int | None, top_k: int | None) -> NetworkOptions:
     """Check and collect the options of the network."""
-    return NetworkOptions(weights, device, one_of("--precision", precision, PRECISIONS), size)
+    return NetworkOptions(weights, device, one_of("--precision", precision, PRECISIONS), size, top_k)
 
 
 def memory_options(every: int, most: int, policy: str) -> MemoryOptions:

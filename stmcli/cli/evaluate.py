@@ -19,6 +19,7 @@ from stmcli.cli.app import (
     PrecisionOption,
     QuietOption,
     SizeOption,
+    TopOption,
     WeightsOption,
     app,
     give,
@@ -45,6 +46,7 @@ def evaluate(
     device: DeviceOption = NETWORK.device,
     precision: PrecisionOption = NETWORK.precision,
     size: SizeOption = NETWORK.size,
+    top_k: TopOption = NETWORK.top_k,
     mem_every: EveryOption = MEMORY.every,
     mem_max: MaxOption = MEMORY.max_slots,
     mem_policy: PolicyOption = MEMORY.policy,
@@ -59,7 +61,7 @@ def evaluate(
     if (predictions is None) == (run is None) or (truth or run) is None:
         raise UsageError("nothing to score", hint="Give PRED and --gt, or --run DATASET.")
     if run is not None:
-        network = network_options(weights, device, precision, size)
+        network = network_options(weights, device, precision, size, top_k)
         memory = memory_options(mem_every, mem_max, mem_policy)
         from stmcli.pipeline import segment_dataset
 

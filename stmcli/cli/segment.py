@@ -18,6 +18,7 @@ from stmcli.cli.app import (
     PrecisionOption,
     QuietOption,
     SizeOption,
+    TopOption,
     VerboseOption,
     WeightsOption,
     app,
@@ -55,6 +56,7 @@ def segment(
     device: DeviceOption = NETWORK.device,
     precision: PrecisionOption = NETWORK.precision,
     size: SizeOption = NETWORK.size,
+    top_k: TopOption = NETWORK.top_k,
     mem_every: EveryOption = MEMORY.every,
     mem_max: MaxOption = MEMORY.max_slots,
     mem_policy: PolicyOption = MEMORY.policy,
@@ -80,7 +82,7 @@ def segment(
         overwrite=overwrite,
         resume=resume,
     )
-    network = network_options(weights, device, precision, size)
+    network = network_options(weights, device, precision, size, top_k)
     memory = memory_options(mem_every, mem_max, mem_policy)
     from stmcli.pipeline import Job, default_output, plan, segment_video
 

@@ -125,13 +125,22 @@ class Decoder(nn.Module):
         return F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
 
 
-def memory_read(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def memory_read(query: Tensor, keys: Tensor, values: Tensor, *, top_k: int = 0) -> Tensor:
     """Read the memory for every query cell (paper, section 3.2): softmax of `k.q / sqrt(Ck)` over all cells.
 
+    With `top_k` only over that many best matching cells.
     query (B, Ck, h, w); keys (B, N, L, Ck); values (B, N, L, Cv) -> (B, N, Cv, h, w).
     """
     h, w = query.shape[-2:]
     q = query.flatten(2).transpose(1, 2).unsqueeze(1) / query.shape[1] ** 0.5  # (B, 1, h*w, Ck)
     k = keys.transpose(2, 3)  # (B, N, Ck, L)
-    read = [torch.softmax(part @ k, dim=-1) @ values for part in q.split(READ_CHUNK, dim=2)]
+    read = [_attention(part @ k, top_k) @ values for part in q.split(READ_CHUNK, dim=2)]
     return torch.cat(read, dim=2).transpose(2, 3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
+
+
+def _attention(match: Tensor, top_k: int) -> Tensor:
+    """Softmax over the last dimension, or over its `top_k` largest entries with zeros elsewhere."""
+    if not 0 < top_k < match.shape[-1]:
+        return torch.softmax(match, dim=-1)
+    best = match.topk(top_k, dim=-1)
+    return torch.zeros_like(match).scatter_(-1, best.indices, torch.softmax(best.values, dim=-1))
