@@ -25,7 +25,7 @@ from stmcli.results import FILMS, MASKS, REPORT, check_folder, clear, earlier_re
 from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.threads import Behind, ahead
 from stmcli.video import Frame, Source, open_source
-from stmcli.weights import find, licence_of, load_model, pick_device, sha256, suited
+from stmcli.weights import card_of, find, load_model, pick_device, sha256, suited
 
 HASHED = 2**20  # bytes at either end of a source that its fingerprint looks at
 WRITERS: dict[str, Callable[..., Writer]] = {"overlay": OverlayWriter, "alpha": AlphaWriter, "matte": MatteWriter}
@@ -93,7 +93,7 @@ def plan(job: Job) -> dict[str, Any]:
     with _open(job) as source:
         labels, notes = _given_labels(job, source)
         check_folder(job.output, job.video, job.mask)
-        done = earlier_result(job.output, job.fingerprint(), overwrite=job.segment.overwrite, resume=job.segment.resume)
+        done = _done_before(job)
         return {
             "source": str(job.video),
             "size": f"{source.info.width}x{source.info.height}",
@@ -123,9 +123,7 @@ def segment_video(
         labels, notes = _given_labels(job, source)
         check_folder(job.output, job.video, job.mask)
         with lock(job.output):
-            done = earlier_result(
-                job.output, job.fingerprint(), overwrite=job.segment.overwrite, resume=job.segment.resume
-            )
+            done = _done_before(job)
             if done is None:
                 return _run(job, source, labels, notes, model, on_start, on_frame)
         files = tuple(job.output / name for name in done["outputs"])
@@ -242,6 +240,12 @@ def _open(job: Job) -> Source:
     )
 
 
+def _done_before(job: Job) -> dict[str, Any] | None:
+    """Return the report of this very job when it is finished. Raises UsageError when another's would be lost."""
+    wanted = job.segment
+    return earlier_result(job.output, job.fingerprint(), overwrite=wanted.overwrite, resume=wanted.resume)
+
+
 def _given_labels(job: Job, source: Source) -> tuple[Labels, list[str]]:
     """Read the mask of the first frame, keep the objects that are asked for: (H, W), and what is odd about it."""
     notes: list[str] = []
@@ -272,7 +276,7 @@ def _facts(job: Job, labels: Labels, source: Source) -> dict[str, Any]:
         "stm": __version__,
         "torch": torch.__version__,
         "fingerprint": job.fingerprint(),
-        "weights": {"path": str(entry), "sha256": sha256(entry), "licence": licence_of(entry)},
+        "weights": {"path": str(entry), "sha256": sha256(entry), "licence": card_of(entry).licence},
         "source": source_facts(source.info),
         "mask": str(job.mask),
         "objects": [int(number) for number in object_ids(labels)],

@@ -27,7 +27,7 @@ from stmcli.options import ClipOptions, NetworkOptions, TrainOptions
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.trainer import Progress, Trainer, new_model
 from stmcli.video import open_source
-from stmcli.weights import LICENCE, Card, find, pick_device, pick_dtype, read, registry, save, verify
+from stmcli.weights import LICENCE, Card, find, pick_device, pick_dtype, read_named, save
 
 LOG_EVERY = 50  # steps
 SAVE_EVERY = 300.0  # seconds
@@ -126,14 +126,11 @@ def _check_options(options: TrainOptions, clips: ClipOptions) -> None:
 
 def _load_init(name: str, size: str) -> STM:
     """Read the weights that a run starts from; raise UsageError when they are of another size."""
-    if (entry := registry().get(name)) is not None:
-        verify(entry)
-    path = find(name)
-    model, card = read(path)
+    model, card = read_named(name)
     if card.dims != SIZES[size]:
         known = [name for name, dims in SIZES.items() if dims == card.dims]
         kind = known[0] if known else str(card.dims)
-        raise UsageError(f"these weights are {kind}, not {size}", path=path, hint="Train the size that they have")
+        raise UsageError(f"these weights are {kind}, not {size}", path=find(name), hint="Train the size that they have")
     return model
 
 

@@ -131,26 +131,22 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     options = options or NetworkOptions()
     device = pick_device(options.device)
     dtype = pick_dtype(options.precision, device)
-    entry = registry().get(options.weights)
-    if entry:
-        verify(entry)
-    model, _ = read(find(options.weights))
+    model, _ = read_named(options.weights)
     model = model.to(device, dtype).to(memory_format=torch.channels_last)
     return model.eval().requires_grad_(False)
 
 
 def suited(options: NetworkOptions) -> NetworkOptions:
     """Fill in what was left to the weights: the size and how much of the memory is read."""
-    path = find(options.weights)
-    known = _kind(path) == "safetensors"
-    card = _read_header(path)[0] if known else Card(SIZES["resnet50"], PUBLISHED_LICENCE)
+    card = card_of(find(options.weights))
     size = card.size if options.size is None else options.size
     return replace(options, size=size, top_k=card.top_k if options.top_k is None else options.top_k)
 
 
-def licence_of(path: Path) -> str:
-    """Return the licence that a weights file states. Raises WeightsError."""
-    return _read_header(path)[0].licence if _kind(path) == "safetensors" else PUBLISHED_LICENCE
+def card_of(path: Path) -> Card:
+    """Return what a weights file says about itself, without reading its tensors. Raises WeightsError."""
+    known = _kind(path) == "safetensors"
+    return _read_header(path)[0] if known else Card(SIZES["resnet50"], PUBLISHED_LICENCE)
 
 
 def pick_device(name: str) -> torch.device:
@@ -180,6 +176,16 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def _has_amx() -> bool:
     return bool(torch.cpu._is_amx_tile_supported())  # the only name torch has for it
+
+
+def read_named(name: str) -> tuple[STM, Card]:
+    """Read weights by their name or path; registered ones must be the file that was registered.
+
+    Raises UsageError when there are none, WeightsError when they cannot be used.
+    """
+    if (entry := registry().get(name)) is not None:
+        verify(entry)
+    return read(find(name))
 
 
 def read(path: Path) -> tuple[STM, Card]:
