@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plain import PlainSTM, run_plain
 
 from stmcli.options import MemoryOptions
 from stmcli.segmenter import Geometry, Segmenter
@@ -83,6 +84,53 @@ def one_rounding_step(prob: np.ndarray) -> np.ndarray:
     step = 2.0**-23 / np.maximum(miss - 2.0**-23, 2.0**-24)
     contested = (prob[0] < 1e-7) & (odds > 1)
     return (prob[1:] * (1 - prob[1:]) * np.where(contested, step, 0)).sum(0)
+
+
+def plain_probabilities(state: dict[str, torch.Tensor], *, threads: int = 2) -> list[np.ndarray]:
+    """What the plain network makes of the golden clip, per frame (N+1, H, W)."""
+    golden = np.load(GOLDEN / "golden_a.npz")
+    model = PlainSTM({name.removeprefix("module."): x for name, x in state.items()})
+    frames = torch.from_numpy(golden["frames"]).permute(0, 3, 1, 2).float() / 255
+    first = torch.from_numpy(np.stack([golden["first_mask"] == i for i in (1, 2)])).float()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)  # how a convolution is cut up changes its last bits
+    try:
+        with torch.inference_mode():
+            return [prob.numpy() for prob in run_plain(model, frames, first, every=int(golden["memorize_every"]))]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_plain_network_is_the_published_one() -> None:
+    """To the last bit on a CPU that rounds as the reference's did (AVX-512, two threads), else within rounding.
+
+    Whether it does is told by the first frame that was computed; all frames after it must then be equal too.
+    """
+    truth = np.load(GOLDEN / "golden_a.npz")["probabilities"]
+    differences = [
+        np.abs(ours - theirs) for ours, theirs in zip(plain_probabilities(published_state()), truth, strict=True)
+    ]
+    if differences[1].max() == 0:
+        assert max(difference.max() for difference in differences) <= 1e-4
+    for index, difference in enumerate(differences):
+        assert difference.mean() <= 2e-4, index
+        assert (difference > 1e-4).any(0).mean() < 0.3, index
+    assert (differences[1] <= 1e-4 + one_rounding_step(truth[1])).all()
+
+
+def test_ours_equals_the_plain_network_anywhere(tmp_path: Path) -> None:
+    """With logits as small as a trained network's, at a size that is no multiple of 16, through its own memory."""
+    state = published_state()
+    state["module.Decoder.pred2.weight"] *= 0.02
+    torch.save(state, tmp_path / "calm.pth")
+    golden = np.load(GOLDEN / "golden_a.npz")
+    segmenter = Segmenter(read(tmp_path / "calm.pth")[0].eval(), memory=MemoryOptions(every=3))
+    expected = plain_probabilities(state)
+    undecided = [np.abs(prob.max(0) - 0.5) < 0.4 for prob in expected[1:]]
+    assert np.mean(undecided) > 0.2  # or else there would be nothing to compare
+    for index, (rgb, prob) in enumerate(zip(golden["frames"], expected, strict=True)):
+        ours = segmenter.step(rgb, golden["first_mask"] if index == 0 else None).prob.numpy()
+        assert np.abs(ours - prob).max() <= 1e-4, index
 
 
 def test_probabilities_equal_the_published_networks(published_file: Path) -> None:

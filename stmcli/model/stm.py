@@ -59,7 +59,7 @@ class STM(nn.Module):
         frame (B, 3, H, W) in [0, 1], masks (B, N, H, W) in [0, 1], H and W multiples of 16
         -> keys (B, N, h*w, Ck), values (B, N, h*w, Cv).
         """
-        others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1)
+        others = _others(masks)
         features = self.memory_encoder(frame, masks, others)
         key, value = self.memory_head(features.f16)  # (B*N, Ck, h, w), (B*N, Cv, h, w)
         shape = masks.shape[:2]
@@ -77,6 +77,15 @@ class STM(nn.Module):
         x = torch.cat([read, value.unsqueeze(1).expand_as(read)], dim=2).flatten(0, 1)  # (B*N, 2*Cv, h, w)
         pair = self.decoder(x, features).unflatten(0, read.shape[:2])  # (B, N, 2, H, W)
         return Segmentation(aggregate(torch.softmax(pair.float(), dim=2)[:, :, 1]), query)
+
+
+def _others(masks: Tensor) -> Tensor:
+    """Sum for each object the masks of all others, clamped to 1: (B, N, H, W) -> (B, N, H, W).
+
+    Added up, not taken from the sum of all: that would leave rounding where another object is alone.
+    """
+    apart = 1 - torch.eye(masks.shape[1], device=masks.device, dtype=masks.dtype)
+    return torch.einsum("ij,bjhw->bihw", apart, masks).clamp(0, 1)
 
 
 def aggregate(masks: Tensor) -> Tensor:
