@@ -1,8 +1,10 @@
 """Files that appear under their name only when they are complete."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from stmcli.errors import WriteError
 
@@ -12,16 +14,37 @@ def write_whole(path: Path, content: bytes) -> None:
 
     What was there before is untouched until then. Raises WriteError.
     """
-    part = path.with_name(f".{path.name}.part")
+    with open_whole(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def open_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that gets its name when the block ends without an error. Raises WriteError."""
+    part = part_of(path)
     try:
-        part.write_bytes(content)
-        os.replace(part, path)
+        with writing(path):
+            with part.open("wb") as file:
+                yield file
+            os.replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def part_of(path: Path) -> Path:
+    """Return the name that a file or folder has while it is unfinished."""
+    return path.with_name(f".{path.name}.part")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says in the block into a WriteError that names `path`."""
+    try:
+        yield
     except OSError as error:
         raise WriteError(
             f"cannot be written ({error.strerror or error})",
             path=path,
             hint="Free space or choose another output folder, then run the same command again",
         ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()

@@ -58,7 +58,9 @@ def read_values(path: Path, *, size: tuple[int, int] | None = None, warn: Warn =
 
 def object_ids(labels: Labels) -> tuple[int, ...]:
     """Return the ids of the objects in (H, W) labels, ascending, without background and void."""
-    return tuple(int(value) for value in np.unique(labels) if value not in (0, VOID))
+    flat = labels.ravel()
+    begun = np.concatenate((flat[:1], flat[1:][flat[1:] != flat[:-1]]))  # sorting every pixel takes 20 times as long
+    return tuple(int(value) for value in np.unique(begun) if value not in (0, VOID))
 
 
 def is_binary(values: Labels) -> bool:

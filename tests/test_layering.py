@@ -18,6 +18,7 @@ LAYERS = [
     {"losses"},
     {"evaluate"},
     {"results"},
+    {"datasets"},
     {"outputs", "report"},
     {"segmenter"},
     {"weights"},
@@ -34,7 +35,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 CALLS_PIPELINE = {"batch", "bench"}
-ONLY_IN = {"av": {"video"}, "rich": {"cli"}, "typer": {"cli"}}
+ONLY_IN = {"av": {"video"}, "rich": {"cli"}, "typer": {"cli"}, "pycocotools": {"datasets"}}
 MODEL_MAY_USE = {"torch", "torchvision", "stmcli", *sys.stdlib_module_names}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -79,7 +80,7 @@ def test_the_model_needs_torch_and_nothing_else(path):
     assert own(imports(path)) <= {"model", "options", "errors"}
 
 
-@pytest.mark.parametrize("module", ["stmcli", "stmcli.options", "stmcli.video", "stmcli.outputs"])
+@pytest.mark.parametrize("module", ["stmcli", "stmcli.options", "stmcli.video", "stmcli.outputs", "stmcli.datasets"])
 def test_an_import_does_not_wait_for_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
