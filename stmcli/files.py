@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from stmcli.errors import WriteError
 
@@ -14,18 +13,20 @@ def write_whole(path: Path, content: bytes) -> None:
 
     What was there before is untouched until then. Raises WriteError.
     """
-    with open_whole(path) as file:
-        file.write(content)
+    with whole(path) as part:
+        part.write_bytes(content)
 
 
 @contextmanager
-def open_whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that gets its name when the block ends without an error. Raises WriteError."""
+def whole(path: Path) -> Iterator[Path]:
+    """Give the temporary name to write to; the file gets its own when the block ends without an error.
+
+    Raises WriteError.
+    """
     part = part_of(path)
     try:
         with writing(path):
-            with part.open("wb") as file:
-                yield file
+            yield part
             os.replace(part, path)
     finally:
         with suppress(OSError):

@@ -91,17 +91,11 @@ def write_labels(path: Path, labels: Labels) -> None:
 
     The file appears under its name only when complete. Raises WriteError.
     """
-    write_whole(path, _encode(labels))
+    write_whole(path, encode_labels(labels))
 
 
-def write_picture(path: Path, rgb: npt.NDArray[np.uint8]) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG; the file appears only when complete. Raises WriteError."""
-    content = io.BytesIO()
-    Image.fromarray(rgb).save(content, "PNG")
-    write_whole(path, content.getvalue())
-
-
-def _encode(labels: Labels) -> bytes:
+def encode_labels(labels: Labels) -> bytes:
+    """Return the PNG file of (H, W) labels in 0..65535 that `write_labels` writes."""
     if labels.ndim != 2 or labels.size == 0 or labels.min() < 0 or labels.max() > 65535:
         raise ValueError(f"labels must be (H, W) ids in 0..65535, not {labels.shape} {labels.dtype}")
     wide = labels.max() > 255
@@ -111,6 +105,13 @@ def _encode(labels: Labels) -> bytes:
     content = io.BytesIO()
     image.save(content, "PNG", compress_level=1, compress_type=zlib.Z_RLE)  # fastest, and smallest for masks
     return content.getvalue()
+
+
+def write_picture(path: Path, rgb: npt.NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) uint8 RGB as PNG; the file appears only when complete. Raises WriteError."""
+    content = io.BytesIO()
+    Image.fromarray(rgb).save(content, "PNG")
+    write_whole(path, content.getvalue())
 
 
 def _read(path: Path, size: tuple[int, int] | None, warn: Warn) -> tuple[Labels, bool]:

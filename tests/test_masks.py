@@ -367,6 +367,15 @@ def test_labels_that_are_no_ids_are_a_programming_error(path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_object_ids_are_all_values_but_background_and_void(dtype):
+    rng = np.random.default_rng(0)
+    for values in ([0, 1, 254, 255], [0, 5], [255], [9], np.arange(256)):
+        labels = rng.choice(np.array(values), (13, 7)).astype(dtype)
+        assert object_ids(labels) == tuple(sorted({*labels.ravel().tolist()} - {0, 255}))
+    assert object_ids(labels[:, ::2]) == tuple(sorted({*labels[:, ::2].ravel().tolist()} - {0, 255}))
+
+
 def test_writing_leaves_only_the_mask(path):
     write_labels(path, squares(1))
     write_labels(path, squares(2))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stmcli.datasets.writer import DatasetWriter
 from stmcli.errors import UsageError
-from stmcli.masks import Labels, write_labels
+from stmcli.masks import Labels, encode_labels
 from stmcli.video import Frame
 
 ELSEWHERE = "Choose another --output."
@@ -42,7 +42,7 @@ class DavisWriter(DatasetWriter):
             source = self._frame_name(frame.index)
             self.notes.append(f"{self.path.name} counts its frames from 00000: {name} is {source} of {self._info.name}")
         (self._part / self._frames / f"{name}.jpg").write_bytes(self._pictures.jpeg(frame))
-        write_labels(self._part / self._masks / f"{name}.png", labels)
+        (self._part / self._masks / f"{name}.png").write_bytes(encode_labels(labels))
 
     def _finish(self) -> None:
         (self._part / self._list).write_text(f"{self._clip}\n", encoding="utf-8", errors="surrogateescape")

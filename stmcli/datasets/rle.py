@@ -10,7 +10,7 @@ import numpy as np
 from stmcli.datasets.spool import Spool
 from stmcli.datasets.writer import DatasetWriter
 from stmcli.errors import UsageError
-from stmcli.files import open_whole
+from stmcli.files import whole
 from stmcli.masks import Labels
 
 
@@ -41,7 +41,7 @@ class JsonWriter(DatasetWriter):
         }
 
     def _save(self, pieces: Iterator[str]) -> None:
-        with open_whole(self.path) as file:
+        with whole(self.path) as part, part.open("wb") as file:
             for piece in pieces:
                 file.write(piece.encode("ascii"))
 

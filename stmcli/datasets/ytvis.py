@@ -40,17 +40,19 @@ class YtvisWriter(JsonWriter):
 
     def _finish(self) -> None:
         size = {"width": self._info.width, "height": self._info.height, "length": len(self._names)}
+        numbers = sorted(self._tracks)
+        categories = [self._categories[number] for number in numbers]  # before _about(), which lists what is used
         about = {**self._about(), "videos": [{"id": 1, **size, "file_names": self._names}]}
-        self._save(object_pieces(about, {"annotations": map(self._annotation, sorted(self._tracks))}))
+        self._save(object_pieces(about, {"annotations": map(self._annotation, numbers, categories)}))
 
-    def _annotation(self, number: int) -> Iterator[str]:
+    def _annotation(self, number: int, category: int) -> Iterator[str]:
         """Yield the text of the annotation of one object."""
         track = self._tracks[number]
         self._pad(track, len(self._names))
         head = {
             "id": number,
             "video_id": 1,
-            "category_id": self._categories[number],
+            "category_id": category,
             "iscrowd": 0,
             "width": self._info.width,
             "height": self._info.height,
