@@ -1,15 +1,18 @@
 """Read and write moving pictures: the only package that uses PyAV."""
 
-from pathlib import Path
-
-from stmcli.video.faults import check_file, refuse_url
-from stmcli.video.folder import FrameFolder, is_pattern
+from stmcli.video.color import Color
+from stmcli.video.facts import ClipFacts, clip_facts
+from stmcli.video.folder import FrameFolder
 from stmcli.video.frame import Frame, OnCorrupt, Source, SourceInfo
+from stmcli.video.position import first_frame_from, last_frame_until, parse_position
 from stmcli.video.probe import frame_times
 from stmcli.video.reader import VideoReader
+from stmcli.video.source import open_source, read_frame
 from stmcli.video.writer import VideoWriter
 
 __all__ = [
+    "ClipFacts",
+    "Color",
     "Frame",
     "FrameFolder",
     "OnCorrupt",
@@ -17,32 +20,11 @@ __all__ = [
     "SourceInfo",
     "VideoReader",
     "VideoWriter",
+    "clip_facts",
+    "first_frame_from",
     "frame_times",
+    "last_frame_until",
     "open_source",
+    "parse_position",
     "read_frame",
 ]
-
-
-def open_source(
-    path: str | Path, *, start: int | None = None, end: int | None = None, on_corrupt: OnCorrupt = "fail"
-) -> Source:
-    """Open a video file, a folder of frames or a pattern such as ``shot.%04d.png``.
-
-    `start` and `end` are the source's own frame numbers, `end` inclusive. Raises UsageError (no such
-    source, not a regular file, no such frame) and VideoError (it cannot be read).
-    """
-    refuse_url(path)
-    whole = Path(path).absolute()
-    if is_pattern(whole):
-        return FrameFolder(whole, start=start, end=end, on_corrupt=on_corrupt)
-    whole = check_file(path)
-    kind = FrameFolder if whole.is_dir() else VideoReader
-    return kind(whole, start=start, end=end, on_corrupt=on_corrupt)
-
-
-def read_frame(path: str | Path, index: int) -> Frame:
-    """Return frame `index` of a source; raise UsageError that says how many there are."""
-    with open_source(path, start=index, end=index, on_corrupt="stop") as source:
-        for frame in source:
-            return frame
-    raise AssertionError(f"{path}: an iteration without a frame")
