@@ -33,6 +33,7 @@ from stmcli.errors import UsageError
 from stmcli.options import AUDIO, EXPORTS, ON_CORRUPT, SegmentOptions
 
 SEGMENT = SegmentOptions()
+POSITION = "its number in the source, or a time like 10s or 00:01:30.500"
 
 
 @app.command()
@@ -50,8 +51,8 @@ def segment(
         ),
     ] = None,
     objects: Annotated[str, typer.Option(help="Ids to follow, e.g. 1,3.", show_default="all")] = "",
-    start: Annotated[int | None, typer.Option(min=0, help="First frame, the source's own number.")] = SEGMENT.start,
-    end: Annotated[int | None, typer.Option(min=0, help="Last frame, inclusive.")] = SEGMENT.end,
+    start: Annotated[str | None, typer.Option(help=f"First frame: {POSITION}.", metavar="FRAME|TIME")] = None,
+    end: Annotated[str | None, typer.Option(help="Last frame, inclusive.", metavar="FRAME|TIME")] = None,
     weights: WeightsOption = NETWORK.weights,
     device: DeviceOption = NETWORK.device,
     precision: PrecisionOption = NETWORK.precision,
@@ -75,8 +76,8 @@ def segment(
     options = SegmentOptions(
         exports=tuple(one_of("--export", kind, EXPORTS) for kind in export or SEGMENT.exports),
         objects=_ids(objects),
-        start=start,
-        end=end,
+        start=_first_frame(video, start),
+        end=_last_frame(video, end),
         audio=one_of("--audio", audio, AUDIO),
         on_corrupt=one_of("--on-corrupt", on_corrupt, ON_CORRUPT),
         overwrite=overwrite,
@@ -104,6 +105,20 @@ def segment(
         give(json.dumps({"output": str(result.output), "files": files, "frames": result.frames}))
     else:
         give("\n".join(map(str, (*result.files, report))))
+
+
+def _first_frame(video: Path, text: str | None) -> int | None:
+    """Return the frame number of --start."""
+    from stmcli.video import first_frame_from, parse_position
+
+    return None if text is None else first_frame_from(video, parse_position(text))
+
+
+def _last_frame(video: Path, text: str | None) -> int | None:
+    """Return the frame number of --end."""
+    from stmcli.video import last_frame_until, parse_position
+
+    return None if text is None else last_frame_until(video, parse_position(text))
 
 
 def _give_facts(facts: dict[str, Any], *, as_json: bool) -> None:
@@ -137,7 +152,10 @@ def _speed(frames: int, seconds: float) -> str:
 @app.command()
 def frame(
     video: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a pattern.")],
-    at: Annotated[int, typer.Option(min=0, help="The source's own frame number.")] = 0,
+    at: Annotated[
+        str | None,
+        typer.Option(help=f"Which frame: {POSITION}.", metavar="FRAME|TIME", show_default="the first"),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="A PNG.")] = Path("frame.png"),
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -145,7 +163,7 @@ def frame(
     from stmcli.masks import write_picture
     from stmcli.video import read_frame
 
-    picture = read_frame(video, at).rgb
+    picture = read_frame(video, _first_frame(video, at)).rgb
     _check_picture(output, video, overwrite=overwrite)
     write_picture(output, picture)
     give(output)

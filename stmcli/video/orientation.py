@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 
 Flip = Literal["none", "horizontal", "vertical"]
@@ -36,8 +37,11 @@ def orientation_of(picture: VideoFrame) -> Orientation:
     The matrix takes a stored (x, y) to the shown (a x + c y, b x + d y); angles between the right ones are
     rounded to the nearest.
     """
-    matrix = picture.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
+    try:
+        matrix = picture.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV has no name for other side data of this picture (Exif)
+        return Orientation(picture.rotation % 360)
+    if not isinstance(matrix, SideData):
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(np.int64)
     if abs(a) >= abs(b):

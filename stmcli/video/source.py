@@ -25,8 +25,8 @@ def open_source(
     return kind(whole, start=start, end=end, on_corrupt=on_corrupt)
 
 
-def read_frame(path: str | Path, index: int) -> Frame:
-    """Return frame `index` of a source; raise UsageError that says how many there are."""
+def read_frame(path: str | Path, index: int | None = None) -> Frame:
+    """Return frame `index` of a source, its first by default; raise UsageError that says how many there are."""
     with open_source(path, start=index, end=index, on_corrupt="stop") as source:
         for frame in source:
             return frame
