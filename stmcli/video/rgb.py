@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from stmcli.video.color import HD_LINES, bits_of, is_full_range, is_grey
@@ -28,13 +29,15 @@ class RgbConverter:
 
     def __init__(self) -> None:
         self._planar, self._packed = VideoReformatter(), VideoReformatter()
+        self._even: VideoFrame | None = None
 
     def convert(self, picture: VideoFrame) -> RGB:
         """Return a picture upright as (H, W, 3) uint8 RGB, by its colour tags.
 
         Untagged pictures of 720 lines or more are BT.709, smaller ones BT.601.
         """
-        return orientation_of(picture).apply(self._rgb(picture))
+        stored = self._rgb(self._made_even(picture) if _shares_edge_chroma(picture) else picture)
+        return orientation_of(picture).apply(stored[: picture.height, : picture.width])
 
     def _rgb(self, picture: VideoFrame) -> RGB:
         bits, full = bits_of(picture), is_full_range(picture)
@@ -43,6 +46,18 @@ class RgbConverter:
         if bits > 8 and full:  # and it stretches 10 bits to 8 as if white were 1020, not 1023
             return _levels(bits, full=True)[self._to_planar(picture, f"gbrp{bits}le").to_ndarray()]
         return self._packed.reformat(self._to_planar(picture, "gbrp"), format="rgb24").to_ndarray().astype(np.uint8)
+
+    def _made_even(self, picture: VideoFrame) -> VideoFrame:
+        """Return a picture with one more column or row: swscale stretches chroma over odd sides."""
+        size = (picture.width + picture.width % 2, picture.height + picture.height % 2)
+        even = self._even
+        if even is None or (even.width, even.height, even.format.name) != (*size, picture.format.name):
+            # a first filling that is overwritten, for the tags and the chroma siting that it takes along
+            even = self._even = VideoReformatter().reformat(picture, width=size[0], height=size[1])
+        for old, new in zip(picture.planes, even.planes, strict=True):
+            width = min(old.line_size, new.line_size)
+            _lines(new)[: old.height, :width] = _lines(old)[:, :width]
+        return even
 
     def _to_planar(self, picture: VideoFrame, layout: str) -> VideoFrame:
         layout = layout.replace("gbrp8le", "gbrp")
@@ -57,6 +72,18 @@ class RgbConverter:
             dst_color_range=ColorRange.JPEG,
             interpolation=_EXACT,
         )
+
+
+def _shares_edge_chroma(picture: VideoFrame) -> bool:
+    """Return whether the last column or row has a chroma sample that stands for two."""
+    if len(picture.planes) < 3:
+        return False
+    chroma = picture.planes[1]
+    return 2 * chroma.width == picture.width + 1 or 2 * chroma.height == picture.height + 1
+
+
+def _lines(plane: VideoPlane) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
 
 
 def _levels(bits: int, *, full: bool) -> npt.NDArray[np.uint8]:
