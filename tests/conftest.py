@@ -37,6 +37,8 @@ def write_clip(
     ticks: Sequence[int] | None = None,
     time_base: Fraction | None = None,
     rotation: int = 0,
+    matrix: Sequence[int] | None = None,
+    timecode: str | None = None,
     audio: str | None = None,
     codec: str | None = None,
     pix_fmt: str | None = None,
@@ -57,6 +59,10 @@ def write_clip(
             stream.codec_context.sample_aspect_ratio = aspect
         if rotation:
             stream.set_display_rotation(rotation)
+        if matrix:
+            stream.set_display_matrix(matrix)
+        if timecode:
+            out.metadata["timecode"] = timecode
         sound = add_sound(out, audio) if audio else None
         for index in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(index, width, height), "rgb24")
