@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +65,7 @@ def _pace_rows(pace: Pace, declared: int | None) -> Iterator[tuple[str, str]]:
     step = f" in steps of {pace.step}" if pace.step != 1 else ""
     yield "numbers", f"{pace.first} to {pace.last}{step}"
     if pace.variable:
-        gaps = f"{1000 * pace.shortest:.4g} to {1000 * pace.longest:.4g} ms between frames"
+        gaps = f"{_decimal(1000 * pace.shortest)} to {_decimal(1000 * pace.longest)} ms between frames"
         yield "rate", f"variable, {_decimal(pace.rate)} fps on average, {gaps}"
     else:
         yield "rate", f"{_decimal(pace.rate)} fps, constant"
@@ -98,8 +99,8 @@ def _colour(color: Color) -> str:
     return (tagged or "untagged") + (f"; taken as {assumed}" if assumed else "")
 
 
-def _decimal(rate: object) -> str:
-    return f"{float(rate):.3f}".rstrip("0").rstrip(".")  # type: ignore[arg-type]
+def _decimal(value: Fraction) -> str:
+    return f"{float(value):.3f}".rstrip("0").rstrip(".")
 
 
 def _plural(count: int, noun: str) -> str:
