@@ -3,6 +3,7 @@
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from stmcli.video import open_source
 from stmcli.video.color import Color
@@ -80,12 +81,12 @@ def assert_within_a_level(rgb, expected, border=0):
 
 @pytest.mark.parametrize("size", [(48, 64), (51, 67)], ids=["even", "odd"])
 @pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
-@pytest.mark.parametrize("bits", [8, 10])
+@pytest.mark.parametrize("bits", [8, 10, 12])
 @pytest.mark.parametrize("kind", ["444", "422", "420"])
 @pytest.mark.parametrize("space", ["601", "709", "2020"])
 def test_rgb_follows_the_standard(tmp_path, space, kind, bits, full, size):
     planes = yuv_planes(kind, *size, bits=bits, full=full)
-    layout = f"yuv{kind}p{'10le' if bits == 10 else ''}"
+    layout = f"yuv{kind}p{f'{bits}le' if bits > 8 else ''}"
     tags = {"colorspace": MATRIX[space], "color_range": 2 if full else 1}
     rgb, color = read_one(write_planes(tmp_path / "c.mkv", planes, layout, bits=bits, tags=tags))
     cb, cr = (full_chroma(plane, kind, size, sited_left=False) for plane in planes[1:])
@@ -157,6 +158,35 @@ def test_rgb_sources_are_taken_as_they_are(tmp_path, codec, name, layout):
     found, color = read_one(tmp_path / name)
     assert (found == rgb).all()
     assert (color.matrix_used, color.range_used, color.bits) == ("RGB", "full", 8)
+
+
+def test_a_palette_is_looked_up(tmp_path):
+    image = Image.fromarray(np.arange(33 * 47, dtype=np.uint8).reshape(33, 47) % 7, "P")
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 9, 8, 7, 255, 255, 255, 16, 16, 16, 235, 128, 1])
+    image.save(tmp_path / "still.png")
+    with av.open(str(tmp_path / "still.png")) as still, av.open(str(tmp_path / "c.mov"), "w") as out:
+        stream = out.add_stream_from_template(still.streams.video[0])
+        packet = next(still.demux(video=0))
+        packet.pts = packet.dts = 0
+        packet.stream = stream
+        out.mux(packet)
+    rgb, color = read_one(tmp_path / "c.mov")
+    assert color.pixel_format == "pal8"
+    assert (rgb == np.asarray(image.convert("RGB"))).all()
+
+
+def test_an_odd_height_below_hd_is_still_below(tmp_path):
+    luma = np.full((719, 32), 120)
+    chroma = np.full((360, 16), 128)
+    path = write_planes(tmp_path / "c.mkv", (luma, chroma, chroma + 42), "yuv420p", bits=8)
+    assert_within_a_level(read_one(path)[0], textbook_rgb(luma, 128.0, 170.0 + 0 * luma, "601", bits=8, full=False))
+
+
+def test_a_matrix_without_equations_here_is_warned_of(tmp_path):
+    planes = yuv_planes("444", 48, 64, bits=8, full=False)
+    path = write_planes(tmp_path / "c.mkv", planes, "yuv444p", bits=8, tags={"colorspace": 8})
+    with open_source(path) as source:
+        assert "YCgCo, is taken as BT.601" in " ".join(source.warnings)
 
 
 @pytest.mark.parametrize("curve", [16, 18])

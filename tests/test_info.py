@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -7,6 +8,7 @@ from conftest import write_sound_file
 from PIL import Image
 
 from stmcli.video import clip_facts
+from stmcli.video.facts import _pace
 
 
 def facts_of(stm, path, *, code=0):
@@ -207,3 +209,10 @@ def test_what_does_not_exist_is_a_usage_error(stm, tmp_path):
     result = stm("info", tmp_path / "none.mp4", "--json")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "no such file" in result.stderr
+
+
+def test_a_rate_that_the_timestamps_contradict_is_not_believed(make_clip):
+    path = make_clip("a.avi", frames=8, codec="mjpeg", pix_fmt="yuvj420p", options={})
+    info = clip_facts(path).info
+    times = [Fraction(index, 25) for index in range(8)]
+    assert _pace(list(range(8)), times, replace(info, rate=Fraction(50))).rate == 25

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 
-HD_LINES = 720  # untagged pictures of this many lines or more are BT.709, smaller ones BT.601
+HD_LINES = 720
 _PRIMARIES = {
     1: "BT.709",
     4: "BT.470M",
@@ -40,6 +40,7 @@ _MATRICES = {
     9: "BT.2020",
     10: "BT.2020 constant luminance",
 }
+_CONVERTED = {0, 1, 4, 5, 6, 7, 9}  # matrices that the conversion to RGB knows
 _UNTAGGED = (0, 2)  # the numbers of "unspecified"; 0 is also the matrix of RGB
 _HDR_CURVES = ("PQ", "HLG")
 
@@ -69,7 +70,7 @@ class Color:
 
 def color_of(picture: VideoFrame) -> Color:
     """Return the colour of a decoded picture."""
-    rgb = picture.format.is_rgb
+    rgb = is_rgb(picture)
     matrix = None if picture.colorspace in _UNTAGGED[not rgb :] else _name(_MATRICES, picture.colorspace)
     tagged = {ColorRange.MPEG: "limited", ColorRange.JPEG: "full"}.get(ColorRange(picture.color_range))
     return Color(
@@ -79,9 +80,25 @@ def color_of(picture: VideoFrame) -> Color:
         transfer=_tag(_TRANSFERS, picture.color_trc),
         matrix=matrix,
         range=tagged,
-        matrix_used="RGB" if rgb else matrix or ("BT.709" if picture.height >= HD_LINES else "BT.601"),
+        matrix_used="RGB" if rgb else _MATRICES[matrix_of(picture)],
         range_used="full" if is_full_range(picture) else "limited",
     )
+
+
+def matrix_of(picture: VideoFrame) -> int:
+    """Return the number of the matrix that a YUV picture is converted by: its tag's, or by its lines.
+
+    Untagged pictures of 720 lines or more are BT.709, smaller ones BT.601.
+    """
+    if picture.colorspace in _CONVERTED - {0}:
+        return picture.colorspace
+    return 1 if picture.height >= HD_LINES else 6
+
+
+def is_rgb(picture: VideoFrame) -> bool:
+    """Return whether the samples are red, green and blue, or numbers of a palette of such."""
+    kind = picture.format
+    return kind.is_rgb or kind.has_palette or kind.name.startswith("mono")
 
 
 def bits_of(picture: VideoFrame) -> int:
@@ -96,7 +113,7 @@ def is_grey(picture: VideoFrame) -> bool:
 
 def is_full_range(picture: VideoFrame) -> bool:
     """Return whether black is 0 and not 16; untagged RGB and grey are full range, untagged YUV is not."""
-    if picture.format.is_rgb or picture.format.name.startswith("yuvj"):
+    if is_rgb(picture) or picture.format.name.startswith("yuvj"):
         return True
     if picture.color_range == ColorRange.UNSPECIFIED:
         return is_grey(picture)

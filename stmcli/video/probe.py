@@ -224,6 +224,8 @@ def _oddities(stream: VideoStream, picture: VideoFrame) -> list[str]:
         odd.append("HDR is processed as if it were SDR")
     elif color.bits > 8:
         odd.append("processed with 8 bits per colour")
+    if color.matrix not in (None, color.matrix_used):
+        odd.append(f"its colour matrix, {color.matrix}, is taken as {color.matrix_used}")
     if picture.interlaced_frame:
         odd.append("interlaced frames are processed as they are")
     if stream.sample_aspect_ratio not in (None, 0, 1):

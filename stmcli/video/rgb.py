@@ -1,12 +1,14 @@
 """Convert decoded pictures to upright RGB, right to within one level of what the standards say."""
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from stmcli.video.color import HD_LINES, bits_of, is_full_range, is_grey
+from stmcli.video.color import bits_of, is_full_range, is_grey, is_rgb, matrix_of
 from stmcli.video.frame import RGB
 from stmcli.video.orientation import orientation_of
 
@@ -17,8 +19,8 @@ _SPACES = {
     6: Colorspace.ITU601,
     7: Colorspace.SMPTE240M,
     9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
 }
+_DEPTHS = (8, 10, 12, 14, 16)  # bits of planar RGB that become arrays
 # The default path to packed RGB is off by up to four levels; these flags to planar RGB, packed in a second
 # step, are not and take a quarter of the time that they take to packed RGB at once.
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -32,20 +34,19 @@ class RgbConverter:
         self._even: VideoFrame | None = None
 
     def convert(self, picture: VideoFrame) -> RGB:
-        """Return a picture upright as (H, W, 3) uint8 RGB, by its colour tags.
-
-        Untagged pictures of 720 lines or more are BT.709, smaller ones BT.601.
-        """
-        stored = self._rgb(self._made_even(picture) if _shares_edge_chroma(picture) else picture)
-        return orientation_of(picture).apply(stored[: picture.height, : picture.width])
+        """Return a picture upright as (H, W, 3) uint8 RGB, by its colour tags or what is assumed without."""
+        stored = self._rgb(picture)[: picture.height, : picture.width]
+        return orientation_of(picture).apply(stored)
 
     def _rgb(self, picture: VideoFrame) -> RGB:
-        bits, full = bits_of(picture), is_full_range(picture)
+        full = is_full_range(picture)
+        bits = next((depth for depth in _DEPTHS if depth >= bits_of(picture)), _DEPTHS[-1])
         if is_grey(picture) and not full:  # swscale takes all grey as full range
-            return _levels(bits, full=False)[self._to_planar(picture, f"gbrp{bits}le").to_ndarray()]
+            return _levels(bits, full=False)[self._to_planar(picture, bits).to_ndarray()]
         if bits > 8 and full:  # and it stretches 10 bits to 8 as if white were 1020, not 1023
-            return _levels(bits, full=True)[self._to_planar(picture, f"gbrp{bits}le").to_ndarray()]
-        return self._packed.reformat(self._to_planar(picture, "gbrp"), format="rgb24").to_ndarray().astype(np.uint8)
+            return _levels(bits, full=True)[self._to_planar(picture, bits).to_ndarray()]
+        packed = self._packed.reformat(self._to_planar(picture, 8), format="rgb24")
+        return packed.to_ndarray().astype(np.uint8, copy=False)
 
     def _made_even(self, picture: VideoFrame) -> VideoFrame:
         """Return a picture with one more column or row: swscale stretches chroma over odd sides."""
@@ -59,15 +60,14 @@ class RgbConverter:
             _lines(new)[: old.height, :width] = _lines(old)[:, :width]
         return even
 
-    def _to_planar(self, picture: VideoFrame, layout: str) -> VideoFrame:
-        layout = layout.replace("gbrp8le", "gbrp")
-        if picture.format.is_rgb:
+    def _to_planar(self, picture: VideoFrame, bits: int) -> VideoFrame:
+        layout = "gbrp" if bits == 8 else f"gbrp{bits}le"
+        if is_rgb(picture):
             return self._planar.reformat(picture, format=layout, interpolation=_EXACT)
-        untagged = Colorspace.ITU709 if picture.height >= HD_LINES else Colorspace.ITU601
         return self._planar.reformat(
-            picture,
+            self._made_even(picture) if _shares_edge_chroma(picture) else picture,
             format=layout,
-            src_colorspace=_SPACES.get(picture.colorspace, untagged),
+            src_colorspace=_SPACES[matrix_of(picture)],
             src_color_range=ColorRange.JPEG if is_full_range(picture) else ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG,
             interpolation=_EXACT,
@@ -86,6 +86,7 @@ def _lines(plane: VideoPlane) -> npt.NDArray[np.uint8]:
     return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
 
 
+@lru_cache(maxsize=4)
 def _levels(bits: int, *, full: bool) -> npt.NDArray[np.uint8]:
     """Return the 8-bit level of each sample of `bits` bits."""
     black, white = (0, 2**bits - 1) if full else (16 << bits - 8, 235 << bits - 8)
