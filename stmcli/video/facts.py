@@ -13,6 +13,7 @@ from stmcli.video.frame import SourceInfo
 from stmcli.video.probe import Sound, declared_frames, sound_of
 from stmcli.video.source import open_source
 
+_RATE_SLACK = Fraction(1, 100)  # how far timestamps may be from the declared rate before they are believed instead
 CountedBy = Literal["index", "packets", "files"]
 
 
@@ -109,7 +110,8 @@ def _pace(numbers: Sequence[int], times: Sequence[Fraction], info: SourceInfo) -
     gaps = [after - before for before, after in pairwise(times)]
     span = times[-1] - times[0]
     even = _is_even(times, info.time_base)
-    rate = info.rate if even or not span else len(gaps) / span
+    declared_holds = not span or (even and abs(info.rate * span / len(gaps) - 1) < _RATE_SLACK)
+    rate = info.rate if declared_holds else len(gaps) / span
     frames = len(numbers)
     by_index: CountedBy = "index" if info.frames == frames else "packets"
     return Pace(
