@@ -11,10 +11,7 @@ import numpy.typing as npt
 from stmcli.errors import WriteError
 from stmcli.masks import write_labels
 from stmcli.render import matte, overlay
-from stmcli.video import Frame, SourceInfo, VideoWriter
-
-_H264 = {"preset": "veryfast", "crf": "18"}
-_PRORES_4444 = {"profile": "4444", "alpha_bits": "16", "vendor": "apl0"}
+from stmcli.video import ALPHA_CODECS, H264, Codec, Frame, SourceInfo, VideoWriter
 
 
 class Prediction(Protocol):
@@ -100,7 +97,7 @@ class OverlayWriter(_Film):
     def __init__(
         self, path: Path, info: SourceInfo, *, audio: bool = True, opacity: float = 0.5, contour: bool = True
     ) -> None:
-        super().__init__(open_film(path, info, "libx264", "yuv420p", _H264, audio=audio))
+        super().__init__(open_film(path, info, codec=H264, audio=audio))
         self._opacity, self._contour = opacity, contour
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
@@ -113,7 +110,7 @@ class AlphaWriter(_Film):
     """Write the clip with its objects opaque and the rest transparent, as ProRes 4444, straight alpha."""
 
     def __init__(self, path: Path, info: SourceInfo, *, audio: bool = True) -> None:
-        super().__init__(open_film(path, info, "prores_ks", "yuva444p10le", _PRORES_4444, audio=audio))
+        super().__init__(open_film(path, info, codec=ALPHA_CODECS["prores4444"], audio=audio))
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Append one frame: the source's colours and the prediction's alpha."""
@@ -125,25 +122,21 @@ class MatteWriter(_Film):
     """Write the alpha of the clip as a grey film, white is object."""
 
     def __init__(self, path: Path, info: SourceInfo, *, audio: bool = False) -> None:
-        super().__init__(open_film(path, info, "libx264", "yuv420p", _H264, audio=audio))
+        super().__init__(open_film(path, info, codec=H264, audio=audio))
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Append one frame."""
         self._video.write(matte(prediction.alpha()), frame.time)
 
 
-def open_film(
-    path: Path, info: SourceInfo, codec: str, pix_fmt: str, options: dict[str, str], *, audio: bool
-) -> VideoWriter:
+def open_film(path: Path, info: SourceInfo, *, codec: Codec, audio: bool) -> VideoWriter:
     """Open a film with the size, times, pixel shape and sound of the clip described by `info`."""
     return VideoWriter(
         path,
+        codec=codec,
         size=(info.width, info.height),
         rate=info.rate,
         time_base=info.time_base,
-        codec=codec,
-        pix_fmt=pix_fmt,
-        options=options,
         audio_from=info.path if audio and info.audio else None,
         start=Fraction(info.start_time - info.shift),
         trim_audio=info.end is not None,

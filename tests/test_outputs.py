@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from PIL import Image
 from stmcli.errors import StmError, WriteError
 from stmcli.outputs import AlphaWriter, MaskWriter, MatteWriter, OverlayWriter
 from stmcli.render import palette, vivid
-from stmcli.video import Frame, VideoWriter, open_source
+from stmcli.video import ALPHA_CODECS, H264, Frame, VideoWriter, open_source
 
 FILMS = [(OverlayWriter, "o.mp4"), (AlphaWriter, "a.mov"), (MatteWriter, "m.mp4")]
 
@@ -235,9 +235,9 @@ def test_an_exception_aborts_the_film(make_clip, tmp_path):
     assert files(tmp_path) == ["clip.mp4"]
 
 
-def writer_for(path, info, **settings):
+def writer_for(path, info, *, codec=H264, **settings):
     size = (info.width, info.height)
-    return VideoWriter(path, size=size, rate=info.rate, time_base=info.time_base, **settings)
+    return VideoWriter(path, codec=codec, size=size, rate=info.rate, time_base=info.time_base, **settings)
 
 
 def test_nothing_appears_under_the_name_before_the_end(make_clip, tmp_path):
@@ -261,14 +261,14 @@ def test_a_missing_encoder_is_found_before_the_first_frame(make_clip, tmp_path):
     info = open_source(make_clip(audio="aac")).info
     for extra in ({}, {"audio_from": info.path}):
         with pytest.raises(WriteError, match=r"x\.mp4: there is no encoder no_such_encoder here"):
-            writer_for(tmp_path / "x.mp4", info, codec="no_such_encoder", **extra)
+            writer_for(tmp_path / "x.mp4", info, codec=replace(H264, encoder="no_such_encoder"), **extra)
     assert files(tmp_path) == ["clip.mp4"]
 
 
 def test_an_encoder_that_refuses_is_found_before_the_first_frame(make_clip, tmp_path):
     info = open_source(make_clip()).info
     with pytest.raises(WriteError, match=r"x\.mp4: cannot be written with prores_ks"):
-        writer_for(tmp_path / "x.mp4", info, codec="prores_ks", pix_fmt="yuv420p")
+        writer_for(tmp_path / "x.mp4", info, codec=replace(ALPHA_CODECS["prores4444"], pix_fmt="yuv420p"))
     assert files(tmp_path) == ["clip.mp4"]
 
 

@@ -2,14 +2,22 @@
 
 from pathlib import Path
 
+from stmcli.video.codecs import ALPHA_CODECS, H264, H264_NVENC, Codec
 from stmcli.video.faults import check_file, refuse_url
+from stmcli.video.film import FilmFacts, check_film
 from stmcli.video.folder import FrameFolder, is_pattern
 from stmcli.video.frame import Frame, OnCorrupt, Source, SourceInfo
 from stmcli.video.probe import frame_times
 from stmcli.video.reader import VideoReader
+from stmcli.video.still import write_rgba
 from stmcli.video.writer import VideoWriter
 
 __all__ = [
+    "ALPHA_CODECS",
+    "H264",
+    "H264_NVENC",
+    "Codec",
+    "FilmFacts",
     "Frame",
     "FrameFolder",
     "OnCorrupt",
@@ -17,9 +25,11 @@ __all__ = [
     "SourceInfo",
     "VideoReader",
     "VideoWriter",
+    "check_film",
     "frame_times",
     "open_source",
     "read_frame",
+    "write_rgba",
 ]
 
 
