@@ -19,7 +19,8 @@ class FilmFacts:
     """Hold what a film was found to contain.
 
     `span` is the time from its first frame to its last, `duration` also counts the last frame, both in
-    seconds. `alpha` says whether it has transparency, `audio` is the codec of its sound.
+    seconds. `alpha` says whether it has transparency, `aspect` is width by height of a pixel, `audio` the
+    codec of its sound.
     """
 
     frames: int
@@ -30,6 +31,7 @@ class FilmFacts:
     codec: str
     pix_fmt: str
     alpha: bool
+    aspect: Fraction = Fraction(1)
     audio: str | None = None
     timecode: str | None = None
 
@@ -75,6 +77,7 @@ def _read(container: InputContainer, path: Path) -> FilmFacts:
         codec=stream.codec_context.name,
         pix_fmt=layout.name,
         alpha=_has_alpha(layout) or _tag(stream.metadata, "alpha_mode") == "1",  # a tag: VP9
+        aspect=stream.sample_aspect_ratio or Fraction(1),
         audio=sound.codec_context.name if sound else None,
         timecode=_tag(stream.metadata, "timecode") or _tag(container.metadata, "timecode"),
     )

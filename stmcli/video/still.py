@@ -9,7 +9,6 @@ import numpy.typing as npt
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from stmcli.errors import WriteError
 from stmcli.files import write_whole
 
 RGBA = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -23,11 +22,7 @@ def write_rgba(path: Path, rgba: RGBA) -> None:
 
     The file appears under its name only when it is whole. Raises WriteError.
     """
-    try:
-        content = _encode(rgba, _LAYOUTS[rgba.dtype.name])
-    except av.FFmpegError as error:
-        raise WriteError(f"cannot be encoded as PNG ({error.strerror})", path=path) from error
-    write_whole(path, content)
+    write_whole(path, _encode(rgba, _LAYOUTS[rgba.dtype.name]))
 
 
 def _encode(rgba: RGBA, layout: str) -> bytes:

@@ -174,8 +174,15 @@ class VideoWriter:
         return stream
 
     def _muxer_options(self) -> dict[str, str]:
-        """Return options that let MP4 and MOV start at any tick: their own clock counts milliseconds."""
-        if self.path.suffix.lower() not in _MOV_SUFFIXES:
+        """Return options that keep the first picture where it is.
+
+        The clock of MP4 and MOV counts milliseconds unless told otherwise. MKV and WebM would move all to
+        make room for what the sound of most MP4 files needs before its beginning, 21 ms of AAC.
+        """
+        suffix = self.path.suffix.lower()
+        if suffix in _MILLISECONDS:
+            return {"avoid_negative_ts": "disabled"}
+        if suffix not in _MOV_SUFFIXES:
             return {}
         factor = -(-_FINE_CLOCK // self._base.denominator)
         return {"movie_timescale": str(self._base.denominator * factor)}
@@ -263,6 +270,9 @@ class VideoWriter:
         facts = check_film(self._part, frames=self.frames, span=span, alpha=alpha, final=self.path)
         if self._timecode != facts.timecode:
             self.notes.append(f"{self.path.name} cannot hold the timecode {self._timecode}")
+        if self._aspect != facts.aspect:  # MKV and WebM: PyAV does not hand it to them
+            shape = f"{self._aspect.numerator}:{self._aspect.denominator}"
+            self.notes.append(f"{self.path.name} does not say that its pixels are {shape}")
         return facts
 
     def _refusal(self, error: Exception) -> WriteError:
