@@ -38,7 +38,7 @@ class Clip:
 
     info: SourceInfo
     frames: list[Frame]
-    sound: list[bytes]
+    sound: list[tuple[bytes, Fraction]]
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +72,12 @@ def write_source(path: Path, timing: str, rotation: int, parity: str) -> Path:
     )
 
 
-def packets(path: Path) -> list[bytes]:
-    """Return what the sound packets hold, without the ADTS headers that only a stream of AAC needs."""
+def packets(path: Path) -> list[tuple[bytes, Fraction]]:
+    """Return content and time of the sound packets, without the ADTS headers that only a stream of AAC needs."""
     with av.open(str(path)) as container:
-        found = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
-        adts = container.format.name == "mpegts"
-    return [packet[7:] for packet in found] if adts else found
+        found = [(bytes(p), p.pts * p.time_base) for p in container.demux(audio=0) if p.size]
+        header = 7 if container.format.name == "mpegts" else 0
+    return [(content[header:], time) for content, time in found]
 
 
 def soft_alpha(index: int, height: int, width: int) -> np.ndarray:
@@ -164,7 +164,11 @@ def check_sound(source, writer, codec):
     copied = (source.info.audio, codec.suffix) not in REFUSED
     assert any("encoded again" in note for note in writer.notes) != copied
     assert writer.facts.audio == (source.info.audio if copied else {".webm": "opus"}.get(codec.suffix, "aac"))
-    assert (packets(writer.path) == source.sound) == copied
+    found = packets(writer.path)
+    assert ([content for content, _ in found] == [content for content, _ in source.sound]) == copied
+    if copied:
+        late = [after - before + source.info.shift for (_, after), (_, before) in zip(found, source.sound, strict=True)]
+        assert max(map(abs, late)) <= Fraction(1, 1000)
     assert source.sound
 
 

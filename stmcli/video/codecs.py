@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from av.video.format import VideoFormat
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -27,17 +29,22 @@ class Codec:
     @property
     def has_alpha(self) -> bool:
         """Return whether the film keeps alpha."""
-        return "a" in self.pix_fmt.partition("4")[0]
+        return has_alpha(VideoFormat(self.pix_fmt))
 
 
-# A second look, not an archive: more bits than `veryfast` spends, at two thirds of its time.
+def has_alpha(layout: VideoFormat) -> bool:
+    """Return whether pixels of this format have transparency."""
+    return any(component.is_alpha for component in layout.components)
+
+
+# A second look, not an archive: 1.7 times as fast as `veryfast`, and more bits instead.
 H264 = Codec(".mp4", "libx264", "yuv420p", {"preset": "superfast", "crf": "18"}, even=True)
 H264_NVENC = Codec(
     ".mp4", "h264_nvenc", "yuv420p", {"preset": "p4", "rc": "vbr", "cq": "19", "b": "0"}, even=True, fallback=H264
 )
 
-# A fixed quantiser (2 of 1..224, in units of FF_QP2LAMBDA) saves the search for one per slice: 4 to 5 times
-# faster, 56 dB.
+# A fixed quantiser (2 of 1..224; 118 is FF_QP2LAMBDA) saves the search for one per slice: 4 to 5 times as fast,
+# and 56 dB still.
 _PRORES = {
     "profile": "4444",
     "alpha_bits": "16",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
-from av.video.format import VideoFormat
 
 from stmcli.errors import StmError, VideoError, WriteError
+from stmcli.video.codecs import has_alpha
 from stmcli.video.probe import open_container, pick_audio, pick_video
 
 _CLOCK = Fraction(1, 500)  # seconds: both ends of a film, each rounded to whole milliseconds
@@ -76,15 +76,11 @@ def _read(container: InputContainer, path: Path) -> FilmFacts:
         height=stream.height,
         codec=stream.codec_context.name,
         pix_fmt=layout.name,
-        alpha=_has_alpha(layout) or _tag(stream.metadata, "alpha_mode") == "1",  # a tag: VP9
+        alpha=has_alpha(layout) or _tag(stream.metadata, "alpha_mode") == "1",  # a tag: VP9
         aspect=stream.sample_aspect_ratio or Fraction(1),
         audio=sound.codec_context.name if sound else None,
         timecode=_tag(stream.metadata, "timecode") or _tag(container.metadata, "timecode"),
     )
-
-
-def _has_alpha(layout: VideoFormat) -> bool:
-    return any(component.is_alpha for component in layout.components)
 
 
 def _tag(metadata: dict[str, str], name: str) -> str | None:

@@ -9,8 +9,8 @@ from stmcli.video.frame import RGB
 
 BT709 = 1  # the number of BT.709 in all three colour tags
 
-# Two threads of the converter each write whole vectors: at the end of its last row one of them writes over
-# what the other put at the start of the next row, unless the width is a multiple of 16.
+# Threads of the converter share the rows of a frame and write whole vectors: at the end of its last row one
+# may write over the eight pixels at the start of the next, another's, unless the width is a multiple of 16.
 _ONE_THREAD = 1
 
 
