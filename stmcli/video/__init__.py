@@ -10,6 +10,7 @@ from stmcli.video.frame import Frame, OnCorrupt, Source, SourceInfo
 from stmcli.video.probe import frame_times
 from stmcli.video.reader import VideoReader
 from stmcli.video.still import write_rgba
+from stmcli.video.timecode import advance_timecode, find_timecode
 from stmcli.video.writer import VideoWriter
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
     "SourceInfo",
     "VideoReader",
     "VideoWriter",
+    "advance_timecode",
     "check_film",
+    "find_timecode",
     "frame_times",
     "open_source",
     "read_frame",

@@ -10,6 +10,7 @@ from av.container import InputContainer
 from stmcli.errors import StmError, VideoError, WriteError
 from stmcli.video.codecs import has_alpha
 from stmcli.video.probe import open_container, pick_audio, pick_video
+from stmcli.video.timecode import find_timecode
 
 _CLOCK = Fraction(1, 500)  # seconds: both ends of a film, each rounded to whole milliseconds
 
@@ -76,16 +77,11 @@ def _read(container: InputContainer, path: Path) -> FilmFacts:
         height=stream.height,
         codec=stream.codec_context.name,
         pix_fmt=layout.name,
-        alpha=has_alpha(layout) or _tag(stream.metadata, "alpha_mode") == "1",  # a tag: VP9
+        alpha=has_alpha(layout) or stream.metadata.get("alpha_mode") == "1",  # a tag: VP9
         aspect=stream.sample_aspect_ratio or Fraction(1),
         audio=sound.codec_context.name if sound else None,
-        timecode=_tag(stream.metadata, "timecode") or _tag(container.metadata, "timecode"),
+        timecode=find_timecode(container, stream),
     )
-
-
-def _tag(metadata: dict[str, str], name: str) -> str | None:
-    """Return a tag, whose case depends on the container."""
-    return next((value for key, value in metadata.items() if key.lower() == name), None)
 
 
 def _fault(facts: FilmFacts, *, frames: int, span: Fraction | None, alpha: bool) -> str | None:
