@@ -16,7 +16,8 @@ import torch
 from stmcli import __version__
 from stmcli.errors import Interrupted, PartialError, StmError, UsageError
 from stmcli.evaluate import list_sequences
-from stmcli.masks import Labels, check_fits, object_ids, read_labels, select_objects
+from stmcli.given import GivenMask, first_number, list_mask_files, read_given
+from stmcli.masks import Labels
 from stmcli.model import STM
 from stmcli.options import EXPORTS, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import AlphaWriter, MaskWriter, MatteWriter, OverlayWriter, Writer
@@ -37,10 +38,10 @@ def _unheard(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to segment, and where the result goes."""
+    """One clip to segment, and where the result goes; the masks are the words of `--mask`, paths or FRAME:PATH."""
 
     video: Path
-    mask: Path
+    masks: tuple[str | Path, ...]
     output: Path
     segment: SegmentOptions = SegmentOptions()
     network: NetworkOptions = NetworkOptions()
@@ -51,7 +52,7 @@ class Job:
         parts = {
             "version": __version__,
             "source": _identity(self.video),
-            "mask": _identity(self.mask),
+            "masks": [(file.frame, _identity(file.path)) for file in list_mask_files(self.masks)],
             "weights": sha256(find(self.network.weights)),
             "segment": asdict(replace(self.segment, overwrite=False, resume=True)),
             "network": asdict(replace(self.network, weights="")),
@@ -90,15 +91,14 @@ def plan(job: Job) -> dict[str, Any]:
 
     Raises the StmError that the job would raise.
     """
-    with _open(job) as source:
-        labels, notes = _given_labels(job, source)
-        check_folder(job.output, job.video, job.mask)
+    with _open(job) as (source, given, notes):
         done = _done_before(job)
         return {
             "source": str(job.video),
             "size": f"{source.info.width}x{source.info.height}",
             "frames": source.count,
-            "objects": list(object_ids(labels)),
+            "masks": _mask_facts(given),
+            "objects": list(given[0].ids),
             "weights": str(find(job.network.weights)),
             "device": str(pick_device(job.network.device)),
             "outputs": [str(job.output / MASKS), *map(str, job.films().values()), str(job.output / REPORT)],
@@ -119,13 +119,11 @@ def segment_video(
     `on_start` hears the number of frames (None: unknown) and the device, `on_frame` the number of every frame
     that is done. Raises StmError; what was in the output folder before is only replaced when the job allows it.
     """
-    with _open(job) as source:
-        labels, notes = _given_labels(job, source)
-        check_folder(job.output, job.video, job.mask)
+    with _open(job) as (source, given, notes):
         with lock(job.output):
             done = _done_before(job)
             if done is None:
-                return _run(job, source, labels, notes, model, on_start, on_frame)
+                return _run(job, source, given, notes, model, on_start, on_frame)
         files = tuple(job.output / name for name in done["outputs"])
         return Result(job.output, files, done["frames_written"], 0.0, done_before=True, notes=tuple(done["notes"]))
 
@@ -133,14 +131,14 @@ def segment_video(
 def _run(
     job: Job,
     source: Source,
-    labels: Labels,
+    given: tuple[GivenMask, ...],
     notes: list[str],
     model: STM | None,
     on_start: Callable[[int | None, str], None],
     on_frame: Callable[[int], None],
 ) -> Result:
     started = time.monotonic()
-    report = Report(job.output / REPORT, _facts(job, labels, source), notes)
+    report = Report(job.output / REPORT, _facts(job, given, source), notes)
     with _writing(job, source, report) as writers:  # first: a missing encoder must not cost the loading of the network
         model = model or load_model(job.network)
         parameter = next(model.parameters())
@@ -150,7 +148,7 @@ def _run(
         clear(job.output)
         fit = suited(job.network)
         segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
-        _follow(segmenter, source, labels, [*writers, report], on_frame)
+        _follow(segmenter, source, given[0].labels(), [*writers, report], on_frame)
         for writer in writers:
             writer.close()
     seconds = time.monotonic() - started
@@ -223,7 +221,7 @@ def segment_dataset(
     options = SegmentOptions(exports=("none",), overwrite=overwrite)
     for clip in clips:
         mask = min(clip.annotations.glob("*.png"))
-        job = Job(clip.frames, mask, output / clip.name, options, network, memory)
+        job = Job(clip.frames, (mask,), output / clip.name, options, network, memory)
         segment_video(job, model=model, on_frame=on_frame)
     return output
 
@@ -231,29 +229,35 @@ def segment_dataset(
 # -- before the network ----------------------------------------------------------------------------------------------
 
 
-def _open(job: Job) -> Source:
-    return open_source(
-        job.video,
-        start=job.segment.start,
-        end=job.segment.end,
-        on_corrupt=job.segment.on_corrupt,  # type: ignore[arg-type]
-    )
+@contextmanager
+def _open(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str]]]:
+    """Open the source where the first mask is, with the masks, and what is odd about them; check the output folder."""
+    notes: list[str] = []
+    options = job.segment
+    source = _open_source(job, options.start)
+    try:
+        given = read_given(job.masks, source, objects=options.objects, warn=notes.append)
+        check_folder(job.output, job.video, *(file.path for file in list_mask_files(job.masks)))
+        if options.start is None and given[0].frame > first_number(source):
+            notes.append(f"the clip is followed from frame {given[0].frame}, the first with a mask")
+            source = _open_source(job, given[0].frame)
+        if len(given) > 1:
+            frames = ", ".join(str(mask.frame) for mask in given[1:4]) + ", ..." * (len(given) > 4)
+            notes.append(f"the masks of later frames ({frames}) were checked; they are not used yet")
+        yield source, given, notes
+    finally:
+        source.close()
+
+
+def _open_source(job: Job, start: int | None) -> Source:
+    on_corrupt: Any = job.segment.on_corrupt
+    return open_source(job.video, start=start, end=job.segment.end, on_corrupt=on_corrupt)
 
 
 def _done_before(job: Job) -> dict[str, Any] | None:
     """Return the report of this very job when it is finished. Raises UsageError when another's would be lost."""
     wanted = job.segment
     return earlier_result(job.output, job.fingerprint(), overwrite=wanted.overwrite, resume=wanted.resume)
-
-
-def _given_labels(job: Job, source: Source) -> tuple[Labels, list[str]]:
-    """Read the mask of the first frame, keep the objects that are asked for: (H, W), and what is odd about it."""
-    notes: list[str] = []
-    labels = read_labels(job.mask, warn=notes.append)
-    check_fits(labels, job.mask, source.info.width, source.info.height, source.info.path.name)
-    if job.segment.objects:
-        labels = select_objects(labels, job.segment.objects, path=job.mask)
-    return labels, notes
 
 
 # -- facts -----------------------------------------------------------------------------------------------------------
@@ -270,7 +274,7 @@ def _identity(path: Path) -> list[Any]:
     return [path.name, path.stat().st_size, hashlib.sha256(head + tail).hexdigest()]
 
 
-def _facts(job: Job, labels: Labels, source: Source) -> dict[str, Any]:
+def _facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[str, Any]:
     entry = find(job.network.weights)
     return {
         "stm": __version__,
@@ -278,10 +282,14 @@ def _facts(job: Job, labels: Labels, source: Source) -> dict[str, Any]:
         "fingerprint": job.fingerprint(),
         "weights": {"path": str(entry), "sha256": sha256(entry), "licence": card_of(entry).licence},
         "source": source_facts(source.info),
-        "mask": str(job.mask),
-        "objects": [int(number) for number in object_ids(labels)],
+        "masks": _mask_facts(given),
+        "objects": list(given[0].ids),
         "options": {name: asdict(getattr(job, name)) for name in ("segment", "network", "memory")},
     }
+
+
+def _mask_facts(given: tuple[GivenMask, ...]) -> list[dict[str, Any]]:
+    return [{"frame": mask.frame, "path": str(mask.path), "ids": list(mask.ids)} for mask in given]
 
 
 def _outcome(source: Source, done: int, seconds: float, device: torch.device) -> dict[str, Any]:

@@ -27,12 +27,12 @@ def refuse_input(path: Path, *inputs: Path) -> None:
         raise UsageError("is an input of this job", path=path, hint=ELSEWHERE)
 
 
-def check_folder(out: Path, video: Path, mask: Path) -> None:
+def check_folder(out: Path, video: Path, *masks: Path) -> None:
     """Raise UsageError when `out` is no folder, or when writing a result there would destroy an input."""
     for folder in (out, out / MASKS):
         if folder.exists() and not folder.is_dir():
             raise UsageError("is a file, not a folder", path=folder, hint=ELSEWHERE)
-    inputs = (*source_files(video), mask)
+    inputs = (*source_files(video), *masks)
     for name in (*FILMS.values(), REPORT):
         if (out / name).is_dir():
             raise UsageError("is a folder", path=out / name, hint=ELSEWHERE)

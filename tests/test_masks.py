@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stmcli import masks
+from stmcli import images
 from stmcli.errors import MaskError, UsageError, WriteError
 from stmcli.masks import check_fits, object_ids, read_labels, read_values, select_objects, write_labels
 from stmcli.render import palette
@@ -424,4 +424,4 @@ def test_large_images_leave_the_warning_filters_as_they_were(path):
     png(path, 10_000, 10_000, 8, 0, b"")
     refusal(path, "absurd dimensions")
     assert warnings.filters == before
-    assert masks.MAX_PIXELS < Image.MAX_IMAGE_PIXELS
+    assert images.MAX_PIXELS < Image.MAX_IMAGE_PIXELS

@@ -38,7 +38,15 @@ SEGMENT = SegmentOptions()
 @app.command()
 def segment(
     video: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a pattern like shot.%04d.png.")],
-    mask: Annotated[Path, typer.Option("--mask", "-m", help="The mask of the first frame: PNG, its values are ids.")],
+    mask: Annotated[
+        list[str],
+        typer.Option(
+            "--mask",
+            "-m",
+            metavar="[FRAME:]PATH",
+            help="A mask of the first or another frame, its values are ids; or a folder of <frame>.png; repeatable.",
+        ),
+    ],
     output: Annotated[Path | None, typer.Option("--output", "-o", show_default="stm_out/<clip>/")] = None,
     export: Annotated[
         list[str] | None,
@@ -86,7 +94,7 @@ def segment(
     memory = memory_options(mem_every, mem_max, mem_policy)
     from stmcli.pipeline import Job, default_output, plan, segment_video
 
-    job = Job(video, mask, output or default_output(video), options, network, memory)
+    job = Job(video, tuple(mask), output or default_output(video), options, network, memory)
     if dry_run:
         _give_facts(plan(job), as_json=as_json)
         return
@@ -111,7 +119,13 @@ def _give_facts(facts: dict[str, Any], *, as_json: bool) -> None:
         give(json.dumps(facts))
         return
     for name, value in facts.items():
-        give(f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        give(f"{name}: {', '.join(map(_in_words, value)) if isinstance(value, list) else value}")
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):  # a mask
+        return f"frame {value['frame']}: {value['path']}"
+    return str(value)
 
 
 def _summary(report: dict[str, Any]) -> str:
