@@ -189,9 +189,7 @@ def test_one_grey_value_is_an_id_where_the_other_masks_have_more(make_clip, grey
     assert given(clip, two, f"4:{one}") == ({0: (3, 4), 4: (3,)}, [])
     found, said = given(clip, one, f"4:{one}")
     assert found == {0: (1,), 4: (1,)}
-    assert said == [
-        f"{one}: grey values 0 and 3 are read as one object, id 1; palette PNG keeps ids; so are 1 more masks"
-    ]
+    assert said == [f"{one}: grey values 0 and 3 are read as one object, id 1; palette PNG keeps ids (and in 1 more)"]
 
 
 def test_objects_are_chosen_in_all_masks(make_clip, put):

@@ -38,11 +38,12 @@ def save_palette(path, labels):
     return path
 
 
-def png(path, width, height, depth, color, rows):
+def png(path, width, height, depth, color, rows, *, interlaced=False, palette=b""):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced))
+    header += chunk(b"PLTE", palette) if palette else b""
     content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.write_bytes(content)
     return path
@@ -178,6 +179,99 @@ def test_clearly_binary_jpeg_is_thresholded_with_a_warning(tmp_path):
     assert len(caught) == 1
     wrong = np.count_nonzero(labels != squares(1, height=128, width=256))
     assert wrong < 10
+
+
+@pytest.mark.parametrize(("depth", "packed"), [(1, b"\x00\x50"), (2, b"\x00\x1b"), (4, b"\x00\x01\x2f")])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_narrow_palettes_hold_ids_whatever_their_transparency(path, depth, packed, transparent):
+    colours = bytes(range(3 * 2**depth))
+    png(path, 4, 1, depth, 3, packed, palette=colours)
+    if transparent:
+        with Image.open(path) as image:
+            image.save(path, transparency=bytes([0, 128]), bits=depth)
+        with Image.open(path) as image:
+            assert "transparency" in image.info
+    with Image.open(path) as image:
+        assert image.mode == "P"
+    assert read_labels(path).tolist() == {1: [[0, 1, 0, 1]], 2: [[0, 1, 2, 3]], 4: [[0, 1, 2, 15]]}[depth]
+
+
+def test_two_bit_grey_samples_are_ids(path):
+    assert read_labels(png(path, 4, 1, 2, 0, b"\x00\x1b")).tolist() == [[0, 1, 2, 3]]
+
+
+ADAM7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+
+
+@pytest.mark.parametrize("color", [0, 3])
+def test_interlaced_masks_are_read(path, color):
+    labels = squares(1, 2, 3)
+    passes = [labels[top::down, left::right] for top, left, down, right in ADAM7]
+    rows = b"".join(b"\x00" + row.tobytes() for part in passes for row in part if part.size)
+    png(path, 64, 40, 8, color, rows, interlaced=True, palette=palette().tobytes() if color == 3 else b"")
+    assert np.array_equal(read_labels(path), labels)
+
+
+def test_sixteen_bit_colours_of_the_palette_are_ids(path):
+    labels = squares(1, 2, 22)
+    wide = (palette()[labels].astype(np.uint16) * 257).astype(">u2")
+    png(path, 64, 40, 16, 2, b"".join(b"\x00" + row.tobytes() for row in wide))
+    assert np.array_equal(read_labels(path), labels)
+    png(
+        path,
+        64,
+        40,
+        16,
+        2,
+        b"".join(b"\x00" + row.tobytes() for row in np.repeat(labels[..., None], 3, 2).astype(">u2")),
+    )
+    refusal(path, "no object")
+
+
+def test_sixteen_bit_alpha_is_object_one(path):
+    pixels = np.array([[[9, 9, 9, alpha] for alpha in (0, 0x7FFF, 0x8000, 0xFFFF)]], ">u2")
+    assert read_labels(png(path, 4, 1, 16, 6, b"\x00" + pixels.tobytes())).tolist() == [[0, 0, 1, 1]]
+
+
+def test_grey_with_alpha_is_its_alpha_or_its_grey_when_that_is_opaque(path):
+    grey, alpha = squares(1, 2, 5), squares(200)
+    assert np.array_equal(read_labels(save(path, np.dstack([grey, alpha]))), squares(1))
+    assert np.array_equal(read_labels(save(path, np.dstack([grey, np.full_like(grey, 255)]))), grey)
+    assert np.array_equal(read_labels(save(path, np.dstack([squares(255), np.full_like(grey, 255)]))), squares(1))
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, 3), (8, 1)])
+def test_a_jpeg_is_read_as_it_is_shown(tmp_path, orientation, turns):
+    mask = squares(255, height=128, width=256)
+    path = save(tmp_path / "mask.jpg", mask, quality=95, exif=exif(orientation))
+    shown = np.rot90(mask > 0, turns)
+    labels = read_labels(path, size=shown.shape[::-1], warn=lambda _: None)
+    assert np.count_nonzero(labels != shown) < 10
+
+
+def test_a_png_is_read_as_its_pixels_lie_and_a_turned_tiff_not_at_all(tmp_path):
+    assert np.array_equal(read_labels(save(tmp_path / "m.png", squares(1, 2), exif=exif(6))), squares(1, 2))
+    refusal(save(tmp_path / "m.tif", squares(1, 2), exif=exif(6)), "turns on its side", "PNG")
+
+
+def test_a_binary_jpeg_for_print_is_thresholded_too(tmp_path):
+    path = tmp_path / "mask.jpg"
+    Image.fromarray(squares(255, height=128, width=256)).convert("RGB").convert("CMYK").save(path, quality=95)
+    with Image.open(path) as image:
+        assert image.mode == "CMYK"
+    assert np.count_nonzero(read_labels(path, warn=lambda _: None) != squares(1, height=128, width=256)) < 10
+
+
+def test_soft_edges_between_palette_colours_are_named(path):
+    soft = Image.fromarray(palette()[squares(1, 2)]).resize((101, 67), Image.Resampling.BILINEAR)
+    soft.save(path)
+    refusal(path, "is not in the DAVIS palette", "stm mask fix")
 
 
 # What is refused.
