@@ -14,6 +14,7 @@ from PIL import Image
 
 from stmcli.errors import MaskError, UsageError
 from stmcli.files import write_whole
+from stmcli.ghosts import thin_codes
 from stmcli.images import check_size, load_image
 from stmcli.render import palette
 
@@ -27,7 +28,7 @@ ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
 OPAQUE_MODES = {"RGBA": "RGB", "LA": "L", "PA": "P"}  # what is left when the alpha says nothing
 PACKED_GREY = {"L;2": 85, "L;4": 17}  # what Pillow multiplies 2-bit and 4-bit samples by
 WHITE = 0xFFFFFF
-MANY_GREYS = 16  # a grey mask with at least so many values between its 0 and 255 has soft edges
+MANY_GREYS = 16  # a grey mask with so many values between 0 and 255 has soft edges when white or thin lines prevail
 
 
 @dataclass
@@ -87,21 +88,21 @@ def read_values(path: Path, *, size: tuple[int, int] | None = None, warn: Warn =
 
 def read_stored(path: Path, *, size: tuple[int, int] | None = None, warn: Warn = warnings.warn) -> tuple[Labels, bool]:
     """Return what `read_values` does, and whether it is 8-bit grey, for a `Convention`. Raises MaskError."""
-    image = load_image(path, size=size)
+    image = without_idle_alpha(load_image(path, size=size))
     if image.format == "JPEG":
         return _threshold_jpeg(image, path, warn), False
     if image.mode in ALPHA_MODES:
-        if image.mode not in OPAQUE_MODES or image.getextrema()[-1][0] < 255:  # type: ignore[index]
-            return (np.array(image.getchannel("A")) > 127).astype(np.uint8), False
-        image = opaque(image)
+        return (np.array(image.getchannel("A")) > 127).astype(np.uint8), False
     if image.mode == "RGB":
-        return _from_colours(image, path), False
+        return ids_of_colours(colour_codes(np.array(image)), path), False
     if image.mode in WIDE_MODES:
         return _from_wide(image, path), False
     if image.mode not in ("1", "P", *GREY_MODES):
         raise MaskError(f"colour mode {image.mode} cannot be read", path=path, hint="Save it as palette PNG")
-    if image.mode in GREY_MODES:
-        _refuse_soft_edges(image, path)
+    if has_soft_edges(image):
+        cause = f"soft edges: {np.count_nonzero(image.histogram()[1:255])} grey values beside black and white"
+        hint = "Save the mask without anti-aliasing, or use stm mask fix"
+        raise MaskError(cause, path=path, hint=hint)
     return samples(image), image.mode in GREY_MODES
 
 
@@ -166,19 +167,35 @@ def samples(image: Image.Image) -> Labels:
     return values // PACKED_GREY.get(image.info.get("packing", ""), 1) if image.mode in GREY_MODES else values
 
 
-def opaque(image: Image.Image) -> Image.Image:
-    """Return a picture without its alpha, the other channels as they are."""
+def without_idle_alpha(image: Image.Image) -> Image.Image:
+    """Return a picture without its alpha when that is opaque everywhere: the object is in the other channels then."""
+    if image.mode not in OPAQUE_MODES or image.getextrema()[-1][0] < 255:  # type: ignore[index]
+        return image
     left = image.convert(OPAQUE_MODES[image.mode])
     left.format = image.format
     return left
 
 
-def _from_colours(image: Image.Image, path: Path) -> Labels:
-    """Map the colours of the DAVIS palette to their ids; black and white alone stay 0 and 255."""
-    codes = _colour_codes(np.array(image))  # (H, W)
+def has_soft_edges(image: Image.Image) -> bool:
+    """Tell whether a grey picture is black and white with many greys between, not a picture of ids."""
+    if image.mode not in GREY_MODES:
+        return False
+    counts = np.array(image.histogram())
+    between = np.flatnonzero(counts[1:255]) + 1
+    if len(between) < MANY_GREYS:
+        return False
+    thin = np.intersect1d(between, thin_codes(samples(image)))
+    return bool(counts[255] > counts[between].sum() or 2 * len(thin) > len(between))
+
+
+def ids_of_colours(codes: npt.NDArray[np.int32], path: Path) -> Labels:
+    """Return the ids of colours of the DAVIS palette, (H, W) 0xRRGGBB; black and white alone stay 0 and 255.
+
+    Raises MaskError that names the first other colour.
+    """
     if np.isin(codes, (0, WHITE)).all():
         return np.where(codes == WHITE, 255, 0).astype(np.uint8)
-    known = _colour_codes(palette())  # (256,)
+    known = colour_codes(palette())  # (256,)
     order = np.argsort(known)
     nearest = np.minimum(np.searchsorted(known, codes, sorter=order), len(known) - 1)
     ids = order[nearest]
@@ -193,7 +210,7 @@ def _from_colours(image: Image.Image, path: Path) -> Labels:
     return ids.astype(np.uint8)
 
 
-def _colour_codes(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+def colour_codes(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     """Pack (..., 3) colours into 0xRRGGBB."""
     wide = rgb.astype(np.int32)
     return wide[..., 0] * 65536 + wide[..., 1] * 256 + wide[..., 2]
@@ -213,14 +230,3 @@ def _threshold_jpeg(image: Image.Image, path: Path, warn: Warn) -> Labels:
         raise MaskError("a JPEG, which does not keep object ids", path=path, hint="Save the mask as PNG")
     warn(f"{path}: a JPEG, read as black and white; save masks as PNG")
     return (grey > 127).astype(np.uint8)
-
-
-def _refuse_soft_edges(image: Image.Image, path: Path) -> None:
-    counts = np.array(image.histogram())
-    between = counts[1:255]
-    if np.count_nonzero(between) >= MANY_GREYS and counts[255] > between.sum():
-        raise MaskError(
-            f"soft edges: {np.count_nonzero(between)} grey values beside black and white",
-            path=path,
-            hint="Save the mask without anti-aliasing, or use stm mask fix",
-        )

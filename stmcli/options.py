@@ -45,6 +45,14 @@ class SegmentOptions:
 
 
 @dataclass(frozen=True)
+class MaskOptions:
+    """What `stm mask` takes for a speck: parts of an object of fewer pixels."""
+
+    tiny: int = 16  # counted by check
+    speck: int = 0  # removed by fix; 0 = none
+
+
+@dataclass(frozen=True)
 class ClipOptions:
     """How synthetic clips are made from stills (paper, section 4.1, and what its successors added)."""
 

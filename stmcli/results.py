@@ -27,6 +27,20 @@ def refuse_input(path: Path, *inputs: Path) -> None:
         raise UsageError("is an input of this job", path=path, hint=ELSEWHERE)
 
 
+def check_picture(path: Path, *inputs: Path, overwrite: bool) -> None:
+    """Raise UsageError when a picture cannot be written, or something would be lost."""
+    if not path.parent.is_dir():
+        raise UsageError("no such folder", path=path.parent, hint="Create it, or choose another --output.")
+    if path.is_dir():
+        raise UsageError("is a folder", path=path, hint="Give the name of a PNG.")
+    for file in inputs:
+        if file.is_dir() and path.parent.samefile(file):
+            raise UsageError("would become a frame of the source", path=path, hint=ELSEWHERE)
+        refuse_input(path, *source_files(file))
+    if path.exists() and not overwrite:
+        raise UsageError("exists already", path=path, hint="Replace it with -y.")
+
+
 def check_folder(out: Path, video: Path, *masks: Path) -> None:
     """Raise UsageError when `out` is no folder, or when writing a result there would destroy an input."""
     for folder in (out, out / MASKS):

@@ -157,24 +157,10 @@ def frame(
 ) -> None:
     """Write one frame, upright and at source size, to paint a mask on."""
     from stmcli.masks import write_picture
+    from stmcli.results import check_picture
     from stmcli.video import read_frame
 
     picture = read_frame(video, at).rgb
-    _check_picture(output, video, overwrite=overwrite)
+    check_picture(output, video, overwrite=overwrite)
     write_picture(output, picture)
     give(output)
-
-
-def _check_picture(output: Path, video: Path, *, overwrite: bool) -> None:
-    """Raise UsageError when the picture cannot be written or something would be lost."""
-    from stmcli.results import refuse_input, source_files
-
-    if not output.parent.is_dir():
-        raise UsageError("no such folder", path=output.parent, hint="Create it, or choose another --output.")
-    if output.is_dir():
-        raise UsageError("is a folder", path=output, hint="Give the name of a PNG.")
-    if video.is_dir() and output.parent.samefile(video):
-        raise UsageError("would become a frame of the source", path=output, hint="Choose another --output.")
-    refuse_input(output, *source_files(video))
-    if output.exists() and not overwrite:
-        raise UsageError("exists already", path=output, hint="Replace it with -y.")
