@@ -46,10 +46,9 @@ def check_size(path: Path, found: tuple[int, int], wanted: tuple[int, int], vide
         return
     cause = f"the mask is {found[0]}x{found[1]} but {video_name} is {wanted[0]}x{wanted[1]}"
     if found == wanted[::-1]:
-        raise MaskError(
-            f"{cause}; it looks rotated", path=path, hint="Rotate the mask by 90 degrees, or use stm mask fix"
-        )
-    raise MaskError(cause, path=path, hint="Resize the mask with nearest-neighbour")
+        hint = "Rotate the mask by 90 degrees, or use stm mask fix"
+        raise MaskError(f"{cause}; it looks rotated", path=path, hint=hint)
+    raise MaskError(cause, path=path, hint="Resize the mask with nearest-neighbour, or use stm mask fix")
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -97,7 +97,7 @@ def check_mask(path: Path, *, video: Path | None = None) -> MaskFacts:
         height=image.height,
         two_valued=_is_two_valued(image),
         objects=() if shown is None else tuple(_objects(shown, image)),
-        void=0 if shown is None else int(np.count_nonzero(shown == VOID)) * (VOID in shown and shown.max() <= VOID),
+        void=0 if shown is None else int(np.count_nonzero(shown == VOID)),
         ghosts=cleaned.ghosts if cleaned else 0,
         ghost_values=cleaned.shades if cleaned else 0,
         clip=f"{info.width}x{info.height}" if info else None,
@@ -155,6 +155,8 @@ def _turned(info: SourceInfo) -> Iterator[str]:
 
 
 def _is_two_valued(image: Image.Image) -> bool:
+    if image.mode in WIDE_MODES:
+        return len(np.unique(np.array(image))) == 2
     colours = image.getcolors(maxcolors=2)
     return colours is not None and len(colours) == 2
 

@@ -76,7 +76,7 @@ def clean(path: Path) -> Cleaned:
         return _clean_colours(colour_codes(np.array(image)), path)
     if image.mode == "P" and _means_its_colours(image):
         cleaned = _clean_colours(_palette_codes(image)[samples(image)], path)
-        cause = "its palette indices are no ids, and no area has index 0; its colours are the DAVIS palette's"
+        cause = "its palette indices are no ids: the background is not index 0; its colours are the DAVIS palette's"
         return replace(cleaned, problem=cause, changes=("read by its colours, not by its indices", *cleaned.changes))
     return _clean_values(image, path)
 
@@ -183,11 +183,12 @@ def _palette_of(image: Image.Image) -> Colours:
 
 
 def _means_its_colours(image: Image.Image) -> bool:
-    """Tell whether a palette picture is an export of DAVIS colours: no area has index 0, but one is black."""
+    """Tell whether a palette picture is an export of DAVIS colours: black is an area, but not at index 0."""
     indices = samples(image)
     flat = np.setdiff1d(indices, thin_codes(indices))
-    colours = _palette_codes(image)[flat]
-    return bool(0 not in flat and 0 in colours and np.isin(colours, colour_codes(palette())).all())
+    davis = colour_codes(palette())
+    own = _snap(_palette_codes(image), davis)
+    return bool(own[0] and 0 in own[flat] and np.isin(own[flat], davis).all())
 
 
 # -- turning, resizing, specks ---------------------------------------------------------------------------------------
@@ -242,5 +243,6 @@ def _without_specks(labels: Labels, below: int, say: Callable[[str], object]) ->
             left[box][speck] = np.bincount(ring.astype(np.int64)).argmax() if ring.size else 0
         if small:
             pixels = int(areas[small].sum())
-            say(f"object {number}: {len(small)} speck{'s' * (len(small) > 1)} of {pixels} pixels removed")
+            specks = f"{len(small)} speck{'s' * (len(small) > 1)} of {pixels} pixel{'s' * (pixels > 1)}"
+            say(f"object {number}: {specks} removed")
     return left

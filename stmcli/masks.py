@@ -182,7 +182,7 @@ def has_soft_edges(image: Image.Image) -> bool:
         return False
     counts = np.array(image.histogram())
     between = np.flatnonzero(counts[1:255]) + 1
-    if len(between) < MANY_GREYS:
+    if len(between) < MANY_GREYS or not counts[255]:
         return False
     thin = np.intersect1d(between, thin_codes(samples(image)))
     return bool(counts[255] > counts[between].sum() or 2 * len(thin) > len(between))

@@ -15,7 +15,19 @@ from stmcli import __version__
 from stmcli.masks import read_values, write_labels
 from stmcli.options import MemoryOptions, NetworkOptions
 
-COMMANDS = ("segment", "frame", "evaluate", "train", "weights", "weights list", "weights path", "weights verify")
+COMMANDS = (
+    "segment",
+    "frame",
+    "evaluate",
+    "train",
+    "weights",
+    "weights list",
+    "weights path",
+    "weights verify",
+    "mask",
+    "mask check",
+    "mask fix",
+)
 
 
 def plain(text):
@@ -39,7 +51,7 @@ except SystemExit as end:
 """
     result = run_python(code)
     assert result.returncode == 0, result.stderr
-    assert all(word in result.stdout for word in ("segment", "frame", "evaluate", "train", "weights"))
+    assert all(word in result.stdout for word in ("segment", "frame", "mask", "evaluate", "train", "weights"))
 
 
 def test_version(stm):

@@ -403,8 +403,8 @@ def test_mask_that_fits_passes():
 def test_mask_of_another_size_is_refused_with_both_sizes():
     with pytest.raises(MaskError) as caught:
         check_fits(squares(1, height=480, width=640), Path("mask.png"), 1280, 720, "clip.mp4")
-    expected = "mask.png: the mask is 640x480 but clip.mp4 is 1280x720. Resize the mask with nearest-neighbour"
-    assert str(caught.value) == expected
+    expected = "mask.png: the mask is 640x480 but clip.mp4 is 1280x720. Resize the mask with nearest-neighbour, or "
+    assert str(caught.value) == expected + "use stm mask fix"
 
 
 def test_mask_with_swapped_sides_looks_rotated():
