@@ -136,7 +136,9 @@ def _cleaned(labels: Labels, path: Path, changes: list[str], wrong: Mask, stored
     if not object_ids(labels):
         raise MaskError("no object in this mask", path=path, hint="Paint each object with its own id")
     ghosts, shades = int(np.count_nonzero(wrong)), len(np.unique(stored[wrong]))
-    problem = f"soft edges: {_count(wrong, stored)} only between others" if ghosts else ""
+    unreal = len(np.setdiff1d(stored[wrong], stored[~wrong])) > 0  # an id that is nothing but soft edge
+    bad = unreal or ghosts >= MaskOptions().tiny
+    problem = f"soft edges: {_count(wrong, stored)} only between others" if bad else ""
     return Cleaned(labels, tuple(changes), problem, ghosts, shades)
 
 

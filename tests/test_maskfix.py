@@ -196,6 +196,18 @@ def test_sixteen_bit_ids_stay_and_their_soft_edges_go(path):
     assert np.array_equal(clean(path).labels, labels)
 
 
+def test_one_stray_pixel_of_a_known_id_is_cleaned_but_no_reason_to_refuse(path):
+    labels = np.zeros((30, 50), np.uint8)
+    labels[3:9, 3:9], labels[3:27, 25:45] = 1, 2
+    write_labels(path, np.where(np.arange(1500).reshape(30, 50) == 10 * 50 + 24, 1, labels))
+    cleaned = clean(path)
+    assert (cleaned.ghosts, cleaned.problem) == (1, "")
+    assert cleaned.changes == ("soft edges: 1 pixel in 1 value resolved to the ids beside them",)
+    assert np.array_equal(np.delete(cleaned.labels, 24, axis=1), np.delete(labels, 24, axis=1))
+    write_labels(path, np.where(np.arange(1500).reshape(30, 50) == 10 * 50 + 24, 1, np.where(labels == 1, 0, labels)))
+    assert clean(path).problem.startswith("soft edges: 1 pixel")  # else id 1 would be an object
+
+
 # Colours beside the palette.
 
 
