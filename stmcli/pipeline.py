@@ -240,6 +240,7 @@ def _open(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str]]]
         check_folder(job.output, job.video, *(file.path for file in list_mask_files(job.masks)))
         if options.start is None and given[0].frame > first_number(source):
             notes.append(f"the clip is followed from frame {given[0].frame}, the first with a mask")
+            source.close()
             source = _open_source(job, given[0].frame)
         if len(given) > 1:
             frames = ", ".join(str(mask.frame) for mask in given[1:4]) + ", ..." * (len(given) > 4)

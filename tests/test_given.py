@@ -236,7 +236,7 @@ def test_a_plan_lists_the_masks(segment, make_clip, put):
     words = (make_clip(frames=6), "-m", put("a.png", 1), "-m", f"3:{put('b.png', 1, 2)}", "-n")
     masks = json.loads(segment(*words, "--json").stdout)["masks"]
     assert [(mask["frame"], mask["ids"]) for mask in masks] == [(0, [1]), (3, [1, 2])]
-    assert re.search(r"masks: frame 0: \S+a\.png, frame 3: \S+b\.png\n", segment(*words).stdout)
+    assert re.search(r"masks: frame 0: \S+a\.png \(ids 1\), frame 3: \S+b\.png \(ids 1, 2\)\n", segment(*words).stdout)
 
 
 @pytest.mark.parametrize("later", ["99:mask.png", "2:none.png", "0:mask.png", "2:empty.png"])

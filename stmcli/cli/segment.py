@@ -124,7 +124,7 @@ def _give_facts(facts: dict[str, Any], *, as_json: bool) -> None:
 
 def _in_words(value: Any) -> str:
     if isinstance(value, dict):  # a mask
-        return f"frame {value['frame']}: {value['path']}"
+        return f"frame {value['frame']}: {value['path']} (ids {', '.join(map(str, value['ids'])) or 'none'})"
     return str(value)
 
 
