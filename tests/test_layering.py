@@ -19,6 +19,7 @@ LAYERS = [
     {"evaluate"},
     {"results"},
     {"outputs", "report"},
+    {"matting"},
     {"segmenter"},
     {"weights"},
     {"clips"},
