@@ -96,9 +96,9 @@ class Matted:
     @cached_property
     def _alphas(self) -> Tensor:
         """(N, H, W)."""
-        return (
-            refine(self._uploaded, self.prob, options=self._options) if self._options.refine else self.prob[1:].float()
-        )
+        if not self._options.refine:
+            return self.prob[1:].float()
+        return refine(self._uploaded, self.prob, options=self._options)
 
     @cached_property
     def _union(self) -> Tensor:
