@@ -83,7 +83,7 @@ def alpha_errors(truth: Values, alpha: Values, *, band: int = 6) -> AlphaErrors:
 
 def unknown_band(truth: Values, width: int) -> Mask:
     """Return the pixels (H, W) at most `width` steps from one whose 3 x 3 neighbourhood is not all 0 or all 1."""
-    mixed = (grey_dilation(truth, 3) > 0) & (grey_erosion(truth, 3) < 1)
+    mixed = (grey_dilation(truth, (3, 3)) > 0) & (grey_erosion(truth, (3, 3)) < 1)
     return binary_dilation(mixed, iterations=width) if width else mixed
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 HEIGHT, WIDTH, FINE = 270, 480, 4
 WORKING = 192  # shorter side inside the network, px: the ratio of 336 to 472
 FRAMES = 3
+SCALE = np.array([1, 1000, 1000, 1])  # of SAD, MSE, MSE in the band, gradient
 
 
 class Scene(NamedTuple):
@@ -104,13 +105,17 @@ def rows() -> Iterator[str]:
     from stmcli.matting import refine
     from stmcli.metrics import alpha_errors
 
-    yield "| scene | SAD raw | refined | MSE raw | refined | MSE in the band raw | refined | gradient raw | refined |"
+    yield "| scene | SAD | refined | MSE x 1000 | refined | in the band | refined | gradient | refined |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for name in SCENES:
         scenes = [scene(name, frame) for frame in range(FRAMES)]
         raw = np.mean([alpha_errors(s.alpha[0], s.prob[1].numpy()) for s in scenes], axis=0)
         fine = np.mean([alpha_errors(s.alpha[0], refine(s.rgb, s.prob)[0].numpy()) for s in scenes], axis=0)
-        yield f"| {name} | " + " | ".join(f"{a:.4f} | {b:.4f}" for a, b in zip(raw, fine, strict=True)) + " |"
+        yield (
+            f"| {name} | "
+            + " | ".join(f"{a:.3g} | {b:.3g}" for a, b in zip(raw * SCALE, fine * SCALE, strict=True))
+            + " |"
+        )
 
 
 if __name__ == "__main__":

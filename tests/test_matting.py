@@ -115,6 +115,16 @@ def test_a_frame_of_nothing_but_object_is_opaque(device):
     assert np.array_equal(foreground(rgb, alpha[0]), rgb)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 7), (5, 3)])
+def test_tiny_frames_are_taken(size):
+    rgb = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    p = torch.linspace(0, 1, size[0] * size[1]).reshape(size)
+    alpha = refine(rgb, torch.stack([1 - p, p]))
+    assert alpha.shape == (1, *size)
+    assert 0 <= alpha.min() <= alpha.max() <= 1
+    assert foreground(rgb, alpha[0]).shape == rgb.shape
+
+
 # -- colours ---------------------------------------------------------------------------------------------------------
 
 
