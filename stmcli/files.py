@@ -1,7 +1,8 @@
 """Files that appear under their name only when they are complete."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stmcli.errors import WriteError
@@ -12,16 +13,39 @@ def write_whole(path: Path, content: bytes) -> None:
 
     What was there before is untouched until then. Raises WriteError.
     """
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with whole(path) as part:
         part.write_bytes(content)
-        os.replace(part, path)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give the temporary name to write to; the file gets its own when the block ends without an error.
+
+    Raises WriteError.
+    """
+    part = part_of(path)
+    try:
+        with writing(path):
+            yield part
+            os.replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def part_of(path: Path) -> Path:
+    """Return the name that a file or folder has while it is unfinished."""
+    return path.with_name(f".{path.name}.part")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says in the block into a WriteError that names `path`."""
+    try:
+        yield
     except OSError as error:
         raise WriteError(
             f"cannot be written ({error.strerror or error})",
             path=path,
             hint="Free space or choose another output folder, then run the same command again",
         ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()

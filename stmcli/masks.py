@@ -1,35 +1,63 @@
 """Mask files and label arrays: every way a mask is stored, and the checks before it is used."""
 
-import difflib
 import io
-import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from stmcli.errors import MaskError, UsageError
 from stmcli.files import write_whole
+from stmcli.ghosts import thin_codes
+from stmcli.images import check_size, load_image
 from stmcli.render import palette
 
 Labels = npt.NDArray[np.integer[Any]]
 Warn = Callable[[str], object]
 
 VOID = 255
-MAX_PIXELS = 2**26  # twice an 8K frame
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 GREY_MODES = ("L",)
 WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
+OPAQUE_MODES = {"RGBA": "RGB", "LA": "L", "PA": "P"}  # what is left when the alpha says nothing
 PACKED_GREY = {"L;2": 85, "L;4": 17}  # what Pillow multiplies 2-bit and 4-bit samples by
 WHITE = 0xFFFFFF
-MANY_GREYS = 16  # a grey mask with at least so many values between its 0 and 255 has soft edges
+MANY_GREYS = 16  # a grey mask with so many values between 0 and 255 has soft edges when white or thin lines prevail
+
+
+@dataclass
+class Convention:
+    """How the values of masks that belong together are meant: learn from all of them, then turn each into ids.
+
+    255 (65535 in 16 bits) alone is one object unless another mask has it beside ids, as void. One grey value alone is
+    one object unless the grey masks hold several.
+    """
+
+    void: bool = False
+    greys: set[int] = field(default_factory=set)
+
+    def learn(self, values: Labels, grey: bool) -> None:
+        """Take note of what a mask stores, (H, W), and whether it is 8-bit grey."""
+        there = [int(value) for value in np.unique(values) if value]
+        self.void |= VOID in there and len(there) > 1
+        if grey:
+            self.greys.update(there)
+
+    def labels(self, values: Labels, grey: bool, *, path: Path, warn: Warn) -> Labels:
+        """Return the ids of a mask, (H, W); grey that is not white but one object is warned about."""
+        there = [int(value) for value in np.unique(values) if value]
+        one_grey = grey and len(there) == 1 and len(self.greys) == 1
+        if not one_grey and (self.void or not is_binary(values)):
+            return values
+        if there[0] not in (1, 255, 65535):
+            warn(f"{path}: grey values 0 and {there[0]} are read as one object, id 1; palette PNG keeps ids")
+        return (values > 0).astype(np.uint8)
 
 
 def read_labels(path: Path, *, size: tuple[int, int] | None = None, warn: Warn = warnings.warn) -> Labels:
@@ -40,8 +68,10 @@ def read_labels(path: Path, *, size: tuple[int, int] | None = None, warn: Warn =
     checked before the pixels are read. Raises MaskError for a file that is missing, damaged, of
     another size, of unknown colours, or without an object.
     """
-    labels, grey = _read(path, size, warn)
-    labels = _merge_two_values(labels, grey, path, warn)
+    values, grey = read_stored(path, size=size, warn=warn)
+    convention = Convention()
+    convention.learn(values, grey)
+    labels = convention.labels(values, grey, path=path, warn=warn)
     if not object_ids(labels):
         raise MaskError("no object in this mask", path=path, hint="Paint each object with its own id")
     return labels
@@ -53,12 +83,34 @@ def read_values(path: Path, *, size: tuple[int, int] | None = None, warn: Warn =
     For folders of masks, where one frame cannot tell two-valued masks from ids: returns (H, W) like
     `read_labels`, with 255 left as it is and grey {0, 3} meaning id 3. Raises MaskError.
     """
-    return _read(path, size, warn)[0]
+    return read_stored(path, size=size, warn=warn)[0]
+
+
+def read_stored(path: Path, *, size: tuple[int, int] | None = None, warn: Warn = warnings.warn) -> tuple[Labels, bool]:
+    """Return what `read_values` does, and whether it is 8-bit grey, for a `Convention`. Raises MaskError."""
+    image = without_idle_alpha(load_image(path, size=size))
+    if image.format == "JPEG":
+        return _threshold_jpeg(image, path, warn), False
+    if image.mode in ALPHA_MODES:
+        return (np.array(image.getchannel("A")) > 127).astype(np.uint8), False
+    if image.mode == "RGB":
+        return ids_of_colours(colour_codes(np.array(image)), path), False
+    if image.mode in WIDE_MODES:
+        return _from_wide(image, path), False
+    if image.mode not in ("1", "P", *GREY_MODES):
+        raise MaskError(f"colour mode {image.mode} cannot be read", path=path, hint="Save it as palette PNG")
+    if has_soft_edges(image):
+        cause = f"soft edges: {np.count_nonzero(image.histogram()[1:255])} grey values beside black and white"
+        hint = "Save the mask without anti-aliasing, or use stm mask fix"
+        raise MaskError(cause, path=path, hint=hint)
+    return samples(image), image.mode in GREY_MODES
 
 
 def object_ids(labels: Labels) -> tuple[int, ...]:
     """Return the ids of the objects in (H, W) labels, ascending, without background and void."""
-    return tuple(int(value) for value in np.unique(labels) if value not in (0, VOID))
+    flat = labels.ravel()
+    begun = np.concatenate((flat[:1], flat[1:][flat[1:] != flat[:-1]]))  # sorting every pixel takes 20 times as long
+    return tuple(int(value) for value in np.unique(begun) if value not in (0, VOID))
 
 
 def is_binary(values: Labels) -> bool:
@@ -81,7 +133,7 @@ def select_objects(labels: Labels, ids: Sequence[int], *, path: Path | None = No
 
 def check_fits(labels: Labels, path: Path, width: int, height: int, video_name: str) -> None:
     """Raise MaskError unless (H, W) labels have the size of the clip."""
-    _check_size(path, (labels.shape[1], labels.shape[0]), (width, height), video_name)
+    check_size(path, (labels.shape[1], labels.shape[0]), (width, height), video_name)
 
 
 def write_labels(path: Path, labels: Labels) -> None:
@@ -89,17 +141,26 @@ def write_labels(path: Path, labels: Labels) -> None:
 
     The file appears under its name only when complete. Raises WriteError.
     """
-    write_whole(path, _encode(labels))
+    write_whole(path, encode_labels(labels))
 
 
-def write_picture(path: Path, rgb: npt.NDArray[np.uint8]) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG; the file appears only when complete. Raises WriteError."""
+def write_grey(path: Path, values: npt.NDArray[np.unsignedinteger[Any]]) -> None:
+    """Write (H, W) uint8 or uint16 as grey PNG; the file appears only when complete. Raises WriteError."""
     content = io.BytesIO()
-    Image.fromarray(rgb).save(content, "PNG")
+    Image.fromarray(values).save(content, "PNG", compress_level=1)
     write_whole(path, content.getvalue())
 
 
-def _encode(labels: Labels) -> bytes:
+def read_grey(path: Path, *, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Read what `write_grey` wrote: (H, W) float32 in 0..1. `size` is (width, height). Raises MaskError."""
+    values = np.array(load_image(path, size=size))
+    if values.dtype not in (np.uint8, np.uint16, np.int32):
+        raise MaskError("not a grey PNG of 8 or 16 bits", path=path, hint="Segment the clip again with --keep-soft")
+    return (values / (255 if values.dtype == np.uint8 else 65535)).astype(np.float32)
+
+
+def encode_labels(labels: Labels) -> bytes:
+    """Return the PNG file of (H, W) labels in 0..65535 that `write_labels` writes."""
     if labels.ndim != 2 or labels.size == 0 or labels.min() < 0 or labels.max() > 65535:
         raise ValueError(f"labels must be (H, W) ids in 0..65535, not {labels.shape} {labels.dtype}")
     wide = labels.max() > 255
@@ -111,106 +172,48 @@ def _encode(labels: Labels) -> bytes:
     return content.getvalue()
 
 
-def _read(path: Path, size: tuple[int, int] | None, warn: Warn) -> tuple[Labels, bool]:
-    """Return the stored values (H, W) and whether they are 8-bit grey."""
-    image = _load(path, size)
-    if image.format == "JPEG":
-        return _threshold_jpeg(image, path, warn), False
-    if image.mode in ALPHA_MODES:
-        return _from_alpha(image, path), False
-    if image.mode == "RGB":
-        return _from_colours(image, path), False
-    if image.mode in WIDE_MODES:
-        return _from_wide(image, path), False
-    if image.mode not in ("1", "P", *GREY_MODES):
-        raise MaskError(f"colour mode {image.mode} cannot be read", path=path, hint="Save it as palette PNG")
+def write_picture(path: Path, rgb: npt.NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) uint8 RGB as PNG; the file appears only when complete. Raises WriteError."""
+    content = io.BytesIO()
+    Image.fromarray(rgb).save(content, "PNG")
+    write_whole(path, content.getvalue())
+
+
+def samples(image: Image.Image) -> Labels:
+    """Return the samples of a 1-bit, palette or grey picture as they are in the file, (H, W) uint8."""
     values = np.array(image, dtype=np.uint8)
-    if image.mode in GREY_MODES:
-        values //= PACKED_GREY.get(image.info.get("packing", ""), 1)
-        _refuse_soft_edges(image, path)
-    return values, image.mode in GREY_MODES
+    return values // PACKED_GREY.get(image.info.get("packing", ""), 1) if image.mode in GREY_MODES else values
 
 
-def _load(path: Path, size: tuple[int, int] | None) -> Image.Image:
-    with _translated_errors(path):
-        _check_file(path)
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            if size is not None:
-                _check_size(path, image.size, size, "the clip")
-            if image.format == "PNG":
-                image.verify()  # loading alone ignores checksums
-        with Image.open(path, formats=FORMATS) as image:
-            if image.format == "PNG":
-                image.info["packing"] = str(image.tile[0][3])
-            image.load()
-            return image
+def without_idle_alpha(image: Image.Image) -> Image.Image:
+    """Return a picture without its alpha when that is opaque everywhere: the object is in the other channels then."""
+    if image.mode not in OPAQUE_MODES or image.getextrema()[-1][0] < 255:  # type: ignore[index]
+        return image
+    left = image.convert(OPAQUE_MODES[image.mode])
+    left.format = image.format
+    return left
 
 
-def _check_file(path: Path) -> None:
-    if not path.exists():
-        raise MaskError("no such file", path=path, hint=_nearest_name(path))
-    if path.is_dir():
-        raise MaskError("a folder, not an image", path=path, hint="Give one mask file")
-    if not path.is_file():
-        raise MaskError("not a regular file", path=path, hint="Give an image file")
-    if path.stat().st_size == 0:
-        raise MaskError("empty file", path=path, hint="Save the mask again as PNG")
+def has_soft_edges(image: Image.Image) -> bool:
+    """Tell whether a grey picture is black and white with many greys between, not a picture of ids."""
+    if image.mode not in GREY_MODES:
+        return False
+    counts = np.array(image.histogram())
+    between = np.flatnonzero(counts[1:255]) + 1
+    if len(between) < MANY_GREYS or not counts[255]:
+        return False
+    thin = np.intersect1d(between, thin_codes(samples(image)))
+    return bool(counts[255] > counts[between].sum() or 2 * len(thin) > len(between))
 
 
-def _nearest_name(path: Path) -> str:
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return "Check the path"
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"Did you mean {path.with_name(close[0])}?" if close else "Check the path"
+def ids_of_colours(codes: npt.NDArray[np.int32], path: Path) -> Labels:
+    """Return the ids of colours of the DAVIS palette, (H, W) 0xRRGGBB; black and white alone stay 0 and 255.
 
-
-@contextmanager
-def _translated_errors(path: Path) -> Iterator[None]:
-    """Turn what Pillow raises into one line."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # odd but harmless metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        cause = f"absurd dimensions, more than {MAX_PIXELS // 2**20} million pixels"
-        raise MaskError(cause, path=path, hint="Use a mask of the clip's size") from error
-    except UnidentifiedImageError as error:
-        raise MaskError("not an image that can be read", path=path, hint="Save the mask as PNG") from error
-    except (
-        *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error),
-        *(IndexError, KeyError, TypeError, RuntimeError, OverflowError),
-    ) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.errno else "damaged or truncated image"
-        raise MaskError(str(reason), path=path, hint="Copy or save the mask again") from error
-
-
-def _check_size(path: Path, found: tuple[int, int], wanted: tuple[int, int], video_name: str) -> None:
-    if found == wanted:
-        return
-    cause = f"the mask is {found[0]}x{found[1]} but {video_name} is {wanted[0]}x{wanted[1]}"
-    if found == wanted[::-1]:
-        raise MaskError(f"{cause}; it looks rotated", path=path, hint="Rotate the mask by 90 degrees")
-    raise MaskError(cause, path=path, hint="Resize the mask with nearest-neighbour")
-
-
-def _from_alpha(image: Image.Image, path: Path) -> Labels:
-    alpha = np.array(image.getchannel("A"))
-    if alpha.min() == 255 and image.mode == "RGBA":  # the alpha says nothing: the object is in the colours
-        return _from_colours(image.convert("RGB"), path)
-    return (alpha > 127).astype(np.uint8)
-
-
-def _from_colours(image: Image.Image, path: Path) -> Labels:
-    """Map the colours of the DAVIS palette to their ids; black and white alone stay 0 and 255."""
-    codes = _colour_codes(np.array(image))  # (H, W)
+    Raises MaskError that names the first other colour.
+    """
     if np.isin(codes, (0, WHITE)).all():
         return np.where(codes == WHITE, 255, 0).astype(np.uint8)
-    known = _colour_codes(palette())  # (256,)
+    known = colour_codes(palette())  # (256,)
     order = np.argsort(known)
     nearest = np.minimum(np.searchsorted(known, codes, sorter=order), len(known) - 1)
     ids = order[nearest]
@@ -220,12 +223,12 @@ def _from_colours(image: Image.Image, path: Path) -> Labels:
         raise MaskError(
             f"colour #{codes[y, x]:06x} at x={x}, y={y} is not in the DAVIS palette",
             path=path,
-            hint="Save the mask as palette PNG, without soft edges",
+            hint="Save the mask as palette PNG, without soft edges, or use stm mask fix",
         )
     return ids.astype(np.uint8)
 
 
-def _colour_codes(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+def colour_codes(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     """Pack (..., 3) colours into 0xRRGGBB."""
     wide = rgb.astype(np.int32)
     return wide[..., 0] * 65536 + wide[..., 1] * 256 + wide[..., 2]
@@ -245,25 +248,3 @@ def _threshold_jpeg(image: Image.Image, path: Path, warn: Warn) -> Labels:
         raise MaskError("a JPEG, which does not keep object ids", path=path, hint="Save the mask as PNG")
     warn(f"{path}: a JPEG, read as black and white; save masks as PNG")
     return (grey > 127).astype(np.uint8)
-
-
-def _refuse_soft_edges(image: Image.Image, path: Path) -> None:
-    counts = np.array(image.histogram())
-    between = counts[1:255]
-    if np.count_nonzero(between) >= MANY_GREYS and counts[255] > between.sum():
-        raise MaskError(
-            f"soft edges: {np.count_nonzero(between)} grey values beside black and white",
-            path=path,
-            hint="Save the mask without anti-aliasing, or threshold it",
-        )
-
-
-def _merge_two_values(labels: Labels, grey: bool, path: Path, warn: Warn) -> Labels:
-    """Turn {0, 255} of any kind, and two-valued grey, into one object with id 1."""
-    values = np.unique(labels).tolist()
-    two_grey = grey and len(values) == 2 and values[0] == 0
-    if not two_grey and not is_binary(labels):
-        return labels
-    if values[-1] not in (1, 255, 65535):
-        warn(f"{path}: grey values 0 and {values[-1]} are read as one object, id 1; palette PNG keeps ids")
-    return (labels > 0).astype(np.uint8)

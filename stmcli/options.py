@@ -4,10 +4,16 @@ from dataclasses import dataclass
 
 MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-EXPORTS = ("overlay", "alpha", "matte", "none")
+SOFT_EXPORTS = ("alpha", "matte", "cutout", "green")  # made of soft alpha
+DATASETS = ("davis", "ytvis", "coco", "mots")
+EXPORTS = ("overlay", *SOFT_EXPORTS, *DATASETS, "none")
+ALPHA_CODECS = ("prores4444", "png", "qtrle", "ffv1", "vp9")
+ALPHA_MODES = ("straight", "premultiplied")
+BITS = (8, 16)
 PROTOCOLS = ("davis2016", "davis2017", "folder", "ytvos")
 ON_CORRUPT = ("fail", "stop", "skip")
 AUDIO = ("copy", "none")
+ALPHA_CODECS = ("prores4444", "png", "qtrle", "ffv1", "vp9")
 
 
 @dataclass(frozen=True)
@@ -31,17 +37,54 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True)
-class SegmentOptions:
-    """One clip: what to follow, and what to write beside the masks."""
+class MattingOptions:
+    """How alpha is refined. Lengths are shares of the frame's shorter side."""
 
-    exports: tuple[str, ...] = ("overlay",)
+    refine: bool = True  # off: the network's own probabilities, and the source's colours
+    radius: float = 0.03  # window in which the colours inside and outside are compared
+    band: float = 0.0105  # how far from the contour colours may overrule the network
+    noise: float = 0.01  # of the frame, standard deviation, 0..1
+    prior: float = 2.0  # weight of the network against the colours
+    colours: float = 0.015  # window in which foreground colours are averaged
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is made of masks and soft alpha, and how it looks."""
+
+    kinds: tuple[str, ...] = ("overlay",)
+    per_object: bool = False  # alpha, matte, cutout and green once for each object, not all objects together
+    audio: str = "copy"
+    opacity: float = 0.5  # of the overlay's colour inside an object
+    contour: bool = True
+    alpha_codec: str = "prores4444"
+    alpha_mode: str = "straight"
+    bits: int = 8  # of a cutout's channels
+    background: str = "00ff00"  # behind the objects of green, RRGGBB
+    refine: bool = True  # fit soft alpha to the edges in the picture, and take the background out of its colours
+    categories: tuple[tuple[int, str], ...] = ()  # names of objects in dataset files, by id
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """One clip: what to follow, and what to keep for later exports."""
+
     objects: tuple[int, ...] = ()  # ids to follow; none = all in the mask
     start: int | None = None  # the source's own frame numbers; end is inclusive
     end: int | None = None
-    audio: str = "copy"
+    keep_soft: bool = False  # store the network's probabilities; implied by exports that are made of them
+    soft_bits: int = 8  # of the stored probabilities
     on_corrupt: str = "fail"
     overwrite: bool = False
     resume: bool = True  # take the finished result of the same job as done
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """What `stm mask` takes for a speck: parts of an object of fewer pixels."""
+
+    tiny: int = 16  # counted by check
+    speck: int = 0  # removed by fix; 0 = none
 
 
 @dataclass(frozen=True)

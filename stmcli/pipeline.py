@@ -5,7 +5,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,21 +14,23 @@ from typing import Any
 import torch
 
 from stmcli import __version__
-from stmcli.errors import Interrupted, PartialError, StmError, UsageError
+from stmcli.errors import Interrupted, PartialError, StmError
 from stmcli.evaluate import list_sequences
-from stmcli.masks import Labels, check_fits, object_ids, read_labels, select_objects
+from stmcli.given import GivenMask, first_number, list_mask_files, read_given
+from stmcli.kinds import Output, open_writers, opened, outputs, soft_outputs
+from stmcli.masks import Labels
+from stmcli.matting import Matted
 from stmcli.model import STM
-from stmcli.options import EXPORTS, MemoryOptions, NetworkOptions, SegmentOptions
-from stmcli.outputs import AlphaWriter, MaskWriter, MatteWriter, OverlayWriter, Writer
+from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.outputs import MaskWriter, Writer
 from stmcli.report import Report, source_facts
-from stmcli.results import FILMS, MASKS, REPORT, check_folder, clear, earlier_result, lock, source_files
+from stmcli.results import MASKS, REPORT, check_folder, clear, earlier_result, lock, output_names, source_files
 from stmcli.segmenter import Prediction, Segmenter, propagate
-from stmcli.threads import Behind, ahead
+from stmcli.threads import Behind, Waiting, ahead
 from stmcli.video import Frame, Source, open_source
 from stmcli.weights import card_of, find, load_model, pick_device, sha256, suited
 
 HASHED = 2**20  # bytes at either end of a source that its fingerprint looks at
-WRITERS: dict[str, Callable[..., Writer]] = {"overlay": OverlayWriter, "alpha": AlphaWriter, "matte": MatteWriter}
 
 
 def _unheard(*_: object) -> None:
@@ -37,34 +39,39 @@ def _unheard(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to segment, and where the result goes."""
+    """One clip to segment, and where the result goes; the masks are the words of `--mask`, paths or FRAME:PATH."""
 
     video: Path
-    mask: Path
+    masks: tuple[str | Path, ...]
     output: Path
     segment: SegmentOptions = SegmentOptions()
     network: NetworkOptions = NetworkOptions()
     memory: MemoryOptions = MemoryOptions()
+    export: ExportOptions = ExportOptions()
 
     def fingerprint(self) -> str:
         """Identify the result: source, mask, weights, and the options that change it."""
         parts = {
             "version": __version__,
             "source": _identity(self.video),
-            "mask": _identity(self.mask),
+            "masks": [(file.frame, _identity(file.path)) for file in list_mask_files(self.masks)],
             "weights": sha256(find(self.network.weights)),
             "segment": asdict(replace(self.segment, overwrite=False, resume=True)),
             "network": asdict(replace(self.network, weights="")),
             "memory": asdict(self.memory),
+            "export": asdict(self.export),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def films(self) -> dict[str, Path]:
-        """Return the films to write by kind. Raises UsageError for a kind that there is not."""
-        unknown = [kind for kind in self.segment.exports if kind not in EXPORTS]
-        if unknown:
-            raise UsageError(f"no export {unknown[0]}", hint=f"Use {', '.join(EXPORTS)}.")
-        return {kind: self.output / FILMS[kind] for kind in self.segment.exports if kind in FILMS}
+    def outputs(self, ids: Sequence[int]) -> list[Output]:
+        """Return what to write beside the masks for the objects `ids`. Raises UsageError."""
+        wanted = outputs(self.export, ids)
+        soft = self.segment.keep_soft or any(output.kind in SOFT_EXPORTS for output in wanted)
+        return [*(soft_outputs(ids) if soft else ()), *wanted]
+
+    def names(self, ids: Sequence[int]) -> list[str]:
+        """Return the names of what is written beside the masks."""
+        return [output.name for output in self.outputs(ids)]
 
 
 @dataclass(frozen=True)
@@ -90,18 +97,17 @@ def plan(job: Job) -> dict[str, Any]:
 
     Raises the StmError that the job would raise.
     """
-    with _open(job) as source:
-        labels, notes = _given_labels(job, source)
-        check_folder(job.output, job.video, job.mask)
+    with open_job(job) as (source, given, notes):
         done = _done_before(job)
         return {
             "source": str(job.video),
             "size": f"{source.info.width}x{source.info.height}",
             "frames": source.count,
-            "objects": list(object_ids(labels)),
+            "masks": _mask_facts(given),
+            "objects": list(given[0].ids),
             "weights": str(find(job.network.weights)),
             "device": str(pick_device(job.network.device)),
-            "outputs": [str(job.output / MASKS), *map(str, job.films().values()), str(job.output / REPORT)],
+            "outputs": [str(job.output / name) for name in (MASKS, *job.names(given[0].ids), REPORT)],
             "done_before": done is not None,
             "notes": [*notes, *source.warnings],
         }
@@ -119,13 +125,11 @@ def segment_video(
     `on_start` hears the number of frames (None: unknown) and the device, `on_frame` the number of every frame
     that is done. Raises StmError; what was in the output folder before is only replaced when the job allows it.
     """
-    with _open(job) as source:
-        labels, notes = _given_labels(job, source)
-        check_folder(job.output, job.video, job.mask)
+    with open_job(job) as (source, given, notes):
         with lock(job.output):
             done = _done_before(job)
             if done is None:
-                return _run(job, source, labels, notes, model, on_start, on_frame)
+                return _run(job, source, given, notes, model, on_start, on_frame)
         files = tuple(job.output / name for name in done["outputs"])
         return Result(job.output, files, done["frames_written"], 0.0, done_before=True, notes=tuple(done["notes"]))
 
@@ -133,31 +137,37 @@ def segment_video(
 def _run(
     job: Job,
     source: Source,
-    labels: Labels,
+    given: tuple[GivenMask, ...],
     notes: list[str],
     model: STM | None,
     on_start: Callable[[int | None, str], None],
     on_frame: Callable[[int], None],
 ) -> Result:
     started = time.monotonic()
-    report = Report(job.output / REPORT, _facts(job, labels, source), notes)
-    with _writing(job, source, report) as writers:  # first: a missing encoder must not cost the loading of the network
+    report = Report(job.output / REPORT, _facts(job, given, source), notes)
+    before = output_names(job.output)
+    waiting = Waiting()
+    with _writing(job, source, given[0].ids, report) as writers:  # a missing encoder must not cost loading the network
         model = model or load_model(job.network)
         parameter = next(model.parameters())
         report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
         on_start(source.count, report.facts["device"])
         report.save("running")  # so that the same command may go on after a kill
-        clear(job.output)
+        clear(job.output, before)
         fit = suited(job.network)
         segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
-        _follow(segmenter, source, labels, [*writers, report], on_frame)
+        _follow(segmenter, source, given[0].labels(), job, [*writers, report], waiting, on_frame)
         for writer in writers:
             writer.close()
     seconds = time.monotonic() - started
     report.notes += [*source.warnings, *(note for writer in writers for note in writer.notes)]
     files = tuple(writer.path for writer in writers)
-    outcome = _outcome(source, report.count, seconds, parameter.device)
-    report.save("ok" if not source.corrupt_frames else "partial", outputs=[f.name for f in files], **outcome)
+    outcome = _outcome(source, report.count, seconds, parameter.device) | {
+        "outputs": [_name(job, writer) for writer in writers],
+        "checked": {_name(job, writer): dict(writer.facts) for writer in writers},
+        "seconds_waited": waiting.seconds(),
+    }
+    report.save("ok" if not source.corrupt_frames else "partial", **outcome)
     _refuse_corrupt(job, source)
     return Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
 
@@ -166,40 +176,50 @@ def _follow(
     segmenter: Segmenter,
     source: Source,
     labels: Labels,
+    job: Job,
     writers: list[Writer | Report],
+    waiting: Waiting,
     on_frame: Callable[[int], None],
 ) -> None:
     """Carry the labels through the clip; decoding and writing run in threads beside the network."""
+    matting = MattingOptions(refine=job.export.refine)
 
     def write(pair: tuple[Frame, Prediction]) -> None:
+        frame, prediction = pair
+        matted = Matted(frame.rgb, prediction, options=matting)
         for writer in writers:
-            writer.write(*pair)
+            writer.write(frame, matted)
 
     with closing(ahead(source)) as frames, Behind(write) as behind:
-        for frame, prediction in propagate(segmenter, frames, labels):
-            behind.put((frame, prediction))
-            on_frame(frame.index)
+        for pair in propagate(segmenter, waiting.on("decoding", frames), labels):
+            with waiting.while_("writing"):
+                behind.put(pair)
+            on_frame(pair[0].index)
 
 
 @contextmanager
-def _writing(job: Job, source: Source, report: Report) -> Iterator[list[Writer]]:
+def _writing(job: Job, source: Source, ids: Sequence[int], report: Report) -> Iterator[list[Writer]]:
     """Open the writers; on any error leave no unfinished film, and a report only if there are masks to keep."""
-    writers: list[Writer] = []
     try:
-        writers.append(MaskWriter(job.output / MASKS, source.frame_name))
-        for kind, path in job.films().items():
-            sound = {"audio": False} if job.segment.audio == "none" else {}
-            writers.append(WRITERS[kind](path, source.info, **sound))
-        yield writers
+        with opened(_writers(job, source, ids)) as writers:
+            yield writers
     except BaseException as error:
-        for writer in writers:
-            writer.abort()
         stopped = isinstance(error, KeyboardInterrupt)
         with suppress(StmError):  # a full disk: the first error says it
             report.fail("interrupted" if stopped else "failed", str(error))
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(f"stopped after {report.count} frames", path=job.output, by=error) from None
         raise
+
+
+def _writers(job: Job, source: Source, ids: Sequence[int]) -> Iterator[Writer]:
+    yield MaskWriter(job.output / MASKS, source.frame_name)
+    yield from open_writers(job.outputs(ids), job.output, source, job.export, soft_bits=job.segment.soft_bits)
+
+
+def _name(job: Job, writer: Writer) -> str:
+    """Return what an output is called inside the result's folder."""
+    return str(writer.path.relative_to(job.output))
 
 
 def segment_dataset(
@@ -220,10 +240,10 @@ def segment_dataset(
     clips = list_sequences(root, protocol)
     on_start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
     model = load_model(network)
-    options = SegmentOptions(exports=("none",), overwrite=overwrite)
+    options, export = SegmentOptions(overwrite=overwrite), ExportOptions(kinds=("none",))
     for clip in clips:
         mask = min(clip.annotations.glob("*.png"))
-        job = Job(clip.frames, mask, output / clip.name, options, network, memory)
+        job = Job(clip.frames, (mask,), output / clip.name, options, network, memory, export)
         segment_video(job, model=model, on_frame=on_frame)
     return output
 
@@ -231,29 +251,41 @@ def segment_dataset(
 # -- before the network ----------------------------------------------------------------------------------------------
 
 
-def _open(job: Job) -> Source:
-    return open_source(
-        job.video,
-        start=job.segment.start,
-        end=job.segment.end,
-        on_corrupt=job.segment.on_corrupt,  # type: ignore[arg-type]
-    )
+@contextmanager
+def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str]]]:
+    """Open the source where the first mask is, with the masks, and what is odd about them; check the output folder.
+
+    Raises the StmError that says what is wrong with any of them.
+    """
+    notes: list[str] = []
+    options = job.segment
+    source = _open_source(job, options.start)
+    try:
+        given = read_given(job.masks, source, objects=options.objects, warn=notes.append)
+        check_folder(
+            job.output, job.names(given[0].ids), job.video, *(file.path for file in list_mask_files(job.masks))
+        )
+        if options.start is None and given[0].frame > first_number(source):
+            notes.append(f"the clip is followed from frame {given[0].frame}, the first with a mask")
+            source.close()
+            source = _open_source(job, given[0].frame)
+        if len(given) > 1:
+            frames = ", ".join(str(mask.frame) for mask in given[1:4]) + ", ..." * (len(given) > 4)
+            notes.append(f"the masks of later frames ({frames}) were checked; they are not used yet")
+        yield source, given, notes
+    finally:
+        source.close()
+
+
+def _open_source(job: Job, start: int | None) -> Source:
+    on_corrupt: Any = job.segment.on_corrupt
+    return open_source(job.video, start=start, end=job.segment.end, on_corrupt=on_corrupt)
 
 
 def _done_before(job: Job) -> dict[str, Any] | None:
     """Return the report of this very job when it is finished. Raises UsageError when another's would be lost."""
     wanted = job.segment
     return earlier_result(job.output, job.fingerprint(), overwrite=wanted.overwrite, resume=wanted.resume)
-
-
-def _given_labels(job: Job, source: Source) -> tuple[Labels, list[str]]:
-    """Read the mask of the first frame, keep the objects that are asked for: (H, W), and what is odd about it."""
-    notes: list[str] = []
-    labels = read_labels(job.mask, warn=notes.append)
-    check_fits(labels, job.mask, source.info.width, source.info.height, source.info.path.name)
-    if job.segment.objects:
-        labels = select_objects(labels, job.segment.objects, path=job.mask)
-    return labels, notes
 
 
 # -- facts -----------------------------------------------------------------------------------------------------------
@@ -270,7 +302,7 @@ def _identity(path: Path) -> list[Any]:
     return [path.name, path.stat().st_size, hashlib.sha256(head + tail).hexdigest()]
 
 
-def _facts(job: Job, labels: Labels, source: Source) -> dict[str, Any]:
+def _facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[str, Any]:
     entry = find(job.network.weights)
     return {
         "stm": __version__,
@@ -278,10 +310,14 @@ def _facts(job: Job, labels: Labels, source: Source) -> dict[str, Any]:
         "fingerprint": job.fingerprint(),
         "weights": {"path": str(entry), "sha256": sha256(entry), "licence": card_of(entry).licence},
         "source": source_facts(source.info),
-        "mask": str(job.mask),
-        "objects": [int(number) for number in object_ids(labels)],
-        "options": {name: asdict(getattr(job, name)) for name in ("segment", "network", "memory")},
+        "masks": _mask_facts(given),
+        "objects": list(given[0].ids),
+        "options": {name: asdict(getattr(job, name)) for name in ("segment", "network", "memory", "export")},
     }
+
+
+def _mask_facts(given: tuple[GivenMask, ...]) -> list[dict[str, Any]]:
+    return [{"frame": mask.frame, "path": str(mask.path), "ids": list(mask.ids)} for mask in given]
 
 
 def _outcome(source: Source, done: int, seconds: float, device: torch.device) -> dict[str, Any]:

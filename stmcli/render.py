@@ -64,6 +64,13 @@ def matte(alpha: npt.NDArray[np.float32]) -> RGB:
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
+def over(rgb: RGB, alpha: npt.NDArray[np.float32], colour: tuple[int, int, int]) -> RGB:
+    """Return (H, W, 3) uint8: `rgb` in front of one colour, `alpha` (H, W) 0..1 says how much of it is there."""
+    share = np.clip(alpha, 0, 1)[:, :, None]
+    behind = np.array(colour, dtype=np.float32)
+    return np.rint(behind + (rgb - behind) * share).astype(np.uint8)
+
+
 def _bounding_box(mask: Mask, *, margin: int) -> tuple[slice, slice] | None:
     """Return the rows and columns that hold objects, `margin` wider within the frame; None without any."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

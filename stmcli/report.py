@@ -1,7 +1,7 @@
 """What `report.json` says about a run: what came in, what was done, what came out."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,6 +83,10 @@ def source_facts(info: SourceInfo) -> dict[str, Any]:
         "rate": str(info.rate),
         "frames_declared": info.frames,
         "rotation": info.rotation,
+        "flip": info.flip,
+        "aspect": str(info.aspect),
+        "timecode": info.timecode,
+        "colour": asdict(info.color) if info.color else None,
         "audio": info.audio,
         "codec": info.codec,
     }

@@ -2,7 +2,9 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+import re
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from stmcli.errors import LockedError, UsageError
 from stmcli.report import read_report
 from stmcli.video.folder import list_frames
 
-FILMS = {"overlay": "overlay.mp4", "alpha": "alpha.mov", "matte": "matte.mp4"}
 MASKS, REPORT, LOCK = "masks", "report.json", ".lock"
+FOLDERS = (MASKS, "soft/*", "soft", "cutout*", "davis")  # that outputs are in, inner ones first
+FILMS = re.compile(r"(overlay|alpha|matte|green)(-\d+)?\.part\.\w+")  # unfinished ones
 ELSEWHERE = "Choose another --output."
 
 
@@ -27,19 +30,38 @@ def refuse_input(path: Path, *inputs: Path) -> None:
         raise UsageError("is an input of this job", path=path, hint=ELSEWHERE)
 
 
-def check_folder(out: Path, video: Path, mask: Path) -> None:
-    """Raise UsageError when `out` is no folder, or when writing a result there would destroy an input."""
+def check_picture(path: Path, *inputs: Path, overwrite: bool) -> None:
+    """Raise UsageError when a picture cannot be written, or something would be lost."""
+    if not path.parent.is_dir():
+        raise UsageError("no such folder", path=path.parent, hint="Create it, or choose another --output.")
+    if path.is_dir():
+        raise UsageError("is a folder", path=path, hint="Give the name of a PNG.")
+    for file in inputs:
+        if file.is_dir() and path.parent.samefile(file):
+            raise UsageError("would become a frame of the source", path=path, hint=ELSEWHERE)
+        refuse_input(path, *source_files(file))
+    if path.exists() and not overwrite:
+        raise UsageError("exists already", path=path, hint="Replace it with -y.")
+
+
+def check_folder(out: Path, names: Iterable[str], *inputs: Path) -> None:
+    """Raise UsageError when `out` is no folder, or a result there would destroy an input.
+
+    `names` and masks are written, what an earlier result names is removed. An input is a file that is read, or the
+    folder or pattern of a clip's frames.
+    """
+    names = [*names, *output_names(out)]
     for folder in (out, out / MASKS):
         if folder.exists() and not folder.is_dir():
             raise UsageError("is a file, not a folder", path=folder, hint=ELSEWHERE)
-    inputs = (*source_files(video), mask)
-    for name in (*FILMS.values(), REPORT):
-        if (out / name).is_dir():
-            raise UsageError("is a folder", path=out / name, hint=ELSEWHERE)
-        refuse_input(out / name, *inputs)
-    for file in inputs:
-        if (out / MASKS).exists() and file.parent.samefile(out / MASKS):
-            raise UsageError("is where the masks would go", path=file, hint=ELSEWHERE)
+    files = [file for path in inputs for file in source_files(path)]
+    for name in (*names, REPORT):
+        _refuse_kind(out / name)
+        refuse_input(out / name, *files)
+    for folder in (out / MASKS, *(out / name for name in names)):
+        for file in files:
+            if folder.is_dir() and file.parent.samefile(folder):
+                raise UsageError(f"is where the {folder.name} would go", path=file, hint=ELSEWHERE)
 
 
 def earlier_result(out: Path, fingerprint: str, *, overwrite: bool, resume: bool) -> dict[str, Any] | None:
@@ -58,6 +80,14 @@ def earlier_result(out: Path, fingerprint: str, *, overwrite: bool, resume: bool
     masks = sum(1 for _ in (out / MASKS).glob("*.png"))
     whole = report.get("status") == "ok" and masks == report.get("frames_written")
     return report if resume and whole and all((out / name).exists() for name in report["outputs"]) else None
+
+
+def _refuse_kind(path: Path) -> None:
+    """Raise UsageError when a folder is in the place of a file, which has a suffix, or the other way round."""
+    if path.is_dir() and path.suffix:
+        raise UsageError("is a folder", path=path, hint=ELSEWHERE)
+    if path.exists() and not path.is_dir() and not path.suffix:
+        raise UsageError("is a file, not a folder", path=path, hint=ELSEWHERE)
 
 
 @contextmanager
@@ -87,32 +117,54 @@ def lock(out: Path) -> Iterator[None]:
             yield
         finally:
             (out / LOCK).unlink(missing_ok=True)
-            for folder in (out / MASKS, out):
+            for folder in (*_folders(out), out):
                 with suppress(OSError):  # not empty
                     folder.rmdir()
 
 
-def clear(out: Path) -> None:
-    """Remove masks and films of an earlier result."""
-    for path in [*(out / MASKS).glob("*.png"), *(out / name for name in FILMS.values())]:
-        path.unlink(missing_ok=True)
+def clear(out: Path, names: Iterable[str]) -> None:
+    """Remove the masks and the named outputs of an earlier result."""
+    for path in (out / MASKS, *(out / name for name in names)):
+        if path.is_dir() and any(
+            path.glob("*/")
+        ):  # a dataset; other folders hold images, and may hold what is not ours
+            shutil.rmtree(path)
+        elif path.is_dir():
+            for image in path.glob("*.png"):
+                image.unlink()
+        else:
+            path.unlink(missing_ok=True)
+
+
+def output_names(out: Path) -> list[str]:
+    """Return what an earlier result says it has written into `out`; only what is inside it."""
+    names = read_report(out / REPORT).get("outputs", [])
+    return [str(name) for name in names if name != MASKS and not Path(name).is_absolute() and ".." not in name]
 
 
 def _sweep(out: Path) -> None:
     """Remove what a killed run left unfinished."""
     for path in _temporaries(out):
-        path.unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _temporaries(out: Path) -> list[Path]:
-    films = (out / f"{Path(name).stem}.part{Path(name).suffix}" for name in FILMS.values())
-    return [out / f".{REPORT}.part", *films, *(out / MASKS).glob(".*.png.part")]
+    """List unfinished files and folders: `.x.part`, and `x.part.mov` of a film."""
+    films = [path for path in out.glob("*.part.*") if FILMS.fullmatch(path.name)]
+    kept = out.glob(".davis.old")  # what a killed run was about to replace
+    return [*films, *kept, *(path for folder in (*_folders(out), out) for path in folder.glob(".*.part"))]
+
+
+def _folders(out: Path) -> list[Path]:
+    return [path for pattern in FOLDERS for path in out.glob(pattern) if path.is_dir()]
 
 
 def _is_empty(out: Path) -> bool:
     """Tell whether nothing but the beginnings of a run of ours is there."""
     if not out.exists():
         return True
-    ours = {out / LOCK, *_temporaries(out)}
-    rest = [path for path in out.iterdir() if path not in ours]
-    return not rest or (rest == [out / MASKS] and not any(path not in ours for path in rest[0].iterdir()))
+    ours = {out / LOCK, *_temporaries(out), *_folders(out)}
+    return all(path in ours for path in out.rglob("*"))

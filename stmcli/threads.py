@@ -2,7 +2,9 @@
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 DEPTH = 4  # items that wait between two threads
@@ -48,6 +50,35 @@ def ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
     finally:
         stop.set()
         thread.join()
+
+
+class Waiting:
+    """Add up how long one thread waits for others, by what it waits for."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def while_(self, what: str) -> Iterator[None]:
+        """Count the time that the block takes as waiting."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[what] = self._seconds.get(what, 0.0) + time.monotonic() - began
+
+    def on(self, what: str, items: Iterator[Item]) -> Iterator[Item]:
+        """Iterate, counting the time until each item is there."""
+        while True:
+            with self.while_(what):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds waited, by what for."""
+        return {what: round(seconds, 3) for what, seconds in self._seconds.items()}
 
 
 class Behind(Generic[Item]):

@@ -37,6 +37,8 @@ def write_clip(
     ticks: Sequence[int] | None = None,
     time_base: Fraction | None = None,
     rotation: int = 0,
+    matrix: Sequence[int] | None = None,
+    timecode: str | None = None,
     audio: str | None = None,
     codec: str | None = None,
     pix_fmt: str | None = None,
@@ -57,6 +59,10 @@ def write_clip(
             stream.codec_context.sample_aspect_ratio = aspect
         if rotation:
             stream.set_display_rotation(rotation)
+        if matrix:
+            stream.set_display_matrix(matrix)
+        if timecode:
+            out.metadata["timecode"] = timecode
         sound = add_sound(out, audio) if audio else None
         for index in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(index, width, height), "rgb24")
@@ -66,6 +72,36 @@ def write_clip(
         if sound:
             write_sound(out, sound, seconds=float(frames / rate))
     return path
+
+
+def decode(path: Path) -> list[av.VideoFrame]:
+    """Return the pictures of a film as they are stored; libvpx alone finds the alpha of VP9."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        if stream.codec_context.name != "vp9":
+            return list(container.decode(stream))
+        decoder = av.CodecContext.create("libvpx-vp9", "r")
+        packets = [packet if packet.size else None for packet in container.demux(stream)]
+        return [frame for packet in packets for frame in decoder.decode(packet)]
+
+
+def stored_planes(frame: av.VideoFrame) -> list[np.ndarray]:
+    """Return the planes of a planar frame, (H, W) or smaller, without the padding of their rows."""
+    deep = frame.format.components[0].bits > 8
+    planes = []
+    for plane in frame.planes:
+        rows = np.frombuffer(plane, np.uint16 if deep else np.uint8).reshape(plane.height, -1)
+        planes.append(rows[:, : plane.width].copy())
+    return planes
+
+
+def stored_alpha(frame: av.VideoFrame) -> np.ndarray:
+    """Return the alpha of a frame, (H, W) 0..255, unrounded, read from its bytes without any converter."""
+    name = frame.format.name
+    if name.startswith("yuva"):
+        return stored_planes(frame)[3] * (255 / (2 ** frame.format.components[3].bits - 1))
+    rows = np.frombuffer(frame.planes[0], np.uint8).reshape(frame.height, -1)[:, : 4 * frame.width]
+    return rows.reshape(frame.height, frame.width, 4)[..., name.index("a")].astype(float)
 
 
 def add_sound(out, codec: str):

@@ -15,7 +15,19 @@ from stmcli import __version__
 from stmcli.masks import read_values, write_labels
 from stmcli.options import MemoryOptions, NetworkOptions
 
-COMMANDS = ("segment", "frame", "evaluate", "train", "weights", "weights list", "weights path", "weights verify")
+COMMANDS = (
+    "segment",
+    "frame",
+    "evaluate",
+    "train",
+    "weights",
+    "weights list",
+    "weights path",
+    "weights verify",
+    "mask",
+    "mask check",
+    "mask fix",
+)
 
 
 def plain(text):
@@ -39,7 +51,7 @@ except SystemExit as end:
 """
     result = run_python(code)
     assert result.returncode == 0, result.stderr
-    assert all(word in result.stdout for word in ("segment", "frame", "evaluate", "train", "weights"))
+    assert all(word in result.stdout for word in ("segment", "frame", "mask", "evaluate", "train", "weights"))
 
 
 def test_version(stm):
@@ -80,7 +92,7 @@ def test_wrong_usage_is_one_line_and_two(stm, words):
 def test_stdout_holds_the_paths_of_the_results_and_nothing_else(segment, make_clip, make_mask, tmp_path):
     result = segment(make_clip("my [red] take:1.mp4", frames=2), "-m", make_mask(), "-o", "out", "-e", "matte")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.splitlines() == ["out/masks", "out/matte.mp4", "out/report.json"]
+    assert result.stdout.splitlines() == ["out/masks", "out/soft/1", "out/matte.mp4", "out/report.json"]
     assert all((tmp_path / line).exists() for line in result.stdout.splitlines())
     assert "on cpu, float32" in result.stderr
     assert "2 frames in" in result.stderr

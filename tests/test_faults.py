@@ -133,6 +133,11 @@ def output_is_the_clip(name):
     return spoil
 
 
+def output_of_before_is_the_clip(scene):
+    output_is_the_clip("matte.mp4")(scene)
+    (scene.output / "report.json").write_text('{"status": "ok", "outputs": ["masks", "matte.mp4"]}')
+
+
 def output_is_a_link_to_the_clip(scene):
     scene.output.mkdir()
     (scene.output / "overlay.mp4").symlink_to(scene.clip)
@@ -204,7 +209,7 @@ FAULTS = {
     "output holds something else": (output_is_anothers, 2, r"out: is not empty.*-y"),
     "output holds other masks": (output_holds_strange_masks, 2, r"masks: holds masks that stm did not write"),
     "output is the clip": (output_is_the_clip("overlay.mp4"), 2, r"overlay\.mp4: is an input"),
-    "output beside the clip": (output_is_the_clip("matte.mp4"), 2, r"matte\.mp4: is an input"),
+    "output of before is the clip": (output_of_before_is_the_clip, 2, r"matte\.mp4: is an input"),
     "output links to the clip": (output_is_a_link_to_the_clip, 2, r"overlay\.mp4: is an input"),
     "output is the frame folder": (output_is_the_frame_folder, 2, r"masks/.*: is where the masks would go"),
     "output holds the mask": (output_holds_the_mask, 2, r"00000\.png: is where the masks would go"),

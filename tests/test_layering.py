@@ -18,14 +18,20 @@ LAYERS = [
     {"losses"},
     {"evaluate"},
     {"results"},
+    {"kinds"},
+    {"datasets"},
     {"outputs", "report"},
+    {"matting"},
     {"segmenter"},
     {"weights"},
     {"clips"},
     {"memory"},
     {"model"},
+    {"maskcheck"},
+    {"given", "maskfix"},
     {"video"},
     {"masks"},
+    {"images", "ghosts"},
     {"render"},
     {"metrics"},
     {"options"},
@@ -34,7 +40,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 CALLS_PIPELINE = {"batch", "bench"}
-ONLY_IN = {"av": {"video"}, "rich": {"cli"}, "typer": {"cli"}}
+ONLY_IN = {"av": {"video"}, "rich": {"cli"}, "typer": {"cli"}, "pycocotools": {"datasets"}}
 MODEL_MAY_USE = {"torch", "torchvision", "stmcli", *sys.stdlib_module_names}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -79,7 +85,7 @@ def test_the_model_needs_torch_and_nothing_else(path):
     assert own(imports(path)) <= {"model", "options", "errors"}
 
 
-@pytest.mark.parametrize("module", ["stmcli", "stmcli.options", "stmcli.video", "stmcli.outputs"])
+@pytest.mark.parametrize("module", ["stmcli", "stmcli.options", "stmcli.video", "stmcli.outputs", "stmcli.datasets"])
 def test_an_import_does_not_wait_for_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stmcli import masks
+from stmcli import images
 from stmcli.errors import MaskError, UsageError, WriteError
 from stmcli.masks import check_fits, object_ids, read_labels, read_values, select_objects, write_labels
 from stmcli.render import palette
@@ -38,11 +38,12 @@ def save_palette(path, labels):
     return path
 
 
-def png(path, width, height, depth, color, rows):
+def png(path, width, height, depth, color, rows, *, interlaced=False, palette=b""):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced))
+    header += chunk(b"PLTE", palette) if palette else b""
     content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.write_bytes(content)
     return path
@@ -180,6 +181,99 @@ def test_clearly_binary_jpeg_is_thresholded_with_a_warning(tmp_path):
     assert wrong < 10
 
 
+@pytest.mark.parametrize(("depth", "packed"), [(1, b"\x00\x50"), (2, b"\x00\x1b"), (4, b"\x00\x01\x2f")])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_narrow_palettes_hold_ids_whatever_their_transparency(path, depth, packed, transparent):
+    colours = bytes(range(3 * 2**depth))
+    png(path, 4, 1, depth, 3, packed, palette=colours)
+    if transparent:
+        with Image.open(path) as image:
+            image.save(path, transparency=bytes([0, 128]), bits=depth)
+        with Image.open(path) as image:
+            assert "transparency" in image.info
+    with Image.open(path) as image:
+        assert image.mode == "P"
+    assert read_labels(path).tolist() == {1: [[0, 1, 0, 1]], 2: [[0, 1, 2, 3]], 4: [[0, 1, 2, 15]]}[depth]
+
+
+def test_two_bit_grey_samples_are_ids(path):
+    assert read_labels(png(path, 4, 1, 2, 0, b"\x00\x1b")).tolist() == [[0, 1, 2, 3]]
+
+
+ADAM7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+
+
+@pytest.mark.parametrize("color", [0, 3])
+def test_interlaced_masks_are_read(path, color):
+    labels = squares(1, 2, 3)
+    passes = [labels[top::down, left::right] for top, left, down, right in ADAM7]
+    rows = b"".join(b"\x00" + row.tobytes() for part in passes for row in part if part.size)
+    png(path, 64, 40, 8, color, rows, interlaced=True, palette=palette().tobytes() if color == 3 else b"")
+    assert np.array_equal(read_labels(path), labels)
+
+
+def test_sixteen_bit_colours_of_the_palette_are_ids(path):
+    labels = squares(1, 2, 22)
+    wide = (palette()[labels].astype(np.uint16) * 257).astype(">u2")
+    png(path, 64, 40, 16, 2, b"".join(b"\x00" + row.tobytes() for row in wide))
+    assert np.array_equal(read_labels(path), labels)
+    png(
+        path,
+        64,
+        40,
+        16,
+        2,
+        b"".join(b"\x00" + row.tobytes() for row in np.repeat(labels[..., None], 3, 2).astype(">u2")),
+    )
+    refusal(path, "no object")
+
+
+def test_sixteen_bit_alpha_is_object_one(path):
+    pixels = np.array([[[9, 9, 9, alpha] for alpha in (0, 0x7FFF, 0x8000, 0xFFFF)]], ">u2")
+    assert read_labels(png(path, 4, 1, 16, 6, b"\x00" + pixels.tobytes())).tolist() == [[0, 0, 1, 1]]
+
+
+def test_grey_with_alpha_is_its_alpha_or_its_grey_when_that_is_opaque(path):
+    grey, alpha = squares(1, 2, 5), squares(200)
+    assert np.array_equal(read_labels(save(path, np.dstack([grey, alpha]))), squares(1))
+    assert np.array_equal(read_labels(save(path, np.dstack([grey, np.full_like(grey, 255)]))), grey)
+    assert np.array_equal(read_labels(save(path, np.dstack([squares(255), np.full_like(grey, 255)]))), squares(1))
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, 3), (8, 1)])
+def test_a_jpeg_is_read_as_it_is_shown(tmp_path, orientation, turns):
+    mask = squares(255, height=128, width=256)
+    path = save(tmp_path / "mask.jpg", mask, quality=95, exif=exif(orientation))
+    shown = np.rot90(mask > 0, turns)
+    labels = read_labels(path, size=shown.shape[::-1], warn=lambda _: None)
+    assert np.count_nonzero(labels != shown) < 10
+
+
+def test_a_png_is_read_as_its_pixels_lie_and_a_turned_tiff_not_at_all(tmp_path):
+    assert np.array_equal(read_labels(save(tmp_path / "m.png", squares(1, 2), exif=exif(6))), squares(1, 2))
+    refusal(save(tmp_path / "m.tif", squares(1, 2), exif=exif(6)), "turns on its side", "PNG")
+
+
+def test_a_binary_jpeg_for_print_is_thresholded_too(tmp_path):
+    path = tmp_path / "mask.jpg"
+    Image.fromarray(squares(255, height=128, width=256)).convert("RGB").convert("CMYK").save(path, quality=95)
+    with Image.open(path) as image:
+        assert image.mode == "CMYK"
+    assert np.count_nonzero(read_labels(path, warn=lambda _: None) != squares(1, height=128, width=256)) < 10
+
+
+def test_soft_edges_between_palette_colours_are_named(path):
+    soft = Image.fromarray(palette()[squares(1, 2)]).resize((101, 67), Image.Resampling.BILINEAR)
+    soft.save(path)
+    refusal(path, "is not in the DAVIS palette", "stm mask fix")
+
+
 # What is refused.
 
 
@@ -309,8 +403,8 @@ def test_mask_that_fits_passes():
 def test_mask_of_another_size_is_refused_with_both_sizes():
     with pytest.raises(MaskError) as caught:
         check_fits(squares(1, height=480, width=640), Path("mask.png"), 1280, 720, "clip.mp4")
-    expected = "mask.png: the mask is 640x480 but clip.mp4 is 1280x720. Resize the mask with nearest-neighbour"
-    assert str(caught.value) == expected
+    expected = "mask.png: the mask is 640x480 but clip.mp4 is 1280x720. Resize the mask with nearest-neighbour, or "
+    assert str(caught.value) == expected + "use stm mask fix"
 
 
 def test_mask_with_swapped_sides_looks_rotated():
@@ -365,6 +459,15 @@ def test_labels_that_are_no_ids_are_a_programming_error(path):
     with pytest.raises(ValueError, match="must be"):
         write_labels(path, np.zeros((1, 4, 4), np.uint8))
     assert not path.exists()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_object_ids_are_all_values_but_background_and_void(dtype):
+    rng = np.random.default_rng(0)
+    for values in ([0, 1, 254, 255], [0, 5], [255], [9], np.arange(256)):
+        labels = rng.choice(np.array(values), (13, 7)).astype(dtype)
+        assert object_ids(labels) == tuple(sorted({*labels.ravel().tolist()} - {0, 255}))
+    assert object_ids(labels[:, ::2]) == tuple(sorted({*labels[:, ::2].ravel().tolist()} - {0, 255}))
 
 
 def test_writing_leaves_only_the_mask(path):
@@ -424,4 +527,4 @@ def test_large_images_leave_the_warning_filters_as_they_were(path):
     png(path, 10_000, 10_000, 8, 0, b"")
     refusal(path, "absurd dimensions")
     assert warnings.filters == before
-    assert masks.MAX_PIXELS < Image.MAX_IMAGE_PIXELS
+    assert images.MAX_PIXELS < Image.MAX_IMAGE_PIXELS

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from PIL import Image
 from stmcli.errors import StmError, WriteError
 from stmcli.outputs import AlphaWriter, MaskWriter, MatteWriter, OverlayWriter
 from stmcli.render import palette, vivid
-from stmcli.video import Frame, VideoWriter, open_source
+from stmcli.video import ALPHA_CODECS, H264, Frame, VideoWriter, open_source
 
 FILMS = [(OverlayWriter, "o.mp4"), (AlphaWriter, "a.mov"), (MatteWriter, "m.mp4")]
 
@@ -22,24 +22,30 @@ class Answer:
     """Stand in for a prediction."""
 
     ids: np.ndarray
+    rgb: np.ndarray | None = None
 
     def labels(self):
         return self.ids
 
-    def alpha(self):
+    def foreground(self, object_id=None):
+        assert object_id is None
+        return self.rgb
+
+    def alpha(self, object_id=None):
+        assert object_id is None
         ramp = np.linspace(0, 1, self.ids.shape[1], dtype=np.float32)
         return np.tile(ramp, (self.ids.shape[0], 1))
 
 
-def block(height, width, value=1):
+def block(height, width, value=1, rgb=None):
     labels = np.zeros((height, width), dtype=np.int32)
     labels[height // 2 :, width // 2 :] = value
-    return Answer(labels)
+    return Answer(labels, rgb)
 
 
 def convert(source, writer):
     for frame in source:
-        writer.write(frame, block(*frame.rgb.shape[:2]))
+        writer.write(frame, block(*frame.rgb.shape[:2], rgb=frame.rgb))
     writer.close()
     return writer
 
@@ -222,7 +228,7 @@ def test_an_aborted_film_leaves_what_was_there(make_clip, tmp_path, make, name):
     (tmp_path / name).write_bytes(b"before")
     writer = make(tmp_path / name, source.info)
     for frame in source:
-        writer.write(frame, block(48, 64))
+        writer.write(frame, block(48, 64, rgb=frame.rgb))
     writer.abort()
     assert (tmp_path / name).read_bytes() == b"before"
     assert files(tmp_path) == sorted(["clip.mp4", name])
@@ -235,9 +241,9 @@ def test_an_exception_aborts_the_film(make_clip, tmp_path):
     assert files(tmp_path) == ["clip.mp4"]
 
 
-def writer_for(path, info, **settings):
+def writer_for(path, info, *, codec=H264, **settings):
     size = (info.width, info.height)
-    return VideoWriter(path, size=size, rate=info.rate, time_base=info.time_base, **settings)
+    return VideoWriter(path, codec=codec, size=size, rate=info.rate, time_base=info.time_base, **settings)
 
 
 def test_nothing_appears_under_the_name_before_the_end(make_clip, tmp_path):
@@ -261,14 +267,14 @@ def test_a_missing_encoder_is_found_before_the_first_frame(make_clip, tmp_path):
     info = open_source(make_clip(audio="aac")).info
     for extra in ({}, {"audio_from": info.path}):
         with pytest.raises(WriteError, match=r"x\.mp4: there is no encoder no_such_encoder here"):
-            writer_for(tmp_path / "x.mp4", info, codec="no_such_encoder", **extra)
+            writer_for(tmp_path / "x.mp4", info, codec=replace(H264, encoder="no_such_encoder"), **extra)
     assert files(tmp_path) == ["clip.mp4"]
 
 
 def test_an_encoder_that_refuses_is_found_before_the_first_frame(make_clip, tmp_path):
     info = open_source(make_clip()).info
     with pytest.raises(WriteError, match=r"x\.mp4: cannot be written with prores_ks"):
-        writer_for(tmp_path / "x.mp4", info, codec="prores_ks", pix_fmt="yuv420p")
+        writer_for(tmp_path / "x.mp4", info, codec=replace(ALPHA_CODECS["prores4444"], pix_fmt="yuv420p"))
     assert files(tmp_path) == ["clip.mp4"]
 
 

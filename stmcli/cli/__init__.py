@@ -4,7 +4,15 @@ import signal
 import sys
 from types import FrameType
 
-from stmcli.cli import evaluate, segment, train, weights  # noqa: F401  (each adds its commands to the app)
+from stmcli.cli import (  # noqa: F401  (each adds its commands to the app)
+    evaluate,
+    export,
+    info,
+    mask,
+    segment,
+    train,
+    weights,
+)
 from stmcli.cli.app import app, set_up_warnings
 from stmcli.errors import Terminated
 

@@ -28,17 +28,42 @@ from stmcli.cli.app import (
     one_of,
     say,
 )
+from stmcli.cli.exports import (
+    EXPORT,
+    AudioOption,
+    BitsOption,
+    CategoryOption,
+    CodecOption,
+    ColourOption,
+    ContourOption,
+    ModeOption,
+    OpacityOption,
+    PerObjectOption,
+    RefineOption,
+    bits_of,
+    export_options,
+    kinds_of,
+)
 from stmcli.cli.progress import show_progress
 from stmcli.errors import UsageError
-from stmcli.options import AUDIO, EXPORTS, ON_CORRUPT, SegmentOptions
+from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
 
 SEGMENT = SegmentOptions()
+POSITION = "its number in the source, or a time like 10s or 00:01:30.500"
 
 
 @app.command()
 def segment(
     video: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a pattern like shot.%04d.png.")],
-    mask: Annotated[Path, typer.Option("--mask", "-m", help="The mask of the first frame: PNG, its values are ids.")],
+    mask: Annotated[
+        list[str],
+        typer.Option(
+            "--mask",
+            "-m",
+            metavar="[FRAME:]PATH",
+            help="A mask of the first or another frame, its values are ids; or a folder of <frame>.png; repeatable.",
+        ),
+    ],
     output: Annotated[Path | None, typer.Option("--output", "-o", show_default="stm_out/<clip>/")] = None,
     export: Annotated[
         list[str] | None,
@@ -46,12 +71,12 @@ def segment(
             "--export",
             "-e",
             help=f"{', '.join(EXPORTS)}; repeatable.",
-            show_default=", ".join(SEGMENT.exports),
+            show_default=", ".join(EXPORT.kinds),
         ),
     ] = None,
     objects: Annotated[str, typer.Option(help="Ids to follow, e.g. 1,3.", show_default="all")] = "",
-    start: Annotated[int | None, typer.Option(min=0, help="First frame, the source's own number.")] = SEGMENT.start,
-    end: Annotated[int | None, typer.Option(min=0, help="Last frame, inclusive.")] = SEGMENT.end,
+    start: Annotated[str | None, typer.Option(help=f"First frame: {POSITION}.", metavar="FRAME|TIME")] = None,
+    end: Annotated[str | None, typer.Option(help="Last frame, inclusive.", metavar="FRAME|TIME")] = None,
     weights: WeightsOption = NETWORK.weights,
     device: DeviceOption = NETWORK.device,
     precision: PrecisionOption = NETWORK.precision,
@@ -60,7 +85,20 @@ def segment(
     mem_every: EveryOption = MEMORY.every,
     mem_max: MaxOption = MEMORY.max_slots,
     mem_policy: PolicyOption = MEMORY.policy,
-    audio: Annotated[str, typer.Option(help=f"{', '.join(AUDIO)}.")] = SEGMENT.audio,
+    per_object: PerObjectOption = EXPORT.per_object,
+    audio: AudioOption = EXPORT.audio,
+    opacity: OpacityOption = EXPORT.opacity,
+    contour: ContourOption = EXPORT.contour,
+    alpha_codec: CodecOption = EXPORT.alpha_codec,
+    alpha_mode: ModeOption = EXPORT.alpha_mode,
+    bits: BitsOption = EXPORT.bits,
+    background: ColourOption = EXPORT.background,
+    refine: RefineOption = EXPORT.refine,
+    category: CategoryOption = None,
+    keep_soft: Annotated[
+        bool, typer.Option("--keep-soft", help="Store the network's probabilities for stm export.")
+    ] = SEGMENT.keep_soft,
+    soft_bits: Annotated[int, typer.Option(help="8 or 16, of the stored probabilities.")] = SEGMENT.soft_bits,
     on_corrupt: Annotated[str, typer.Option(help=f"{', '.join(ON_CORRUPT)}.")] = SEGMENT.on_corrupt,
     overwrite: OverwriteOption = SEGMENT.overwrite,
     resume: Annotated[
@@ -73,20 +111,33 @@ def segment(
 ) -> None:
     """Follow the objects of a first-frame mask through a clip."""
     options = SegmentOptions(
-        exports=tuple(one_of("--export", kind, EXPORTS) for kind in export or SEGMENT.exports),
         objects=_ids(objects),
-        start=start,
-        end=end,
-        audio=one_of("--audio", audio, AUDIO),
+        start=_first_frame(video, start),
+        end=_last_frame(video, end),
+        keep_soft=keep_soft,
+        soft_bits=bits_of("--soft-bits", soft_bits),
         on_corrupt=one_of("--on-corrupt", on_corrupt, ON_CORRUPT),
         overwrite=overwrite,
         resume=resume,
+    )
+    exports = export_options(
+        kinds_of("--export", export),
+        per_object=per_object,
+        audio=audio,
+        opacity=opacity,
+        contour=contour,
+        alpha_codec=alpha_codec,
+        alpha_mode=alpha_mode,
+        bits=bits,
+        background=background,
+        refine=refine,
+        category=category,
     )
     network = network_options(weights, device, precision, size, top_k)
     memory = memory_options(mem_every, mem_max, mem_policy)
     from stmcli.pipeline import Job, default_output, plan, segment_video
 
-    job = Job(video, mask, output or default_output(video), options, network, memory)
+    job = Job(video, tuple(mask), output or default_output(video), options, network, memory, exports)
     if dry_run:
         _give_facts(plan(job), as_json=as_json)
         return
@@ -106,12 +157,32 @@ def segment(
         give("\n".join(map(str, (*result.files, report))))
 
 
+def _first_frame(video: Path, text: str | None) -> int | None:
+    """Return the frame number of --start."""
+    from stmcli.video import first_frame_from, parse_position
+
+    return None if text is None else first_frame_from(video, parse_position(text))
+
+
+def _last_frame(video: Path, text: str | None) -> int | None:
+    """Return the frame number of --end."""
+    from stmcli.video import last_frame_until, parse_position
+
+    return None if text is None else last_frame_until(video, parse_position(text))
+
+
 def _give_facts(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         give(json.dumps(facts))
         return
     for name, value in facts.items():
-        give(f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        give(f"{name}: {', '.join(map(_in_words, value)) if isinstance(value, list) else value}")
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):  # a mask
+        return f"frame {value['frame']}: {value['path']} (ids {', '.join(map(str, value['ids'])) or 'none'})"
+    return str(value)
 
 
 def _summary(report: dict[str, Any]) -> str:
@@ -137,30 +208,19 @@ def _speed(frames: int, seconds: float) -> str:
 @app.command()
 def frame(
     video: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a pattern.")],
-    at: Annotated[int, typer.Option(min=0, help="The source's own frame number.")] = 0,
+    at: Annotated[
+        str | None,
+        typer.Option(help=f"Which frame: {POSITION}.", metavar="FRAME|TIME", show_default="the first"),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="A PNG.")] = Path("frame.png"),
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write one frame, upright and at source size, to paint a mask on."""
     from stmcli.masks import write_picture
+    from stmcli.results import check_picture
     from stmcli.video import read_frame
 
-    picture = read_frame(video, at).rgb
-    _check_picture(output, video, overwrite=overwrite)
+    picture = read_frame(video, _first_frame(video, at)).rgb
+    check_picture(output, video, overwrite=overwrite)
     write_picture(output, picture)
     give(output)
-
-
-def _check_picture(output: Path, video: Path, *, overwrite: bool) -> None:
-    """Raise UsageError when the picture cannot be written or something would be lost."""
-    from stmcli.results import refuse_input, source_files
-
-    if not output.parent.is_dir():
-        raise UsageError("no such folder", path=output.parent, hint="Create it, or choose another --output.")
-    if output.is_dir():
-        raise UsageError("is a folder", path=output, hint="Give the name of a PNG.")
-    if video.is_dir() and output.parent.samefile(video):
-        raise UsageError("would become a frame of the source", path=output, hint="Choose another --output.")
-    refuse_input(output, *source_files(video))
-    if output.exists() and not overwrite:
-        raise UsageError("exists already", path=output, hint="Replace it with -y.")

@@ -1,15 +1,27 @@
 """Read and write moving pictures: the only package that uses PyAV."""
 
-from pathlib import Path
-
-from stmcli.video.faults import check_file, refuse_url
-from stmcli.video.folder import FrameFolder, is_pattern
+from stmcli.video.codecs import ALPHA_CODECS, H264, H264_NVENC, Codec
+from stmcli.video.color import Color
+from stmcli.video.facts import ClipFacts, clip_facts
+from stmcli.video.film import FilmFacts, check_film
+from stmcli.video.folder import FrameFolder, list_frames, numbered
 from stmcli.video.frame import Frame, OnCorrupt, Source, SourceInfo
+from stmcli.video.position import first_frame_from, last_frame_until, parse_position
 from stmcli.video.probe import frame_times
 from stmcli.video.reader import VideoReader
+from stmcli.video.source import open_source, read_frame
+from stmcli.video.still import write_rgba
+from stmcli.video.timecode import advance_timecode, find_timecode
 from stmcli.video.writer import VideoWriter
 
 __all__ = [
+    "ALPHA_CODECS",
+    "H264",
+    "H264_NVENC",
+    "ClipFacts",
+    "Codec",
+    "Color",
+    "FilmFacts",
     "Frame",
     "FrameFolder",
     "OnCorrupt",
@@ -17,32 +29,17 @@ __all__ = [
     "SourceInfo",
     "VideoReader",
     "VideoWriter",
+    "advance_timecode",
+    "check_film",
+    "clip_facts",
+    "find_timecode",
+    "first_frame_from",
     "frame_times",
+    "last_frame_until",
+    "list_frames",
+    "numbered",
     "open_source",
+    "parse_position",
     "read_frame",
+    "write_rgba",
 ]
-
-
-def open_source(
-    path: str | Path, *, start: int | None = None, end: int | None = None, on_corrupt: OnCorrupt = "fail"
-) -> Source:
-    """Open a video file, a folder of frames or a pattern such as ``shot.%04d.png``.
-
-    `start` and `end` are the source's own frame numbers, `end` inclusive. Raises UsageError (no such
-    source, not a regular file, no such frame) and VideoError (it cannot be read).
-    """
-    refuse_url(path)
-    whole = Path(path).absolute()
-    if is_pattern(whole):
-        return FrameFolder(whole, start=start, end=end, on_corrupt=on_corrupt)
-    whole = check_file(path)
-    kind = FrameFolder if whole.is_dir() else VideoReader
-    return kind(whole, start=start, end=end, on_corrupt=on_corrupt)
-
-
-def read_frame(path: str | Path, index: int) -> Frame:
-    """Return frame `index` of a source; raise UsageError that says how many there are."""
-    with open_source(path, start=index, end=index, on_corrupt="stop") as source:
-        for frame in source:
-            return frame
-    raise AssertionError(f"{path}: an iteration without a frame")

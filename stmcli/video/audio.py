@@ -13,6 +13,7 @@ from av.packet import Packet
 from stmcli.video.probe import open_container, pick_audio
 
 _ENCODERS = {".webm": "libopus"}
+_RATE = 48000  # what every encoder takes
 
 
 def has_sound(path: Path) -> bool:
@@ -44,8 +45,8 @@ class AudioTrack:
     def _add_stream(self) -> AudioStream:
         if self.codec is None:
             return self._out.add_stream_from_template(self._source)
-        rate = 48000 if self.codec == "libopus" else self._source.rate
-        stream = self._out.add_stream(self.codec, rate=rate)
+        rates = av.Codec(self.codec, "w").audio_rates or []
+        stream = self._out.add_stream(self.codec, rate=self._source.rate if self._source.rate in rates else _RATE)
         assert isinstance(stream, AudioStream), stream
         stream.layout = self._source.layout.name
         return stream

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from stmcli.errors import UsageError, VideoError
+from stmcli.video.color import Color
 from stmcli.video.faults import nearest_name
 from stmcli.video.frame import (
     MAX_PIXELS,
@@ -52,6 +53,7 @@ class FrameFolder(Source):
         if not chosen or (start is not None and start not in self._files):
             raise no_such_frame(path, start or end or 0, first=first, last=last, count=len(self._files))
         self._chosen = chosen
+        sample = next(iter(self._files.values()))
         info = SourceInfo(
             path=path,
             name=path.name if path.is_dir() else _pattern_name(path),
@@ -61,7 +63,9 @@ class FrameFolder(Source):
             rate=rate,
             time_base=1 / rate,
             is_video=False,
-            codec=next(iter(self._files.values())).suffix.lower().lstrip("."),
+            container="folder" if path.is_dir() else "sequence",
+            codec=sample.suffix.lower().lstrip("."),
+            color=_color(sample),
             duration=len(self._files) / rate,
             start=start,
             end=end,
@@ -73,6 +77,10 @@ class FrameFolder(Source):
         """Return how many frames an iteration yields."""
         return len(self._chosen)
 
+    def times(self) -> dict[int, Fraction]:
+        """Return the time of every frame of the folder by its number, in order."""
+        return {number: place / self.info.rate for place, number in enumerate(self._files)}
+
     def frame_name(self, index: int) -> str:
         """Return the stem of the image that is frame `index`."""
         return self._files[index].stem
@@ -83,10 +91,9 @@ class FrameFolder(Source):
     def __iter__(self) -> Iterator[Frame]:
         self.corrupt_frames.clear()
         self._remarks.clear()
-        places = {number: place for place, number in enumerate(self._files)}
+        times = self.times()
         rgb: RGB | None = None
         for number in self._chosen:
-            time = places[number] / self.info.rate
             try:
                 rgb = read_image(self._files[number])
             except VideoError:
@@ -97,7 +104,7 @@ class FrameFolder(Source):
             if corrupt and self.on_corrupt == "stop":
                 self._remarks["stop"] = f"stopped at frame {number}, which cannot be decoded"
                 return
-            yield Frame(number, time, rgb, corrupt=corrupt)
+            yield Frame(number, times[number], rgb, corrupt=corrupt)
 
 
 def is_pattern(path: Path) -> bool:
@@ -176,6 +183,14 @@ def _size(path: Path) -> tuple[int, int]:
         cause = f"more than {MAX_PIXELS // 2**20} megapixels"
         raise VideoError(cause, path=path, hint="Scale it down first.")
     return (height, width) if turned else (width, height)
+
+
+def _color(path: Path) -> Color:
+    """Return the samples of an image, from its header alone."""
+    with Image.open(path) as image:
+        packed = [tile.args if isinstance(tile.args, str) else tile.args[0] for tile in image.tile if tile.args]
+        deep = any("16" in str(layout) for layout in (image.mode, *packed))
+        return Color(pixel_format=image.mode, bits=16 if deep else 8)
 
 
 def _ignores_exif(image: Image.Image) -> bool:

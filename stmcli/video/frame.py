@@ -1,8 +1,8 @@
 """What a source yields and what is known about it before the first frame is read."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stmcli.errors import UsageError
+from stmcli.video.color import Color
+from stmcli.video.orientation import Flip
 
 RGB = npt.NDArray[np.uint8]
 OnCorrupt = Literal["fail", "stop", "skip"]
@@ -37,10 +39,11 @@ class Frame:
 class SourceInfo:
     """Describe a source as a player shows it.
 
-    `width` and `height` are upright, after `rotation` (counter-clockwise degrees). `frames` is how many
-    frames the whole source declares (None: unknown until read), `start_time` the time of its first frame,
-    `duration` its length in seconds if declared. `start` and `end` are the frame numbers asked for.
-    `shift` is where the container's own clock starts (only transport streams start late).
+    `width` and `height` are upright: after the stored picture was mirrored by `flip`, then turned by
+    `rotation` (counter-clockwise degrees). `frames` is how many frames the whole source declares (None:
+    unknown until read), `start_time` the time of its first frame, `duration` its length in seconds if
+    declared. `start` and `end` are the frame numbers asked for. `shift` is where the container's own clock
+    starts (only transport streams start late). `timecode` is that of the first frame, such as 01:00:00:00.
     """
 
     path: Path
@@ -52,15 +55,19 @@ class SourceInfo:
     time_base: Fraction
     is_video: bool
     rotation: int = 0
+    flip: Flip = "none"
+    container: str = ""
     audio: str | None = None
     codec: str = ""
-    color: str = ""
+    color: Color = field(default_factory=Color)
+    interlaced: bool = False
     aspect: Fraction = Fraction(1)
     start_time: Fraction = Fraction(0)
     shift: Fraction = Fraction(0)
     duration: Fraction | None = None
     start: int | None = None
     end: int | None = None
+    timecode: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -89,6 +96,10 @@ class Source(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
+
+    @abstractmethod
+    def times(self) -> Mapping[int, Fraction]:
+        """Return the time of every frame of the whole source by its number, in order, decoding nothing."""
 
     @abstractmethod
     def frame_name(self, index: int) -> str:

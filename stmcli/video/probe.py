@@ -1,5 +1,7 @@
 """Open a video file safely and find out what it holds, before it is decoded."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,8 +13,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from stmcli.errors import VideoError
+from stmcli.video.color import color_of
 from stmcli.video.faults import explain
 from stmcli.video.frame import MAX_PIXELS, OnCorrupt, SourceInfo
+from stmcli.video.orientation import orientation_of
+from stmcli.video.timecode import find_timecode
 
 # Formats that hold their own pictures: none of these can point at another file or host.
 _FORMATS = (
@@ -24,10 +29,8 @@ _OPEN_OPTIONS = {
     "protocol_whitelist": "file",
     "max_pixels": str(MAX_PIXELS),
 }
+_CONTAINERS = {"matroska": "mkv", "mpegts": "ts", "mov": "mp4"}
 _LATE_CLOCK = {"mpegts", "mpeg"}
-_HDR_CURVES = {16, 18}  # PQ, HLG
-_SPACES = {0: "RGB", 1: "BT.709", 5: "BT.601", 6: "BT.601", 7: "SMPTE 240M", 9: "BT.2020", 10: "BT.2020"}
-_RANGES = {1: "limited range", 2: "full range"}
 _STOP_HINT = "Copy it again, or take what is there with --on-corrupt stop."
 _SLACK = Fraction(1, 10)  # seconds, at least, that a container may declare beyond its last packet
 
@@ -57,6 +60,30 @@ def pick_audio(container: InputContainer) -> AudioStream | None:
     return next((s for s in container.streams.audio if s.codec_context is not None), None)
 
 
+@dataclass(frozen=True)
+class Sound:
+    """Describe the sound of a clip; `rate` is samples per second."""
+
+    codec: str
+    channels: int
+    rate: int
+
+
+def sound_of(path: Path) -> Sound | None:
+    """Return the sound of a media file, None without any that can be read."""
+    with open_container(path) as container:
+        stream = pick_audio(container)
+        if stream is None:
+            return None
+        return Sound(stream.codec_context.name, stream.codec_context.channels, stream.rate)
+
+
+def declared_frames(path: Path) -> int | None:
+    """Return how many frames the header of a file names, shown or not; None if it names none."""
+    with open_container(path) as container:
+        return pick_video(container, path).frames or None
+
+
 def probe(path: Path, *, on_corrupt: OnCorrupt = "fail") -> SourceInfo:
     """Return what `path` holds after decoding one frame of it.
 
@@ -77,16 +104,31 @@ def probe(path: Path, *, on_corrupt: OnCorrupt = "fail") -> SourceInfo:
 
 
 def frame_times(path: Path) -> tuple[Fraction, ...]:
-    """Return the presentation time of every packet of the video stream in order, decoding nothing."""
+    """Return the presentation time of every frame that will decode, in order, decoding nothing.
+
+    Follows edit lists, and leaves out what a transport stream cut in its middle cannot show.
+    """
     with open_container(path) as container:
         stream = pick_video(container, path)
         base = stream.time_base or Fraction(1)
-        stamps = []
         try:
-            stamps = [p.pts for p in container.demux(stream) if p.pts is not None and not p.is_discard]
+            stamps = sorted(_shown(container, stream))
         except av.FFmpegError as error:
             raise explain(path, error) from error
-    return tuple(stamp * base for stamp in sorted(stamps))
+    return tuple(stamp * base for stamp in stamps)
+
+
+def _shown(container: InputContainer, stream: VideoStream) -> Iterator[int]:
+    """Yield the timestamp of each packet that is shown and can be decoded: none before the first key frame."""
+    first: int | None = None
+    late = container.format.name in _LATE_CLOCK  # broadcasts mark packets that may well decode
+    for packet in container.demux(stream):
+        if packet.pts is None or not packet.size or (packet.is_corrupt and not late):  # cut off by the file's end
+            continue
+        if first is None and packet.is_keyframe:
+            first = packet.pts
+        if first is not None and not packet.is_discard and (packet.is_keyframe or packet.pts >= first):
+            yield packet.pts
 
 
 def _check_area(stream: VideoStream, path: Path) -> None:
@@ -113,7 +155,8 @@ def _describe(
     container: InputContainer, stream: VideoStream, picture: VideoFrame, path: Path, warnings: tuple[str, ...]
 ) -> SourceInfo:
     base = stream.time_base or Fraction(1, 25)
-    turned = picture.rotation % 180 != 0
+    rotation, flip = upright = orientation_of(picture)
+    turned = upright.swaps_sides
     aspect = stream.sample_aspect_ratio or Fraction(1)
     late = container.format.name in _LATE_CLOCK and container.start_time is not None
     audio = pick_audio(container)
@@ -126,16 +169,29 @@ def _describe(
         rate=_rate(stream),
         time_base=base,
         is_video=True,
-        rotation=picture.rotation % 360,
+        rotation=rotation,
+        flip=flip,
+        container=_container_name(container, path),
         audio=audio.codec_context.name if audio else None,
         codec=stream.codec_context.name,
-        color=_color(picture),
+        color=color_of(picture),
+        interlaced=picture.interlaced_frame,
         aspect=1 / aspect if turned else aspect,
         start_time=(picture.pts or 0) * base,
         shift=Fraction(container.start_time, av.time_base) if late else Fraction(0),
         duration=Fraction(container.duration, av.time_base) if container.duration else None,
+        timecode=find_timecode(container, stream),
         warnings=warnings,
     )
+
+
+def _container_name(container: InputContainer, path: Path) -> str:
+    """Return the usual suffix of a container, by what it says about itself before its name."""
+    names, suffix = container.format.name.split(","), path.suffix.lower().lstrip(".")
+    if container.metadata.get("major_brand", "").strip() == "qt":
+        return "mov"
+    found = "mp4" if "mp4" in names and suffix == "mov" else next((n for n in names if n == suffix), names[0])
+    return _CONTAINERS.get(found, found)
 
 
 def _rate(stream: VideoStream) -> Fraction:
@@ -152,19 +208,16 @@ def _declared(stream: VideoStream) -> int | None:
     return sum(not entry.is_discard for entry in stream.index_entries)
 
 
-def _color(picture: VideoFrame) -> str:
-    space = _SPACES.get(picture.colorspace)
-    parts = (picture.format.name, space or "untagged", _RANGES.get(picture.color_range))
-    return ", ".join(part for part in parts if part)
-
-
 def _oddities(stream: VideoStream, picture: VideoFrame) -> list[str]:
     """Return what this clip loses or keeps on the way to square, progressive, 8-bit frames."""
     odd = []
-    if picture.color_trc in _HDR_CURVES:
+    color = color_of(picture)
+    if color.hdr:
         odd.append("HDR is processed as if it were SDR")
-    elif any(component.bits > 8 for component in picture.format.components):
+    elif color.bits > 8:
         odd.append("processed with 8 bits per colour")
+    if color.matrix not in (None, color.matrix_used):
+        odd.append(f"its colour matrix, {color.matrix}, is taken as {color.matrix_used}")
     if picture.interlaced_frame:
         odd.append("interlaced frames are processed as they are")
     if stream.sample_aspect_ratio not in (None, 0, 1):

@@ -7,10 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
 from stmcli.errors import VideoError
@@ -24,33 +22,11 @@ from stmcli.video.frame import (
     check_range,
     no_such_frame,
 )
-from stmcli.video.probe import open_container, pick_video, probe
+from stmcli.video.orientation import orientation_of
+from stmcli.video.probe import frame_times, open_container, pick_video, probe
+from stmcli.video.rgb import RgbConverter
 
-_SPACES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
-}
-
-
-def to_rgb(frame: VideoFrame) -> RGB:
-    """Return the picture upright as (H, W, 3) uint8 RGB, by its colour tags.
-
-    Untagged pictures of 720 lines or more are BT.709, smaller ones BT.601.
-    """
-    untagged = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
-    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-    picture = frame.reformat(
-        format="rgb24",
-        src_colorspace=_SPACES.get(frame.colorspace, untagged),
-        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-    )
-    return np.ascontiguousarray(np.rot90(picture.to_ndarray(), frame.rotation // 90), dtype=np.uint8)
+_REORDERED = {"h264", "hevc"}  # their pictures come out in another order than AVI numbers them
 
 
 class VideoReader(Source):
@@ -75,6 +51,7 @@ class VideoReader(Source):
         super().__init__(info, on_corrupt=on_corrupt)
         self._threads = threads
         self._container: InputContainer | None = None
+        self._untimed = info.container == "avi" and info.codec in _REORDERED  # the file holds no such times
         if start is not None and info.frames is not None and start >= info.frames:
             raise no_such_frame(path, start, first=0, last=info.frames - 1, count=info.frames)
 
@@ -85,6 +62,10 @@ class VideoReader(Source):
             return None
         last = self.info.frames - 1 if self.info.end is None else min(self.info.end, self.info.frames - 1)
         return last + 1 - (self.info.start or 0)
+
+    def times(self) -> dict[int, Fraction]:
+        """Return the time of every frame of the file by its number, in order, decoding nothing."""
+        return dict(enumerate(frame_times(self.info.path)))
 
     def frame_name(self, index: int) -> str:
         """Return the stem of the mask file of frame `index`: its number in five digits."""
@@ -112,7 +93,7 @@ class VideoReader(Source):
 
     def _frames(self, container: InputContainer, stream: VideoStream) -> Iterator[Frame]:
         start, end = self.info.start or 0, self.info.end
-        clock = _Clock(self.info)
+        clock, converter = _Clock(self.info), RgbConverter()
         rgb: RGB | None = None
         index = -1
         for index, (picture, pts) in enumerate(self._pictures(container, stream)):
@@ -123,7 +104,7 @@ class VideoReader(Source):
                 continue
             if picture is not None:
                 self._check_size(picture, index)
-                rgb = to_rgb(picture)
+                rgb = converter.convert(picture)
             if rgb is None:
                 raise VideoError(f"frame {index} cannot be decoded", path=self.info.path, hint="Start later.")
             yield Frame(index, time, rgb, corrupt=index in self.corrupt_frames)
@@ -145,6 +126,8 @@ class VideoReader(Source):
                     return
                 damaged = True
             for picture in pictures or ():
+                if self._untimed:
+                    picture.pts = waiting[0] if waiting else None
                 for pts in _take(waiting, picture.pts) if damaged else _take(waiting, picture.pts)[:0]:
                     self.corrupt_frames.append(index)
                     yield None, pts
@@ -172,7 +155,7 @@ class VideoReader(Source):
 
     def _check_size(self, picture: VideoFrame, index: int) -> None:
         size = (picture.width, picture.height)
-        if picture.rotation % 180:
+        if orientation_of(picture).swaps_sides:
             size = size[::-1]
         if size != (self.info.width, self.info.height):
             first = f"{self.info.width}x{self.info.height}"

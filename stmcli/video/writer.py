@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -13,58 +13,62 @@ import av
 import numpy as np
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
-from stmcli.errors import VideoError, WriteError
+from stmcli.errors import WriteError
 from stmcli.video.audio import AudioTrack, has_sound
+from stmcli.video.codecs import Codec
+from stmcli.video.film import FilmFacts, check_film
 from stmcli.video.frame import RGB
-from stmcli.video.probe import open_container
+from stmcli.video.picture import BT709, encode_picture
 
 _MOV_SUFFIXES = {".mp4", ".mov", ".m4v"}
 _FINE_CLOCK = 1000  # ticks a second, at least
-_BT709 = 1  # the number of BT.709 in all three colour tags
+_MILLISECONDS = {".mkv", ".webm"}  # what the clock of these counts
 
 
 class VideoWriter:
     """Write RGB (or RGBA) frames to a video file that appears under its name only when it is whole.
 
     `size` is (width, height) of the frames, `time_base` the source's: times are kept exactly where the
-    container can (MP4, MOV). The encoder is open when this returns, so that it fails before any work.
-    The first frame gets the time `start` (None: its own), and the sound of `audio_from` moves along;
-    `trim_audio` ends the sound with the last frame. `notes` says what was done differently than asked.
-    Every method raises WriteError for a full disk or an encoder that refuses.
+    container can (MP4, MOV; others to the millisecond). The encoder is open when this returns, so that it
+    fails before any work. The first frame gets the time `start` (None: its own) and the start `timecode`
+    ("01:00:00:00"), and the sound of `audio_from` moves along; `trim_audio` ends the sound with the last
+    frame. `notes` says what was done differently than asked, `facts` after close() what the finished file
+    was found to hold. Every method raises WriteError for a full disk or an encoder that refuses.
     """
 
     def __init__(
         self,
         path: Path,
         *,
+        codec: Codec,
         size: tuple[int, int],
         rate: Fraction,
         time_base: Fraction,
-        codec: str = "libx264",
-        pix_fmt: str = "yuv420p",
-        options: Mapping[str, str] | None = None,
         audio_from: Path | None = None,
         start: Fraction | None = None,
         trim_audio: bool = False,
         aspect: Fraction = Fraction(1),
+        timecode: str | None = None,
     ) -> None:
-        self.path = path
+        self.path, self.codec = path, codec
         self.frames = 0
         self.notes: list[str] = []
+        self.facts: FilmFacts | None = None
         self._part = path.with_name(f"{path.stem}.part{path.suffix}")
-        self._size, self._rate, self._base = size, rate, time_base
-        self._codec, self._pix_fmt, self._options = codec, pix_fmt, dict(options or {})
-        self._start, self._trim_audio, self._aspect = start, trim_audio, aspect
+        self._size, self._rate = size, rate
+        self._base = Fraction(1, 1000) if path.suffix.lower() in _MILLISECONDS else time_base
+        self._start, self._trim_audio, self._aspect, self._timecode = start, trim_audio, aspect, timecode
         self._origin: Fraction | None = None
         self._last = Fraction(0)
-        self._ticks: int | None = None
+        self._ticks: tuple[int, int] | None = None  # of the first frame and of the latest
         self._container: OutputContainer | None = None
         self._audio: AudioTrack | None = None
-        self._pad = self._padding()
-        self._stream = self._open(audio_from)
+        self._pad = (size[0] % 2, size[1] % 2) if codec.even else (0, 0)
+        self._stream = self._open(codec, audio_from)
+        self._note_padding()
 
     def write(self, picture: RGB, time: Fraction) -> None:
         """Append one frame, (H, W, 3) or (H, W, 4) uint8, shown at `time` seconds of the source."""
@@ -89,7 +93,7 @@ class VideoWriter:
             self._finish_audio()
             self._container.close()
             self._container = None
-            self._verify()
+            self.facts = self._check()
             os.replace(self._part, self.path)
         except (av.FFmpegError, OSError) as error:
             self.abort()
@@ -118,31 +122,45 @@ class VideoWriter:
         else:
             self.abort()
 
-    def _padding(self) -> tuple[int, int]:
-        """Return how many columns and rows 4:2:0 or 4:2:2 lacks to take an odd size."""
-        width, height = self._size
-        half_wide, half_high = "420" in self._pix_fmt or "422" in self._pix_fmt, "420" in self._pix_fmt
-        pad = (width % 2 if half_wide else 0, height % 2 if half_high else 0)
-        if any(pad):
+    def _note_padding(self) -> None:
+        if any(self._pad):
+            width, height = self._padded_size
             self.notes.append(
-                f"{self.path.name} is {width + pad[0]}x{height + pad[1]}: {self._codec} takes no odd size, "
+                f"{self.path.name} is {width}x{height}: {self.codec.encoder} takes no odd size, "
                 "so the last column or row is repeated"
             )
-        return pad
 
-    def _open(self, audio_from: Path | None) -> VideoStream:
-        """Open the file and its encoders; encode the sound again where the container refuses a copy."""
-        if audio_from is None or not has_sound(audio_from):
-            return self._try_open(None, encode=False)
+    @property
+    def _padded_size(self) -> tuple[int, int]:
+        return self._size[0] + self._pad[0], self._size[1] + self._pad[1]
+
+    def _open(self, codec: Codec, audio_from: Path | None) -> VideoStream:
+        """Open the file and its encoders, with the fallback where the encoder is missing or refuses."""
         try:
-            return self._try_open(audio_from, encode=False)
-        except WriteError:
-            stream = self._try_open(audio_from, encode=True)
-        assert self._audio is not None
-        self.notes.append(f"the sound of {self.path.name} was encoded again as {self._audio.codec}")
+            return self._open_with_sound(codec, audio_from)
+        except WriteError as error:
+            if codec.fallback is None:
+                raise
+            stream = self._open(codec.fallback, audio_from)
+            self.notes.append(f"{self.path.name} is encoded with {self.codec.encoder}: {error.cause}")
+            return stream
+
+    def _open_with_sound(self, codec: Codec, audio_from: Path | None) -> VideoStream:
+        """Open with a copy of the sound, else with the sound encoded again, else without any."""
+        if audio_from is None or not has_sound(audio_from):
+            return self._try_open(codec, None, encode=False)
+        for encode in (False, True):
+            with contextlib.suppress(WriteError):
+                stream = self._try_open(codec, audio_from, encode=encode)
+                if self._audio is not None and self._audio.codec is not None:
+                    self.notes.append(f"the sound of {self.path.name} was encoded again as {self._audio.codec}")
+                return stream
+        stream = self._try_open(codec, None, encode=False)
+        self.notes.append(f"{self.path.name} has no sound: it can neither be copied nor encoded again")
         return stream
 
-    def _try_open(self, audio_from: Path | None, *, encode: bool) -> VideoStream:
+    def _try_open(self, codec: Codec, audio_from: Path | None, *, encode: bool) -> VideoStream:
+        self.codec = codec
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._container = out = av.open(str(self._part.absolute()), "w", options=self._muxer_options())
@@ -156,36 +174,45 @@ class VideoWriter:
         return stream
 
     def _muxer_options(self) -> dict[str, str]:
-        """Return options that let MP4 and MOV start at any tick: their own clock counts milliseconds."""
-        if self.path.suffix.lower() not in _MOV_SUFFIXES:
+        """Return options that keep the first picture where it is.
+
+        The clock of MP4 and MOV counts milliseconds unless told otherwise. MKV and WebM would move all to
+        make room for what the sound of most MP4 files needs before its beginning, 21 ms of AAC.
+        """
+        suffix = self.path.suffix.lower()
+        if suffix in _MILLISECONDS:
+            return {"avoid_negative_ts": "disabled"}
+        if suffix not in _MOV_SUFFIXES:
             return {}
         factor = -(-_FINE_CLOCK // self._base.denominator)
         return {"movie_timescale": str(self._base.denominator * factor)}
 
     def _add_video(self, out: OutputContainer) -> VideoStream:
-        stream = out.add_stream(self._codec, rate=self._rate, options=dict(self._options))
+        stream = out.add_stream(self.codec.encoder, rate=self._rate, options=dict(self.codec.options))
         assert isinstance(stream, VideoStream), stream
-        width, height = self._size
-        stream.width, stream.height = width + self._pad[0], height + self._pad[1]
-        stream.pix_fmt = self._pix_fmt
+        stream.width, stream.height = self._padded_size
+        stream.pix_fmt = self.codec.pix_fmt
+        stream.thread_type = "AUTO"  # frames side by side: PyAV asks for slices, which costs quality or does nothing
         context = stream.codec_context
         context.time_base = stream.time_base = self._base
         if self._aspect != 1:
             context.sample_aspect_ratio = self._aspect
-        if "yuv" in self._pix_fmt:
-            context.color_primaries = context.color_trc = context.colorspace = _BT709
+        if self.codec.is_yuv:
+            context.color_primaries = context.color_trc = context.colorspace = BT709
             context.color_range = ColorRange.MPEG
+        if self._timecode is not None:
+            stream.metadata["timecode"] = self._timecode
         return stream
 
     def _picture(self, picture: RGB, time: Fraction) -> VideoFrame:
         if any(self._pad):
             columns, rows = self._pad
             picture = np.pad(picture, ((0, rows), (0, columns), (0, 0)), mode="edge")
-        layout = "rgba" if picture.shape[2] == 4 else "rgb24"
-        frame = _convert(VideoFrame.from_ndarray(np.ascontiguousarray(picture), layout), self._pix_fmt)
+        frame = encode_picture(picture, self.codec.pix_fmt)
         ticks = round((time - (self._origin or 0)) / self._base)
-        self._ticks = ticks if self._ticks is None else max(ticks, self._ticks + 1)
-        frame.pts, frame.time_base = self._ticks, self._base
+        first, ticks = (ticks, ticks) if self._ticks is None else (self._ticks[0], max(ticks, self._ticks[1] + 1))
+        self._ticks = first, ticks
+        frame.pts, frame.time_base = ticks, self._base
         frame.duration = max(1, round(1 / (self._rate * self._base)))
         return frame
 
@@ -235,39 +262,24 @@ class VideoWriter:
         if audio is not None:
             audio.close()
 
-    def _verify(self) -> None:
-        if not self.frames:
+    def _check(self) -> FilmFacts:
+        if self._ticks is None:
             raise WriteError("0 frames were given to it", path=self.path)
-        try:
-            with open_container(self._part) as container:
-                found = sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
-        except VideoError as error:
-            cause = f"the finished file cannot be read ({error.cause})"
-            raise WriteError(cause, path=self.path, hint="Run it again.") from error
-        if found != self.frames:
-            cause = f"{found} of {self.frames} frames are in the finished file"
-            raise WriteError(cause, path=self.path, hint="Run it again.")
+        span = (self._ticks[1] - self._ticks[0]) * self._base
+        alpha = self.codec.has_alpha
+        facts = check_film(self._part, frames=self.frames, span=span, alpha=alpha, final=self.path)
+        if self._timecode != facts.timecode:
+            self.notes.append(f"{self.path.name} cannot hold the timecode {self._timecode}")
+        if self._aspect != facts.aspect:  # MKV and WebM: PyAV does not hand it to them
+            shape = f"{self._aspect.numerator}:{self._aspect.denominator}"
+            self.notes.append(f"{self.path.name} does not say that its pixels are {shape}")
+        return facts
 
     def _refusal(self, error: Exception) -> WriteError:
         if getattr(error, "errno", None) == errno.ENOSPC:
             return WriteError("the disk is full", path=self.path, hint="Free some space and run it again.")
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, av.codec.codec.UnknownCodecError):
-            cause = f"there is no encoder {self._codec} here"
+            cause = f"there is no encoder {self.codec.encoder} here"
             return WriteError(cause, path=self.path, hint="`stm doctor` lists what there is.")
-        return WriteError(f"cannot be written with {self._codec} ({reason})", path=self.path)
-
-
-def _convert(frame: VideoFrame, pix_fmt: str) -> VideoFrame:
-    """Return a full-range RGB frame in `pix_fmt`; YUV becomes BT.709, limited range, and is tagged so."""
-    if "yuv" not in pix_fmt:
-        return frame.reformat(format=pix_fmt)
-    frame = frame.reformat(
-        format=pix_fmt,
-        dst_colorspace=Colorspace.ITU709,
-        src_color_range=ColorRange.JPEG,
-        dst_color_range=ColorRange.MPEG,
-    )
-    frame.colorspace, frame.color_range = _BT709, ColorRange.MPEG
-    frame.color_primaries, frame.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-    return frame
+        return WriteError(f"cannot be written with {self.codec.encoder} ({reason})", path=self.path)

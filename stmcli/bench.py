@@ -1,0 +1,115 @@
+"""How long the whole command takes, beside each of its parts alone, in one run on one machine."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from stmcli.kinds import open_writers, opened
+from stmcli.masks import Labels
+from stmcli.matting import Matted
+from stmcli.model import STM
+from stmcli.options import MattingOptions
+from stmcli.outputs import MaskWriter, Writer
+from stmcli.pipeline import Job, open_job, segment_video
+from stmcli.results import MASKS
+from stmcli.segmenter import Prediction, Segmenter, propagate
+from stmcli.video import Frame, Source
+from stmcli.weights import load_model, suited
+
+DECODING, NETWORK = "decoding", "network"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured: seconds, the median of all rounds."""
+
+    frames: int
+    device: str
+    parts: dict[str, float]  # each alone: decoding, the network, every output
+    whole: float  # the command, all of it together
+
+    @property
+    def against_sum(self) -> float:
+        """Return the whole as a multiple of all parts together: where they share the cores."""
+        return self.whole / sum(self.parts.values())
+
+    @property
+    def against_longest(self) -> float:
+        """Return the whole as a multiple of its longest part: where they run beside each other."""
+        return self.whole / max(self.parts.values())
+
+
+def bench_command(
+    job: Job, *, frames: int = 60, rounds: int = 3, on_round: Callable[[int], None] = lambda _: None
+) -> Timing:
+    """Measure segmenting the first `frames` frames of a clip: each part alone and then the whole, `rounds` times.
+
+    One round comes first that is not counted. The network is loaded before; what is written goes to a folder
+    that is removed. Raises StmError.
+    """
+    model = load_model(job.network)
+    with open_job(job) as (source, given, _):
+        labels = given[0].labels()
+        clip = list(islice(source, frames))
+    job = replace(job, segment=replace(job.segment, end=clip[-1].index))
+    seen: list[dict[str, float]] = []
+    for number in range(rounds + 1):
+        on_round(number)
+        seen.append(_round(job, model, labels, clip))
+    median = {name: statistics.median(times[name] for times in seen[1:]) for name in seen[0]}
+    whole = median.pop("whole")
+    return Timing(len(clip), next(model.parameters()).device.type, median, whole)
+
+
+def _round(job: Job, model: STM, labels: Labels, clip: Sequence[Frame]) -> dict[str, float]:
+    times: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        with open_job(job) as (source, _, _), _timed(times, DECODING):
+            for _ in source:
+                pass
+        with _timed(times, NETWORK):
+            predictions = _predict(job, model, labels, clip)
+        with open_job(job) as (source, given, _):
+            for name, writer in _outputs(job, source, given[0].ids, Path(folder) / "parts"):
+                with _timed(times, name):
+                    _write(writer, clip, predictions, refine=job.export.refine)
+        with _timed(times, "whole"):
+            segment_video(replace(job, output=Path(folder) / "whole"), model=model)
+    return times
+
+
+def _predict(job: Job, model: STM, labels: Labels, clip: Sequence[Frame]) -> list[Prediction]:
+    fit = suited(job.network)
+    segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
+    predictions = [prediction for _, prediction in propagate(segmenter, clip, labels)]
+    if next(model.parameters()).is_cuda:
+        torch.cuda.synchronize()
+    return predictions
+
+
+def _outputs(job: Job, source: Source, ids: Sequence[int], folder: Path) -> Iterator[tuple[str, Writer]]:
+    yield MASKS, MaskWriter(folder / MASKS, source.frame_name)
+    for output in job.outputs(ids):
+        with opened(open_writers([output], folder, source, job.export, soft_bits=job.segment.soft_bits)) as writers:
+            yield output.name, writers[0]
+
+
+def _write(writer: Writer, clip: Sequence[Frame], predictions: Sequence[Prediction], *, refine: bool) -> None:
+    matting = MattingOptions(refine=refine)
+    for frame, prediction in zip(clip, predictions, strict=True):
+        writer.write(frame, Matted(frame.rgb, Prediction(prediction.prob, prediction.object_ids), options=matting))
+    writer.close()
+
+
+@contextmanager
+def _timed(times: dict[str, float], name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    times[name] = time.perf_counter() - began

@@ -1,0 +1,80 @@
+"""stm export: overlay, alpha, dataset files from masks already made."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stmcli.cli.app import JsonOption, OverwriteOption, QuietOption, VerboseOption, app, give, one_of, say
+from stmcli.cli.exports import (
+    EXPORT,
+    AudioOption,
+    BitsOption,
+    CategoryOption,
+    CodecOption,
+    ColourOption,
+    ContourOption,
+    ModeOption,
+    OpacityOption,
+    PerObjectOption,
+    RefineOption,
+    export_options,
+    kinds_of,
+)
+from stmcli.cli.progress import show_progress
+from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
+
+
+@app.command()
+def export(
+    masks: Annotated[Path, typer.Argument(help="A folder of <frame>.png, or the folder of a result.")],
+    video: Annotated[Path, typer.Option(help="The clip that the masks belong to.")],
+    to: Annotated[list[str], typer.Option(help=f"{', '.join(EXPORTS[:-1])}; repeatable.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A folder.", show_default="beside the masks")
+    ] = None,
+    per_object: PerObjectOption = EXPORT.per_object,
+    audio: AudioOption = EXPORT.audio,
+    opacity: OpacityOption = EXPORT.opacity,
+    contour: ContourOption = EXPORT.contour,
+    alpha_codec: CodecOption = EXPORT.alpha_codec,
+    alpha_mode: ModeOption = EXPORT.alpha_mode,
+    bits: BitsOption = EXPORT.bits,
+    background: ColourOption = EXPORT.background,
+    refine: RefineOption = EXPORT.refine,
+    category: CategoryOption = None,
+    on_corrupt: Annotated[str, typer.Option(help=f"{', '.join(ON_CORRUPT)}.")] = SegmentOptions.on_corrupt,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+) -> None:
+    """Make overlay, alpha or dataset files of masks that are there already, without the network."""
+    options = export_options(
+        kinds_of("--to", to),
+        per_object=per_object,
+        audio=audio,
+        opacity=opacity,
+        contour=contour,
+        alpha_codec=alpha_codec,
+        alpha_mode=alpha_mode,
+        bits=bits,
+        background=background,
+        refine=refine,
+        category=category,
+    )
+    one_of("--on-corrupt", on_corrupt, ON_CORRUPT)
+    from stmcli.export import ExportJob, export_masks
+
+    job = ExportJob(masks, video, output, options, on_corrupt, overwrite)
+    with show_progress(video.name, quiet=quiet) as show:
+        done = export_masks(job, on_start=show.start, on_frame=lambda _: show.advance())
+    if not quiet:
+        for note in done.notes:
+            say(f"note: {note}")
+    if as_json:
+        facts = {name: dict(checked) for name, checked in done.facts.items()}
+        give(json.dumps({"files": [str(path) for path in done.files], "frames": done.frames, "checked": facts}))
+    else:
+        give("\n".join(map(str, done.files)))

@@ -1,0 +1,81 @@
+"""stm mask: what is in a mask file, and how to make a clean one of it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from stmcli.cli.app import JsonOption, OverwriteOption, app, give, results, say
+from stmcli.errors import MaskError, UsageError
+from stmcli.options import MaskOptions
+
+if TYPE_CHECKING:
+    from stmcli.maskcheck import MaskFacts
+
+TURNS = (0, 90, 180, 270)
+MASK = MaskOptions()
+
+mask_app = typer.Typer(no_args_is_help=True, help="Look at mask files, and clean them.")
+app.add_typer(mask_app, name="mask")
+
+MaskArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A mask: PNG, or another still image.")]
+VideoOption = Annotated[Path | None, typer.Option(help="The clip that the mask is for.", show_default=False)]
+
+
+@mask_app.command("check")
+def check(mask: MaskArgument, video: VideoOption = None, as_json: JsonOption = False) -> None:
+    """Say what is in a mask, and end with 0 when it can be used as it is, with 2 when not."""
+    from stmcli.maskcheck import check_mask
+
+    facts = check_mask(mask, video=video)
+    if as_json:
+        give(json.dumps(facts.as_json()))
+    else:
+        _show(facts)
+    if facts.problems:
+        cause, hint = facts.problems[0]
+        raise MaskError(cause, path=mask, hint=hint)
+
+
+@mask_app.command("fix")
+def fix(
+    mask: MaskArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The clean mask, a PNG.")],
+    video: VideoOption = None,
+    rotate: Annotated[int, typer.Option(help="Turn it counter-clockwise: 90, 180, 270.", show_default="no")] = 0,
+    speck: Annotated[
+        int, typer.Option(min=0, help="Remove parts of an object of fewer pixels.", show_default="none")
+    ] = MASK.speck,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a clean mask in the DAVIS palette: no soft edges, the clip's size, ids as they are."""
+    from stmcli.maskfix import fix_mask
+    from stmcli.masks import write_labels
+    from stmcli.results import check_picture
+
+    if rotate not in TURNS:
+        raise UsageError(f"--rotate {rotate}: unknown", hint="Use 90, 180 or 270.")
+    fixed = fix_mask(mask, video=video, turn=rotate, speck=speck)
+    check_picture(output, *(path for path in (mask, video) if path), overwrite=overwrite)
+    write_labels(output, fixed.labels)
+    for change in fixed.changes or ("the ids were clean already",):
+        say(change)
+    give(output)
+
+
+def _show(facts: "MaskFacts") -> None:
+    give(f"mode: {facts.mode}")
+    give(f"size: {facts.width}x{facts.height}" + (f"; the clip: {facts.clip}" if facts.clip else ""))
+    give(f"two-valued: {'yes' if facts.two_valued else 'no'}")
+    give(f"void: {facts.void} pixels")
+    give(f"soft edges: {facts.ghosts} pixels of {facts.ghost_values} values")
+    for note in facts.notes:
+        give(f"note: {note}")
+    give(facts.reading)
+    table = Table("id", "pixels", "colour", "parts", "specks", box=None, header_style="bold")
+    for one in facts.objects:
+        table.add_row(str(one.id), str(one.area), one.color, str(one.parts), str(one.specks))
+    if facts.objects:
+        results.print(table)

@@ -1,0 +1,205 @@
+"""Make exports of masks that are there already, without the network."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stmcli.errors import UsageError
+from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
+from stmcli.masks import Labels, check_fits, object_ids, read_grey, read_values
+from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions
+from stmcli.results import MASKS, lock, refuse_input, source_files
+from stmcli.threads import Behind, ahead
+from stmcli.video import Frame, Source, list_frames, numbered, open_source
+
+if TYPE_CHECKING:
+    from stmcli.matting import Matted
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """Masks of a clip, the clip, and what is to be made of them."""
+
+    masks: Path  # a folder of <frame>.png, or the folder of a result
+    video: Path
+    output: Path | None = None  # None: beside the masks
+    export: ExportOptions = field(default_factory=ExportOptions)
+    on_corrupt: str = "fail"
+    overwrite: bool = False
+
+    @property
+    def mask_folder(self) -> Path:
+        """Return the folder that the masks themselves are in."""
+        return self.masks / MASKS if (self.masks / MASKS).is_dir() else self.masks
+
+    @property
+    def folder(self) -> Path:
+        """Return where the outputs go."""
+        return self.output or (self.masks if self.mask_folder != self.masks else self.masks.parent)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export_masks` has made."""
+
+    files: tuple[Path, ...]
+    frames: int
+    notes: tuple[str, ...]
+    facts: Mapping[str, Mapping[str, object]]
+
+
+def export_masks(
+    job: ExportJob,
+    *,
+    on_start: Callable[[int | None, str], None] = lambda *_: None,
+    on_frame: Callable[[int], None] = lambda _: None,
+) -> Exported:
+    """Make exports of masks and stored probabilities, without the network.
+
+    Soft kinds need what `keep_soft` has stored beside the masks. Raises StmError; what is there already is
+    replaced only when the job allows it.
+    """
+    masks = _numbered_masks(job)
+    with open_source(
+        job.video,
+        start=min(masks),
+        end=max(masks),
+        on_corrupt=job.on_corrupt,  # type: ignore[arg-type]
+    ) as source:
+        saved = SavedMasks(masks, source, _soft_folders(job))
+        wanted = outputs(job.export, saved.object_ids)
+        _check(job, wanted, saved)
+        on_start(source.count, "from masks")
+        with lock(job.folder):
+            return _write(job, source, saved, wanted, on_frame)
+
+
+class SavedMasks:
+    """Give back, frame by frame, what a run or a person has stored."""
+
+    def __init__(self, masks: Mapping[int, Path], source: Source, soft: Mapping[int, Path]) -> None:
+        self._masks, self._soft, self._name = masks, soft, source.frame_name
+        self._size = source.info.width, source.info.height
+        found: set[int] = set()
+        for path in masks.values():
+            labels = read_values(path)
+            check_fits(labels, path, *self._size, source.info.path.name)
+            found |= set(object_ids(labels))
+        self.object_ids = tuple(sorted(found | set(soft)))
+        if not self.object_ids:
+            raise UsageError("no object in any of these masks", path=next(iter(masks.values())).parent)
+
+    @property
+    def lacking(self) -> list[int]:
+        """Return the objects whose probabilities were not stored."""
+        return [number for number in self.object_ids if number not in self._soft]
+
+    def check_count(self, frames: int) -> None:
+        """Raise UsageError when the clip has fewer frames than there are masks."""
+        if frames < len(self._masks):
+            lost = self._masks[sorted(self._masks)[frames]]
+            raise UsageError("there is no frame for this mask", path=lost, hint="Give the clip that the masks are of.")
+
+    def labels(self, index: int) -> Labels:
+        """Return the mask (H, W) of a frame."""
+        return read_values(self._masks[index], size=self._size)
+
+    def soft(self, index: int) -> np.ndarray:
+        """Return the stored probabilities (N+1, H, W) of a frame, float32, background first."""
+        stem = self._name(index)
+        objects = [read_grey(self._soft[number] / f"{stem}.png", size=self._size) for number in self.object_ids]
+        stack = np.stack(objects)
+        return np.concatenate((np.clip(1 - stack.sum(0, keepdims=True), 0, 1), stack))
+
+
+@dataclass(frozen=True)
+class SavedPrediction:
+    """What is stored of one frame."""
+
+    object_ids: tuple[int, ...]
+    saved: Labels
+    prob: Any = None  # a tensor (N+1, H, W) where soft alpha is asked for
+
+    def labels(self) -> Labels:
+        """Return (H, W) object ids."""
+        return self.saved
+
+
+def _numbered_masks(job: ExportJob) -> dict[int, Path]:
+    """Return the mask of each frame, by number. Raises UsageError without any, VideoError for gaps."""
+    folder = job.mask_folder
+    if not folder.is_dir():
+        raise UsageError("no such folder of masks", path=folder, hint="Give the folder that holds <frame>.png.")
+    return numbered(folder, [file for file in list_frames(folder) if file.suffix.lower() == ".png"])
+
+
+def _soft_folders(job: ExportJob) -> dict[int, Path]:
+    """Return the folder of stored probabilities of each object."""
+    folder = job.mask_folder.parent / SOFT
+    return {int(path.name): path for path in sorted(folder.glob("*")) if path.is_dir() and path.name.isdigit()}
+
+
+def _check(job: ExportJob, wanted: Sequence[Output], saved: SavedMasks) -> None:
+    """Raise UsageError when something is missing, or something that is there would be lost."""
+    soft = [output.kind for output in wanted if output.kind in SOFT_EXPORTS]
+    if soft and saved.lacking:
+        cause = f"{soft[0]} needs soft alpha, and only hard masks are stored"
+        raise UsageError(cause, path=job.mask_folder, hint="Segment the clip again with --keep-soft.")
+    if not wanted:
+        raise UsageError("nothing to export", hint="Say what with --to.")
+    inputs = (*source_files(job.video), *job.mask_folder.glob("*.png"))
+    for output in wanted:
+        path = job.folder / output.name
+        refuse_input(path, *inputs)
+        if path.exists() and not job.overwrite:
+            raise UsageError("exists already", path=path, hint="Replace it with -y, or choose another --output.")
+
+
+def _write(
+    job: ExportJob, source: Source, saved: SavedMasks, wanted: Sequence[Output], on_frame: Callable[[int], None]
+) -> Exported:
+    softly = any(output.kind in SOFT_EXPORTS for output in wanted)
+    predict = _soft_predictions(saved, job.export) if softly else partial(_hard_prediction, saved)
+    count = 0
+    with opened(open_writers(wanted, job.folder, source, job.export, soft_bits=8)) as writers:
+
+        def write(frame: Frame) -> None:
+            prediction = predict(frame)
+            for writer in writers:
+                writer.write(frame, prediction)
+
+        with closing(ahead(source)) as frames, Behind(write) as behind:
+            for frame in frames:
+                behind.put(frame)
+                on_frame(frame.index)
+                count += 1
+        saved.check_count(count)
+        for writer in writers:
+            writer.close()
+    notes = [*source.warnings, *(note for writer in writers for note in writer.notes)]
+    facts = {writer.path.name: dict(writer.facts) for writer in writers}
+    return Exported(tuple(writer.path for writer in writers), count, tuple(notes), facts)
+
+
+def _hard_prediction(saved: SavedMasks, frame: Frame) -> SavedPrediction:
+    return SavedPrediction(saved.object_ids, saved.labels(frame.index))
+
+
+def _soft_predictions(saved: SavedMasks, options: ExportOptions) -> "Callable[[Frame], Matted]":
+    """Return what gives the soft prediction of a frame; only this needs torch, which takes seconds to import."""
+    import torch
+
+    from stmcli.matting import Matted
+
+    matting = MattingOptions(refine=options.refine)
+
+    def predict(frame: Frame) -> Matted:
+        prob = torch.from_numpy(saved.soft(frame.index))
+        return Matted(frame.rgb, SavedPrediction(saved.object_ids, saved.labels(frame.index), prob), options=matting)
+
+    return predict

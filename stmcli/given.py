@@ -1,0 +1,231 @@
+"""The masks that a person gives for a clip: which file belongs to which frame, all read and checked together."""
+
+import os
+import re
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stmcli.errors import MaskError, UsageError
+from stmcli.masks import Convention, Labels, Warn, check_fits, object_ids, read_stored, select_objects
+from stmcli.video import Source, frame_times
+from stmcli.video.folder import list_frames, natural_key, numbered
+
+_OF_FRAME = re.compile(r"([0-9]+):(.+)", re.DOTALL)
+_NUMBER = re.compile(r"([0-9]+)[^0-9]*")
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """Where a mask is, and the number of its frame; None: the first frame, or as the name says in a folder."""
+
+    path: Path
+    frame: int | None = None
+    in_folder: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class GivenMask:
+    """Hold the checked mask of one frame, packed: there may be one for every frame of a clip."""
+
+    frame: int
+    path: Path
+    ids: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.integer]
+    packed: bytes
+
+    @classmethod
+    def pack(cls, frame: int, path: Path, labels: Labels) -> "GivenMask":
+        """Keep labels (H, W) small."""
+        packed = zlib.compress(np.ascontiguousarray(labels).tobytes(), 1)
+        return cls(frame, path, object_ids(labels), labels.shape, labels.dtype, packed)
+
+    def labels(self) -> Labels:
+        """Return the labels, (H, W)."""
+        return np.frombuffer(zlib.decompress(self.packed), self.dtype).reshape(self.shape)
+
+
+def list_mask_files(masks: Sequence[str | Path]) -> list[MaskFile]:
+    """Say which files the words of `--mask` name: a path, `FRAME:PATH`, or a folder of `<frame>.png`.
+
+    A word that is itself the path of a file is that file. Nothing is read. Raises UsageError for a folder without
+    masks.
+    """
+    return [file for word in masks for file in _listed(str(word))]
+
+
+def read_given(
+    masks: Sequence[str | Path],
+    source: Source,
+    *,
+    objects: Sequence[int] = (),
+    warn: Warn = warnings.warn,
+) -> tuple[GivenMask, ...]:
+    """Read and check all masks given for a clip, in the order of their frames; the first one has an object.
+
+    Each must belong to a chosen frame of the source and have its size. `objects` keeps only these ids. In a folder,
+    masks of frames that were not chosen, and those without an object before the first with one, are left out.
+    Raises MaskError, and UsageError when two masks claim a frame or a chosen first frame has none.
+    """
+    files = _place(list_mask_files(masks), source, warn)
+    chosen = _choose(_read(files, source, warn), objects)
+    given = [mask for mask in chosen if mask.ids or files[mask.frame].in_folder]
+    if len(given) < len(chosen):
+        warn(f"{len(chosen) - len(given)} of {len(chosen)} masks show none of the chosen objects")
+    while given and not given[0].ids:
+        del given[0]
+    if not given:
+        raise MaskError("no object in any of these masks", path=masks[0], hint="Paint each object with its own id")
+    _require_first(given[0], source)
+    _tell(given, warn)
+    return tuple(given)
+
+
+def first_number(source: Source) -> int:
+    """Return the number of the first chosen frame."""
+    return _numbers(source, [])[1][0]
+
+
+# -- which file belongs to which frame -------------------------------------------------------------------------------
+
+
+def _listed(word: str) -> list[MaskFile]:
+    parts = _OF_FRAME.fullmatch(word)
+    if parts and not os.path.exists(word):
+        return [MaskFile(Path(parts[2]), int(parts[1]))]
+    folder = Path(word)
+    if not os.path.isdir(word):
+        return [MaskFile(folder)]
+    names = (name for name in os.listdir(folder) if name.lower().endswith(".png") and name[0] != ".")
+    files = [MaskFile(folder / name, in_folder=True) for name in sorted(names, key=natural_key)]
+    if not files:
+        raise UsageError("no masks in this folder", path=folder, hint="It must hold <frame>.png")
+    return files
+
+
+def _place(files: list[MaskFile], source: Source, warn: Warn) -> dict[int, MaskFile]:
+    """Return the file of each frame that is in use, in the order of the frames."""
+    if not files:
+        raise UsageError("no mask given", hint="Give one with --mask.")
+    whole, chosen = _numbers(source, files)
+    placed: dict[int, MaskFile] = {}
+    left_out = 0
+    for file in files:
+        number = _frame_of(file, source, whole, chosen)
+        if file.in_folder and number in whole and number not in chosen:
+            left_out += 1
+            continue
+        _require_chosen(file, number, source, whole, chosen)
+        if number in placed:
+            cause = f"a second mask for frame {number}, beside {placed[number].path}"
+            raise UsageError(cause, path=file.path, hint="Give one mask for each frame.")
+        placed[number] = file
+    if left_out:
+        warn(f"{left_out} mask{'s' * (left_out > 1)} of frames that were not chosen left out")
+    if not placed:
+        raise UsageError("no mask of a chosen frame", path=files[0].path.parent, hint=_has_frames(chosen))
+    return dict(sorted(placed.items()))
+
+
+def _numbers(source: Source, files: list[MaskFile]) -> tuple[range, range]:
+    """Return the numbers of all frames of a source, and of those that were chosen."""
+    info = source.info
+    if info.is_video:
+        count = info.frames
+        if count is None:  # only counting tells, and is only worth it for a mask of a later frame
+            late = any(file.in_folder or file.frame for file in files)
+            count = len(frame_times(info.path)) if late else (info.start or 0) + 1
+        whole = range(count)
+    else:
+        numbers = list(numbered(info.path, list_frames(info.path)))
+        step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+        whole = range(numbers[0], numbers[-1] + 1, step)
+    first = whole[0] if info.start is None else info.start
+    last = whole[-1] if info.end is None else min(info.end, whole[-1])
+    return whole, range(first, last + 1, whole.step)
+
+
+def _frame_of(file: MaskFile, source: Source, whole: range, chosen: range) -> int:
+    if not file.in_folder:
+        return chosen[0] if file.frame is None else file.frame
+    stem = file.path.stem
+    if stem.isascii() and stem.isdecimal():
+        return int(stem)
+    number = _NUMBER.search(stem[::-1])
+    frame = int(number[1][::-1]) if number else -1
+    if frame not in whole or source.frame_name(frame) != stem:
+        raise UsageError("is not named after a frame", path=file.path, hint="Name it <frame>.png")
+    return frame
+
+
+def _require_chosen(file: MaskFile, number: int, source: Source, whole: range, chosen: range) -> None:
+    if number not in whole:
+        cause = f"is a mask of frame {number}, which {source.info.path.name} does not have"
+        raise UsageError(cause, path=file.path, hint=_has_frames(whole))
+    if number not in chosen:
+        cause = f"is a mask of frame {number}, which was not chosen"
+        raise UsageError(cause, path=file.path, hint=_has_frames(chosen))
+
+
+def _has_frames(numbers: range) -> str:
+    every = f" in steps of {numbers.step}" if numbers.step > 1 else ""
+    return f"Its frame must be one of {numbers[0]} to {numbers[-1]}{every}."
+
+
+# -- what is in them -------------------------------------------------------------------------------------------------
+
+
+def _read(files: dict[int, MaskFile], source: Source, warn: Warn) -> list[GivenMask]:
+    """Read the masks; what one of them cannot tell (ids, or one object?) all of them together do."""
+    convention, stored = Convention(), []
+    info = source.info
+    for number, file in files.items():
+        values, grey = read_stored(file.path, warn=warn)
+        check_fits(values, file.path, info.width, info.height, info.path.name)
+        convention.learn(values, grey)
+        stored.append((GivenMask.pack(number, file.path, values), grey))
+    masks, remarks = [], list[str]()
+    for mask, grey in stored:
+        labels = convention.labels(mask.labels(), grey, path=mask.path, warn=remarks.append)
+        masks.append(GivenMask.pack(mask.frame, mask.path, labels))
+        if not masks[-1].ids and not files[mask.frame].in_folder:
+            raise MaskError("no object in this mask", path=mask.path, hint="Paint each object with its own id")
+    for remark in remarks[:1]:
+        warn(remark if len(remarks) == 1 else f"{remark} (and in {len(remarks) - 1} more)")
+    return masks
+
+
+def _choose(masks: list[GivenMask], objects: Sequence[int]) -> list[GivenMask]:
+    """Keep only some objects in all masks; each of them must be in one."""
+    if not objects:
+        return masks
+    known = {number for mask in masks for number in mask.ids}
+    if len(masks) == 1:
+        select_objects(masks[0].labels(), objects, path=masks[0].path)
+    elif unknown := [str(number) for number in objects if number not in known]:
+        there = ", ".join(map(str, sorted(known)))
+        raise UsageError(f"no object {', '.join(unknown)} in any mask", hint=f"The ids there are: {there}")
+    kept = ((mask, [number for number in objects if number in mask.ids]) for mask in masks)
+    return [GivenMask.pack(mask.frame, mask.path, select_objects(mask.labels(), ids)) for mask, ids in kept]
+
+
+def _require_first(mask: GivenMask, source: Source) -> None:
+    start = source.info.start
+    if start is not None and mask.frame > start:
+        cause = f"the first mask is of frame {mask.frame}, but the first frame is {start}"
+        raise UsageError(cause, path=mask.path, hint=f"Give a mask of frame {start}, or --start {mask.frame}.")
+
+
+def _tell(masks: list[GivenMask], warn: Warn) -> None:
+    """Say which objects come only later."""
+    known = {*masks[0].ids}
+    for mask in masks[1:]:
+        if new := [number for number in mask.ids if number not in known]:
+            ids = ", ".join(map(str, new))
+            warn(f"{mask.path}: object{'s' * (len(new) > 1)} {ids} enter{'s' * (len(new) == 1)} at frame {mask.frame}")
+            known.update(new)

@@ -1,0 +1,105 @@
+"""Open a still image safely: whole, upright, of a sane size, and with errors in one line."""
+
+import difflib
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from stmcli.errors import MaskError
+
+MAX_PIXELS = 2**26  # twice an 8K frame
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+ORIENTATION = 0x0112  # the EXIF tag; 5 and more swap the sides
+
+
+def load_image(path: Path, *, size: tuple[int, int] | None = None) -> Image.Image:
+    """Return the whole picture in a file, upright, and how its samples were packed as `info["packing"]`.
+
+    `size` is (width, height) and is checked before the pixels are read. Raises MaskError.
+    """
+    with _translated_errors(path):
+        _check_file(path)
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            if image.format == "TIFF" and _lies(image):  # Pillow 13 scrambles these when they are not compressed
+                raise MaskError("a TIFF that its metadata turns on its side", path=path, hint="Save the mask as PNG")
+            if size is not None:
+                check_size(path, image.size[::-1] if _lies(image) else image.size, size, "the clip")
+            if image.format == "PNG":
+                image.verify()  # loading alone ignores checksums
+        with Image.open(path, formats=FORMATS) as image:
+            if image.tile:
+                image.info["packing"] = str(image.tile[0][3])
+            image.load()
+            return _upright(image)
+
+
+def check_size(path: Path, found: tuple[int, int], wanted: tuple[int, int], video_name: str) -> None:
+    """Raise MaskError unless the size of a mask is that of its clip, both (width, height)."""
+    if found == wanted:
+        return
+    cause = f"the mask is {found[0]}x{found[1]} but {video_name} is {wanted[0]}x{wanted[1]}"
+    if found == wanted[::-1]:
+        hint = "Rotate the mask by 90 degrees, or use stm mask fix"
+        raise MaskError(f"{cause}; it looks rotated", path=path, hint=hint)
+    raise MaskError(cause, path=path, hint="Resize the mask with nearest-neighbour, or use stm mask fix")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its metadata asks; in PNG that is left alone, as viewers and the frames of a folder do."""
+    if image.format == "PNG" or image.getexif().get(ORIENTATION, 1) == 1:
+        return image
+    turned = ImageOps.exif_transpose(image)
+    turned.format = image.format
+    return turned
+
+
+def _lies(image: Image.Image) -> bool:
+    return image.format != "PNG" and image.getexif().get(ORIENTATION, 1) >= 5
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise MaskError("no such file", path=path, hint=_nearest_name(path))
+    if path.is_dir():
+        raise MaskError("a folder, not an image", path=path, hint="Give one mask file")
+    if not path.is_file():
+        raise MaskError("not a regular file", path=path, hint="Give an image file")
+    if path.stat().st_size == 0:
+        raise MaskError("empty file", path=path, hint="Save the mask again as PNG")
+
+
+def _nearest_name(path: Path) -> str:
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return "Check the path"
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"Did you mean {path.with_name(close[0])}?" if close else "Check the path"
+
+
+@contextmanager
+def _translated_errors(path: Path) -> Iterator[None]:
+    """Turn what Pillow raises into one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # odd but harmless metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        cause = f"absurd dimensions, more than {MAX_PIXELS // 2**20} million pixels"
+        raise MaskError(cause, path=path, hint="Use a mask of the clip's size") from error
+    except UnidentifiedImageError as error:
+        raise MaskError("not an image that can be read", path=path, hint="Save the mask as PNG") from error
+    except (
+        *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error),
+        *(IndexError, KeyError, TypeError, RuntimeError, OverflowError),
+    ) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.errno else "damaged or truncated image"
+        raise MaskError(str(reason), path=path, hint="Copy or save the mask again") from error

@@ -1,0 +1,64 @@
+"""Find frames by number or by time."""
+
+import re
+from fractions import Fraction
+from pathlib import Path
+
+from stmcli.errors import UsageError
+from stmcli.video.source import open_source
+
+Position = int | Fraction  # a frame number of the source, or seconds since its first frame
+_SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s")
+_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d{2}(?:\.\d*)?)")
+
+
+def parse_position(text: str) -> Position:
+    """Return a frame number (``250``) as int, a time (``10s``, ``1:30``, ``00:01:30.500``) as seconds.
+
+    Raises UsageError for anything else.
+    """
+    text = text.strip()
+    if text.isdecimal() and text.isascii():
+        return int(text)
+    if match := _SECONDS.fullmatch(text):
+        return Fraction(match.group(1))
+    if match := _CLOCK.fullmatch(text):
+        hours, minutes, seconds = int(match.group(1) or 0), int(match.group(2)), Fraction(match.group(3))
+        if seconds < 60 and (match.group(1) is None or minutes < 60):
+            return 3600 * hours + 60 * minutes + seconds
+    hint = "Write a frame number like 250, or a time like 10s, 1:30 or 00:01:30.500."
+    raise UsageError(f"{text or 'nothing'} is neither a frame number nor a time", hint=hint)
+
+
+def first_frame_from(path: str | Path, position: Position) -> int:
+    """Return the number of the first frame at `position` or later; a number is returned as it is.
+
+    Times count from the first frame of the clip. Raises UsageError when there is no such frame.
+    """
+    if isinstance(position, int):
+        return position
+    times = _times(path)
+    found = next((number for number, time in times.items() if time >= position), None)
+    if found is None:
+        last = max(times.values())
+        cause = f"has no frame at {_seconds(position)} or later"
+        raise UsageError(cause, path=path, hint=f"Its last frame is at {_seconds(last)}.")
+    return found
+
+
+def last_frame_until(path: str | Path, position: Position) -> int:
+    """Return the number of the last frame at `position` or earlier; a number is returned as it is."""
+    if isinstance(position, int):
+        return position
+    return max(number for number, time in _times(path).items() if time <= position)
+
+
+def _times(path: str | Path) -> dict[int, Fraction]:
+    with open_source(path, on_corrupt="stop") as source:
+        times = source.times()
+    first = min(times.values())
+    return {number: time - first for number, time in times.items()}
+
+
+def _seconds(time: Fraction) -> str:
+    return f"{float(time):.3f} s"

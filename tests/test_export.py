@@ -1,0 +1,278 @@
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from stmcli.errors import MaskError, UsageError, VideoError
+from stmcli.export import ExportJob, export_masks
+from stmcli.kinds import outputs
+from stmcli.masks import read_grey, read_values, write_labels
+from stmcli.options import ExportOptions, NetworkOptions, SegmentOptions
+from stmcli.pipeline import Job, segment_video
+from stmcli.render import overlay, palette
+from stmcli.segmenter import Segmenter, propagate
+from stmcli.video import frame_times, open_source
+from stmcli.weights import load_model
+
+IDS = (1, 3)
+
+
+@pytest.fixture
+def job(tmp_path, make_clip, make_mask, tiny_weights):
+    """A clip of 70x48 px, six frames at uneven times, with sound, and two objects; soft alpha is kept."""
+    ticks = [0, 3, 4, 9, 12, 13]
+    video = make_clip("clip.mp4", frames=6, width=70, ticks=ticks, time_base=Fraction(1, 50), audio="aac")
+    return Job(
+        video,
+        (make_mask(ids=IDS, width=70),),
+        tmp_path / "out",
+        segment=SegmentOptions(keep_soft=True),
+        network=NetworkOptions(str(tiny_weights), "cpu", "fp32"),
+        export=ExportOptions(kinds=("none",)),
+    )
+
+
+@pytest.fixture
+def done(job):
+    segment_video(job)
+    return job
+
+
+def exports(job, *kinds, overwrite=False, **options):
+    return export_masks(ExportJob(job.output, job.video, export=ExportOptions(kinds, **options), overwrite=overwrite))
+
+
+def decoded(path, layout="rgba"):
+    with av.open(str(path)) as film:
+        return [frame.to_ndarray(format=layout) for frame in film.decode(video=0)]
+
+
+def cutout(job, folder, index):
+    with Image.open(job.output / folder / f"{index:05d}.png") as image:
+        return np.asarray(image)
+
+
+# -- what is kept for them ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_soft_alpha_is_what_the_network_said(job, bits):
+    segment_video(replace(job, segment=SegmentOptions(keep_soft=True, soft_bits=bits)))
+    segmenter = Segmenter(load_model(job.network), size=48)
+    with open_source(job.video) as source:
+        for frame, prediction in propagate(segmenter, source, read_values(job.masks[0])):
+            for channel, number in enumerate(IDS, start=1):
+                stored = read_grey(job.output / f"soft/{number}/{frame.index:05d}.png", size=(70, 48))
+                assert np.abs(stored - prediction.prob[channel].numpy()).max() <= 0.51 / (2**bits - 1)
+
+
+def test_soft_alpha_is_kept_when_asked_or_when_an_export_is_made_of_it(job):
+    hard = replace(job, segment=SegmentOptions())
+    segment_video(hard)
+    assert not (job.output / "soft").exists()
+    segment_video(replace(hard, segment=SegmentOptions(overwrite=True), export=ExportOptions(("matte",))))
+    assert sorted(path.name for path in (job.output / "soft").iterdir()) == ["1", "3"]
+
+
+# -- the same as at once -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_exports_are_the_same_at_once_and_later(job, tmp_path, refine):
+    kinds = ("overlay", "cutout", "green")
+    options = ExportOptions(kinds, refine=refine, bits=16, background="0000ff")
+    at_once = replace(job, output=tmp_path / "at_once", segment=SegmentOptions(soft_bits=16), export=options)
+    segment_video(at_once)
+    segment_video(replace(job, segment=SegmentOptions(keep_soft=True, soft_bits=16)))
+    exports(job, *kinds, refine=refine, bits=16, background="0000ff")
+    for index in range(6):
+        with av.open(str(at_once.output / f"cutout/{index:05d}.png")) as one:
+            first = next(one.decode(video=0)).to_ndarray()
+        with av.open(str(job.output / f"cutout/{index:05d}.png")) as two:
+            second = next(two.decode(video=0)).to_ndarray()
+        assert first.dtype == np.uint16
+        assert (
+            np.abs(first[..., 3].astype(int) - second[..., 3]).max() <= 40
+        )  # 16-bit probabilities, through refinement
+    for name in ("overlay.mp4", "green.mp4"):
+        for first, second in zip(decoded(at_once.output / name), decoded(job.output / name), strict=True):
+            assert np.abs(first.astype(int) - second).mean() < 0.5
+
+
+def test_an_exported_film_has_the_times_and_the_sound_of_the_source(done):
+    made = exports(done, "overlay", "alpha")
+    for path in made.files:
+        assert frame_times(path) == frame_times(done.video)
+        with av.open(str(path)) as film, av.open(str(done.video)) as source:
+            ours, theirs = ([bytes(packet) for packet in file.demux(audio=0) if packet.size] for file in (film, source))
+        assert ours == theirs
+    assert made.facts["alpha.mov"]["alpha"] is True
+    assert made.facts["overlay.mp4"] | {"alpha": False, "frames": 6} == made.facts["overlay.mp4"]
+
+
+def test_hard_masks_from_anywhere_make_an_overlay_of_their_frames(done, tmp_path):
+    masks = tmp_path / "mine"
+    masks.mkdir()
+    labels = np.zeros((48, 70), np.uint8)
+    labels[10:30, 20:40] = 7
+    for index in (2, 3, 4):
+        write_labels(masks / f"{index}.png", labels)
+    made = export_masks(ExportJob(masks, done.video, tmp_path / "made", ExportOptions(("overlay",))))
+    assert (made.files, made.frames) == ((tmp_path / "made" / "overlay.mp4",), 3)
+    with open_source(done.video, start=2, end=4) as source, open_source(made.files[0]) as film:
+        for before, after in zip(source, film, strict=True):
+            wanted = overlay(before.rgb, labels)[15:25, 25:35].reshape(-1, 3).mean(0)
+            assert np.abs(after.rgb[15:25, 25:35].reshape(-1, 3).mean(0) - wanted).max() <= 6
+
+
+# -- the kinds ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "tolerance"),
+    [
+        ("prores4444", "alpha.mov", 1),
+        ("png", "alpha.mov", 1),
+        ("qtrle", "alpha.mov", 1),
+        ("ffv1", "alpha.mkv", 1),
+        ("vp9", "alpha.webm", 3),
+    ],
+)
+def test_every_alpha_codec_gives_the_matte_back(done, codec, name, tolerance):
+    made = exports(done, "alpha", "cutout", alpha_codec=codec)
+    assert [path.name for path in made.files] == [name, "cutout"]
+    assert made.facts[name]["alpha"] is True
+    with av.open(str(done.output / name)) as film:
+        stream = film.streams.video[0]
+        reader = av.CodecContext.create("libvpx-vp9", "r") if codec == "vp9" else stream.codec_context
+        pictures = [f for packet in film.demux(stream) for f in reader.decode(packet if packet.size else None)]
+    for index, picture in enumerate(pictures):
+        wanted = cutout(done, "cutout", index)[..., 3].astype(int)
+        assert np.abs(picture.to_ndarray(format="rgba")[..., 3] - wanted).max() <= tolerance
+    assert len(pictures) == 6
+
+
+def test_premultiplied_colours_are_straight_ones_times_alpha(done):
+    exports(done, "cutout")
+    straight = cutout(done, "cutout", 3).astype(float)
+    exports(done, "cutout", alpha_mode="premultiplied", overwrite=True)
+    premultiplied = cutout(done, "cutout", 3).astype(float)
+    assert np.array_equal(straight[..., 3], premultiplied[..., 3])
+    assert np.mean((straight[..., 3] > 20) & (straight[..., 3] < 235)) > 0.05  # there are soft pixels
+    wanted = straight[..., :3] * straight[..., 3:] / 255
+    assert np.abs(premultiplied[..., :3] - wanted).max() <= 1.01  # alpha is rounded to 8 bits in `wanted`
+
+
+def test_objects_can_be_exported_one_by_one(done):
+    made = exports(done, "cutout", "matte", "overlay", per_object=True)
+    names = ["cutout-1", "cutout-3", "matte-1.mp4", "matte-3.mp4", "overlay.mp4"]
+    assert [path.name for path in made.files] == names
+    exports(done, "cutout")
+    together = cutout(done, "cutout", 4)[..., 3].astype(int)
+    apart = [cutout(done, f"cutout-{number}", 4)[..., 3].astype(int) for number in IDS]
+    assert all(np.abs(one - together).max() > 20 for one in apart)
+    assert np.abs(sum(apart) - together).max() <= 2
+
+
+def test_green_shows_the_background_colour_where_there_is_no_object(done):
+    exports(done, "green", "cutout", background="00c8ff")
+    outside = cutout(done, "cutout", 0)[..., 3] == 0
+    green = decoded(done.output / "green.mp4", "rgb24")[0]
+    assert outside.mean() > 0.3
+    assert np.abs(np.median(green[outside], axis=0) - (0, 200, 255)).max() <= 3
+
+
+def test_datasets_name_objects_as_asked(done):
+    made = exports(done, "coco", "davis", categories=((1, "dog"),))
+    coco = json.loads(made.files[0].read_text())
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    assert {names[one["category_id"]] for one in coco["annotations"]} <= {"dog", "object"}
+    assert "dog" in names.values()
+    annotated = sorted((done.output / "davis").rglob("Annotations/480p/*/*.png"))
+    assert np.array_equal(read_values(annotated[3]), read_values(done.output / "masks/00003.png"))
+    with Image.open(annotated[0]) as image:
+        assert image.getpalette()[:9] == palette()[:3].ravel().tolist()
+
+
+def test_what_is_asked_for_is_named():
+    options = ExportOptions(("alpha", "cutout", "alpha", "mots"), alpha_codec="vp9", per_object=True)
+    names = [output.name for output in outputs(options, (1, 300))]
+    assert names[:4] == ["alpha-1.webm", "alpha-300.webm", "cutout-1", "cutout-300"]
+    assert outputs(ExportOptions(("none",)), (1,)) == []
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+def test_soft_alpha_cannot_be_made_of_hard_masks(job):
+    segment_video(replace(job, segment=SegmentOptions()))
+    for kind in ("alpha", "matte", "cutout", "green"):
+        with pytest.raises(UsageError, match=f"{kind} needs soft alpha.*--keep-soft"):
+            exports(job, kind)
+
+
+def test_what_is_there_is_replaced_only_with_y(done):
+    exports(done, "overlay")
+    before = (done.output / "overlay.mp4").read_bytes()
+    with pytest.raises(UsageError, match=r"overlay\.mp4: exists already.*-y"):
+        exports(done, "overlay", opacity=1.0)
+    assert (done.output / "overlay.mp4").read_bytes() == before
+    exports(done, "overlay", opacity=1.0, overwrite=True)
+    assert (done.output / "overlay.mp4").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "words"),
+    [
+        (lambda out: (out / "masks/00002.png").unlink(), VideoError, "frame 2 is missing"),
+        (lambda out: (out / "masks/00002.png").write_bytes(b""), MaskError, "00002.png: empty file"),
+        (lambda out: (out / "soft/3/00002.png").unlink(), MaskError, "soft/3/00002.png: no such file"),
+        (lambda out: write_labels(out / "masks/00002.png", np.ones((5, 5), np.uint8)), MaskError, "is 5x5 but"),
+        (
+            lambda out: write_labels(out / "masks/00006.png", np.ones((48, 70), np.uint8)),
+            UsageError,
+            "00006.png: there is no frame for this mask",
+        ),
+    ],
+)
+def test_masks_that_do_not_fit_are_named_and_nothing_is_left(done, spoil, error, words):
+    spoil(done.output)
+    before = sorted(done.output.rglob("*"))
+    with pytest.raises(error, match=words):
+        exports(done, "matte")
+    assert sorted(done.output.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kinds": ("gif",)}, "no export gif"),
+        ({"kinds": ("green",), "background": "greenish"}, "greenish is no colour"),
+        ({"kinds": ("none",)}, "nothing to export"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(done, options, words):
+    with pytest.raises(UsageError, match=words):
+        export_masks(ExportJob(done.output, done.video, export=ExportOptions(**options)))
+
+
+def test_a_folder_without_masks_is_refused(done, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder, words in ((tmp_path / "empty", "no frames"), (tmp_path / "nowhere", "no such folder of masks")):
+        with pytest.raises(UsageError, match=words):
+            export_masks(ExportJob(folder, done.video, tmp_path / "made"))
+    assert not (tmp_path / "made").exists()
+
+
+def test_the_command_makes_what_is_asked_for(done, stm):
+    ran = stm("export", done.output / "masks", "--video", done.video, "--to", "matte", "--to", "ytvis", "--json")
+    assert ran.exit_code == 0, ran.output
+    made = json.loads(ran.stdout)
+    assert [Path(name).name for name in made["files"]] == ["matte.mp4", "ytvis.json"]
+    assert made["frames"] == 6
+    assert stm("export", done.output, "--video", done.video, "--to", "gif").exit_code == 2

@@ -1,0 +1,304 @@
+"""Hold the films that stm writes to their colours, alpha, times and tags, codec by codec."""
+
+import ast
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import decode, picture, stored_alpha, stored_planes, write_clip
+
+from stmcli import options
+from stmcli.video import (
+    ALPHA_CODECS,
+    H264,
+    H264_NVENC,
+    VideoWriter,
+    open_source,
+)
+from stmcli.video import picture as picture_module
+from stmcli.video.picture import encode_picture
+
+CODECS = {"h264": H264, **ALPHA_CODECS}
+RGB_CODECS = ("png", "qtrle", "ffv1")
+ALPHA_ERROR = {"prores4444": 1, "png": 0, "qtrle": 0, "ffv1": 0, "vp9": 3}
+SIZES = [(64, 48), (70, 40), (86, 48), (63, 47), (17, 33)]
+RATE = Fraction(25)
+
+
+def write(path, codec, pictures, **settings):
+    """Write pictures at 25 frames a second and return the closed writer."""
+    height, width = pictures[0].shape[:2]
+    with VideoWriter(path, codec=codec, size=(width, height), rate=RATE, time_base=1 / RATE, **settings) as writer:
+        for index, rgba in enumerate(pictures):
+            writer.write(rgba, index / RATE)
+    return writer
+
+
+def film(tmp_path, name, pictures, **settings):
+    codec = CODECS[name]
+    fitting = pictures if codec.has_alpha else [rgba[..., :3] for rgba in pictures]
+    return write(tmp_path / f"film{codec.suffix}", codec, fitting, **settings)
+
+
+def soft_alpha(index, width, height):
+    """Return (H, W) uint8: a blob with a soft edge above, any value beside any other below."""
+    rng = np.random.default_rng(index)
+    rows, columns = np.mgrid[:height, :width]
+    distance = np.hypot(columns - width / 2 - index, rows - height / 3)
+    alpha = 255 / (1 + np.exp((distance - height / 4) / 2))
+    alpha[height // 2 :] = rng.uniform(0, 256, alpha[height // 2 :].shape)
+    return alpha.astype(np.uint8)
+
+
+def gradient(width, height):
+    """Return (H, W, 3): red grows to the right, green downwards, blue falls to the right."""
+    rows, columns = np.mgrid[:height, :width]
+    red, green = 80 + columns * 80 // width, 80 + rows * 80 // height
+    return np.stack([red, green, 240 - red], axis=2).astype(np.uint8)
+
+
+def with_alpha(rgb, alpha):
+    return np.dstack([rgb, np.broadcast_to(alpha, rgb.shape[:2]).astype(np.uint8)])
+
+
+def to_rgb_by_hand(frame):
+    """Return the (H, W, 3) colours of a decoded frame, from its bytes and tags alone."""
+    name = frame.format.name
+    if not name.startswith("yuv"):
+        rows = np.frombuffer(frame.planes[0], np.uint8).reshape(frame.height, -1)[:, : 4 * frame.width]
+        pixels = rows.reshape(frame.height, frame.width, 4).astype(float)
+        return np.stack([pixels[..., name.index(letter)] for letter in "rgb"], axis=2)
+    assert (frame.colorspace, frame.color_range) == (1, 1), "BT.709, limited range"
+    y, cb, cr = (plane / 2.0 ** (frame.format.components[0].bits - 8) for plane in stored_planes(frame)[:3])
+    if cb.shape != y.shape:
+        cb, cr = (plane.repeat(2, 0).repeat(2, 1)[: y.shape[0], : y.shape[1]] for plane in (cb, cr))
+    y, cb, cr = (y - 16) / 219, (cb - 128) / 224, (cr - 128) / 224
+    red, blue = y + 2 * (1 - 0.2126) * cr, y + 2 * (1 - 0.0722) * cb
+    green = (y - 0.2126 * red - 0.0722 * blue) / 0.7152
+    return np.stack([red, green, blue], axis=2) * 255
+
+
+# -- colour ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("size", [(64, 48), (63, 47)])
+@pytest.mark.parametrize("colour", [(200, 30, 60), (10, 240, 120), (255, 255, 255), (0, 0, 0), (20, 20, 250)])
+def test_a_solid_colour_comes_back_within_two_levels(tmp_path, name, size, colour):
+    width, height = size
+    solid = np.full((height, width, 3), colour, np.uint8)
+    path = film(tmp_path, name, [with_alpha(solid, 255)] * 2).path
+    tolerance = 0 if name in RGB_CODECS else 2
+    for frame in open_source(path):
+        assert np.abs(frame.rgb[:height, :width].astype(int) - solid).max() <= tolerance
+    for frame in decode(path):
+        assert np.abs(to_rgb_by_hand(frame)[:height, :width] - solid).max() <= tolerance
+
+
+@pytest.mark.parametrize("name", ["prores4444", "vp9"])
+def test_a_gradient_comes_back_within_three_levels(tmp_path, name):
+    rgb = gradient(170, 140)
+    path = film(tmp_path, name, [with_alpha(rgb, 255)]).path
+    (decoded,), (read,) = decode(path), open_source(path)
+    assert np.abs(to_rgb_by_hand(decoded) - rgb).max() <= 3
+    assert np.abs(read.rgb.astype(int) - rgb).max() <= 4  # FFmpeg reads 4:2:0 up to a level too dark
+
+
+@pytest.mark.parametrize("name", RGB_CODECS)
+@pytest.mark.parametrize("size", SIZES)
+def test_codecs_of_rgb_keep_every_bit(tmp_path, name, size):
+    noise = np.random.default_rng(0).integers(0, 256, (3, *size[::-1], 4), dtype=np.uint8)
+    path = film(tmp_path, name, list(noise)).path
+    for before, after, read in zip(noise, decode(path), open_source(path), strict=True):
+        assert (to_rgb_by_hand(after) == before[..., :3]).all()
+        assert (stored_alpha(after) == before[..., 3]).all()
+        assert (read.rgb == before[..., :3]).all()
+
+
+def test_a_picture_is_converted_as_bt709_says():
+    rgb = np.random.default_rng(1).integers(0, 256, (47, 63, 3), dtype=np.uint8)
+    y, cb, cr = (plane.astype(float) for plane in stored_planes(encode_picture(rgb, "yuva444p10le"))[:3])
+    red, green, blue = (rgb[..., channel] / 255 for channel in range(3))
+    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    assert np.abs(y - 4 * (16 + 219 * luma)).max() <= 2
+    assert np.abs(cb - 4 * (128 + 224 * (blue - luma) / 1.8556)).max() <= 2
+    assert np.abs(cr - 4 * (128 + 224 * (red - luma) / 1.5748)).max() <= 2
+
+
+# -- alpha -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALPHA_CODECS)
+@pytest.mark.parametrize("size", SIZES)
+def test_soft_alpha_comes_back_everywhere(tmp_path, name, size):
+    alphas = [soft_alpha(index, *size) for index in range(8)]
+    path = film(tmp_path, name, [with_alpha(gradient(*size), alpha) for alpha in alphas]).path
+    for alpha, frame in zip(alphas, decode(path), strict=True):
+        assert np.abs(stored_alpha(frame) - alpha).max() <= ALPHA_ERROR[name]
+
+
+@pytest.mark.parametrize("size", [(70, 40), (86, 48), (854, 40)])
+def test_alpha_does_not_depend_on_how_many_cores_convert_it(size):
+    """Two threads of the converter overwrote each other's rows, at widths that are no multiple of 16."""
+    for index in range(40):
+        rgba = with_alpha(gradient(*size), soft_alpha(index, *size))
+        planes = stored_planes(encode_picture(rgba, "yuva444p10le"))
+        assert np.abs(planes[3] - rgba[..., 3] * (1023 / 255)).max() <= 0.5
+        luma = 64 + 876 / 255 * (rgba[..., :3] @ (0.2126, 0.7152, 0.0722))
+        assert np.abs(planes[0] - luma).max() <= 2
+
+
+def test_every_picture_is_converted_in_one_thread():
+    """The fault needs two idle cores to show: hold its cause instead."""
+    tree = ast.parse(Path(picture_module.__file__).read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    conversions = [call for call in calls if getattr(call.func, "attr", None) == "reformat"]
+    threads = [word.value.id for call in conversions for word in call.keywords if word.arg == "threads"]
+    assert threads == ["_ONE_THREAD"] * len(conversions)
+    assert picture_module._ONE_THREAD == 1
+    assert len(conversions) == 2
+
+
+def test_noise_is_not_too_much_for_the_fixed_quantiser_of_prores(tmp_path):
+    noise = np.random.default_rng(2).integers(0, 256, (2, 180, 326, 4), dtype=np.uint8)
+    path = film(tmp_path, "prores4444", list(noise)).path
+    for before, after in zip(noise, decode(path), strict=True):
+        assert np.abs(stored_alpha(after) - before[..., 3]).max() <= 1
+        assert np.abs(to_rgb_by_hand(after) - before[..., :3]).mean() < 2
+
+
+def test_pictures_without_alpha_are_opaque(tmp_path):
+    path = write(tmp_path / "a.mov", ALPHA_CODECS["prores4444"], [gradient(70, 40)]).path
+    assert (stored_alpha(decode(path)[0]) == 255).all()
+
+
+# -- what the container holds ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("timecode", ["10:20:30:05", "01:00:00:00"])
+def test_the_timecode_comes_back(tmp_path, name, timecode):
+    writer = film(tmp_path, name, [with_alpha(picture(0), 255)] * 3, timecode=timecode)
+    with av.open(str(writer.path)) as container:
+        metadata = container.streams.video[0].metadata
+    assert (metadata.get("timecode") or metadata.get("TIMECODE")) == timecode
+    assert writer.facts.timecode == timecode
+    assert writer.notes == []
+
+
+def test_a_drop_frame_timecode_comes_back(tmp_path):
+    rate = Fraction(30000, 1001)
+    with VideoWriter(
+        tmp_path / "x.mp4", codec=H264, size=(64, 48), rate=rate, time_base=1 / rate, timecode="00:59:59;28"
+    ) as writer:
+        writer.write(picture(0), Fraction(0))
+    assert writer.facts.timecode == "00:59:59;28"
+
+
+def test_a_timecode_that_cannot_be_held_is_said(tmp_path):
+    writer = write(tmp_path / "x.mov", ALPHA_CODECS["qtrle"], [with_alpha(picture(0), 0)], timecode="half past one")
+    assert writer.facts.timecode is None
+    assert writer.notes == ["x.mov cannot hold the timecode half past one"]
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_the_shape_of_the_pixels_is_kept_or_the_loss_is_said(tmp_path, name):
+    writer = film(tmp_path, name, [with_alpha(picture(0), 255)], aspect=Fraction(16, 11))
+    kept = writer.path.suffix in (".mp4", ".mov")
+    assert open_source(writer.path).info.aspect == writer.facts.aspect == (Fraction(16, 11) if kept else 1)
+    assert writer.notes == ([] if kept else [f"{writer.path.name} does not say that its pixels are 16:11"])
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_times_closer_than_the_clock_stay_apart(tmp_path, name):
+    codec, base = CODECS[name], Fraction(1, 90000)
+    path = tmp_path / f"film{codec.suffix}"
+    times = [tick * base for tick in (0, 30, 60, 9000)]
+    with VideoWriter(path, codec=codec, size=(64, 48), rate=RATE, time_base=base) as writer:
+        for time in times:
+            writer.write(picture(0) if not codec.has_alpha else with_alpha(picture(0), 9), time)
+    found = [frame.time for frame in open_source(path)]
+    assert len(set(found)) == 4
+    if codec.suffix in (".mp4", ".mov"):
+        assert found == times
+    assert abs(found[-1] - Fraction(1, 10)) <= Fraction(1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "rate"),
+    [("flac", ALPHA_CODECS["prores4444"], 192000), ("aac", ALPHA_CODECS["vp9"], 44100)],
+)
+def test_sound_of_a_rate_the_encoder_lacks_gets_another(tmp_path, source, codec, rate):
+    heard = write_sound(tmp_path / "clip.mkv", source, rate)
+    writer = write(
+        tmp_path / f"film{codec.suffix}", codec, [with_alpha(picture(i), 255) for i in range(25)], audio_from=heard
+    )
+    assert "encoded again" in writer.notes[0]
+    with av.open(str(writer.path)) as container:
+        stream = container.streams.audio[0]
+        assert stream.rate == 48000
+        samples = np.concatenate([f.to_ndarray()[0] for f in container.decode(stream)])
+    spectrum = np.abs(np.fft.rfft(samples[4800:43200]))
+    assert np.argmax(spectrum[10:]) + 10 == pytest.approx(440 * 0.8, abs=2)
+
+
+def test_sound_that_nothing_takes_is_left_out_and_said(tmp_path):
+    heard = write_sound(tmp_path / "clip.mkv", "pcm_s16le", 48000, layout="hexadecagonal")
+    writer = write(tmp_path / "x.webm", ALPHA_CODECS["vp9"], [with_alpha(picture(0), 255)] * 2, audio_from=heard)
+    assert writer.notes == ["x.webm has no sound: it can neither be copied nor encoded again"]
+    assert writer.facts.audio is None
+
+
+def write_sound(path, codec, rate, *, layout="mono"):
+    """Write a second of 440 Hz beside pictures."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = out.add_stream(codec, rate=rate)
+        sound.layout = layout
+        for index in range(25):
+            frame = av.VideoFrame.from_ndarray(picture(index), "rgb24")
+            frame.pts = index
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+        wave = (np.sin(np.arange(rate) * (2 * np.pi * 440 / rate)) * 12000).astype(np.int16)
+        wave = np.repeat(wave, len(av.AudioLayout(layout).channels))
+        frame = av.AudioFrame.from_ndarray(wave[None], format="s16", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+    return path
+
+
+# -- encoders that are missing -----------------------------------------------------------------
+
+
+def test_a_missing_encoder_gives_way_to_its_fallback(tmp_path):
+    codec = replace(H264_NVENC, encoder="no_such_encoder")
+    writer = write(tmp_path / "x.mp4", codec, [picture(0), picture(1)])
+    assert writer.notes == ["x.mp4 is encoded with libx264: there is no encoder no_such_encoder here"]
+    assert (writer.codec, writer.facts.codec, writer.facts.frames) == (H264, "h264", 2)
+
+
+def test_a_refusing_encoder_gives_way_to_its_fallback(tmp_path):
+    codec = replace(H264_NVENC, encoder="prores_ks")  # takes no yuv420p
+    heard = write_clip(tmp_path / "clip.mp4", audio="aac")
+    writer = write(tmp_path / "x.mp4", codec, [picture(0, 63, 47)], audio_from=heard)
+    assert writer.notes[0].startswith("x.mp4 is encoded with libx264: cannot be written with prores_ks (")
+    assert "64x48" in writer.notes[1]
+    assert (len(writer.notes), writer.facts.audio) == (2, "aac")
+
+
+def test_the_hardware_encoder_or_its_fallback_writes_h264(tmp_path):
+    writer = write(tmp_path / "x.mp4", H264_NVENC, [picture(i, 256, 192) for i in range(4)])
+    assert (writer.facts.codec, writer.facts.frames) == ("h264", 4)
+    assert bool(writer.notes) == (writer.codec is H264)
+
+
+def test_the_names_of_the_options_are_the_codecs_there_are():
+    assert tuple(ALPHA_CODECS) == options.ALPHA_CODECS
+    assert all(codec.has_alpha for codec in ALPHA_CODECS.values())
+    assert not H264.has_alpha
