@@ -54,6 +54,11 @@ def bench_command(
     One round comes first that is not counted. The network is loaded before; what is written goes to a folder
     that is removed. Raises StmError.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        return _bench(replace(job, output=Path(folder)), frames, rounds, on_round)
+
+
+def _bench(job: Job, frames: int, rounds: int, on_round: Callable[[int], None]) -> Timing:
     model = load_model(job.network)
     with open_job(job) as (source, given, _):
         labels = given[0].labels()
@@ -70,7 +75,7 @@ def bench_command(
 
 def _round(job: Job, model: STM, labels: Labels, clip: Sequence[Frame]) -> dict[str, float]:
     times: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=job.output) as folder:
         with open_job(job) as (source, _, _), _timed(times, DECODING):
             for _ in source:
                 pass

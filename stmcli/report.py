@@ -86,7 +86,7 @@ def source_facts(info: SourceInfo) -> dict[str, Any]:
         "flip": info.flip,
         "aspect": str(info.aspect),
         "timecode": info.timecode,
-        "colour": asdict(info.color) if info.color else None,
+        "colour": asdict(info.color),
         "audio": info.audio,
         "codec": info.codec,
     }
