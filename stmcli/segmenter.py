@@ -42,7 +42,7 @@ class Prediction:
     @cached_property
     def _labels(self) -> np.ndarray:
         ids = np.array((0, *self.object_ids), dtype=np.uint8 if max(self.object_ids) < 256 else np.uint16)
-        return ids[self.prob.argmax(0).to(torch.int16).cpu().numpy()]
+        return ids[self.prob.max(0).indices.to(torch.int16).cpu().numpy()]  # many times faster than argmax
 
 
 @dataclass(frozen=True)

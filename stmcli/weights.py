@@ -165,17 +165,18 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Turn `auto` into bf16 where the device has matrix units for it, and names into dtypes."""
+    """Turn `auto` into bf16 where the device has units for it, and names into dtypes."""
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision}: unknown", hint=f"use one of {', '.join(PRECISIONS)}")
     if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _has_amx()
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _has_bf16_units()
         return torch.bfloat16 if fast else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def _has_amx() -> bool:
-    return bool(torch.cpu._is_amx_tile_supported())  # the only name torch has for it
+def _has_bf16_units() -> bool:
+    """Tell whether this CPU multiplies bf16 itself (AMX, AVX512-BF16); torch has no other names for it."""
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def read_named(name: str) -> tuple[STM, Card]:
