@@ -1,17 +1,16 @@
 """The kinds of export: what each is called, and who writes it."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from stmcli.datasets import FORMATS
 from stmcli.errors import UsageError
 from stmcli.options import DATASETS, EXPORTS, SOFT_EXPORTS, ExportOptions
 from stmcli.outputs import AlphaWriter, CutoutWriter, GreenWriter, MatteWriter, OverlayWriter, SoftWriter, Writer
-from stmcli.video import ALPHA_CODECS, Source, SourceInfo
+from stmcli.video import ALPHA_CODECS, Source
 
 SOFT = "soft"  # the folder of the stored probabilities
 
@@ -67,37 +66,29 @@ def open_writers(
 ) -> Iterator[Writer]:
     """Open a writer for each output, one after the other; an encoder that is missing is found here."""
     for output in wanted:
-        yield _maker(output, source, options, soft_bits)(folder / output.name)
+        yield _open(output, folder / output.name, source, options, soft_bits)
 
 
-def _maker(output: Output, source: Source, options: ExportOptions, soft_bits: int) -> Callable[[Path], Writer]:
+def _open(output: Output, path: Path, source: Source, options: ExportOptions, soft_bits: int) -> Writer:
     info, number = source.info, output.object_id
-    premultiplied = options.alpha_mode == "premultiplied"
-    sound = options.audio == "copy"
-    codec = ALPHA_CODECS[options.alpha_codec]
-    makers: dict[str, Callable[[Path], Writer]] = {
-        SOFT: lambda path: SoftWriter(path, source.frame_name, object_id=number or 0, bits=soft_bits),
-        "overlay": lambda path: OverlayWriter(
-            path, info, audio=sound, opacity=options.opacity, contour=options.contour
-        ),
-        "alpha": lambda path: AlphaWriter(
-            path, info, codec, object_id=number, premultiplied=premultiplied, audio=sound
-        ),
-        "matte": lambda path: MatteWriter(path, info, object_id=number),
-        "cutout": lambda path: CutoutWriter(
-            path, source.frame_name, object_id=number, bits=options.bits, premultiplied=premultiplied
-        ),
-        "green": lambda path: GreenWriter(path, info, colour=options.background, object_id=number, audio=sound),
-    }
-    if output.kind in makers:
-        return makers[output.kind]
-    return partial(_dataset, output.kind, info, source.frame_name, dict(options.categories))
-
-
-def _dataset(
-    kind: str, info: SourceInfo, frame_name: Callable[[int], str], categories: Mapping[int, str], path: Path
-) -> Writer:
-    return FORMATS[kind](path, info, frame_name, categories=categories)
+    premultiplied, audio = options.alpha_mode == "premultiplied", options.audio == "copy"
+    match output.kind:
+        case "overlay":
+            return OverlayWriter(path, info, audio=audio, opacity=options.opacity, contour=options.contour)
+        case "alpha":
+            codec = ALPHA_CODECS[options.alpha_codec]
+            return AlphaWriter(path, info, codec, object_id=number, premultiplied=premultiplied, audio=audio)
+        case "matte":
+            return MatteWriter(path, info, object_id=number)
+        case "green":
+            return GreenWriter(path, info, colour=options.background, object_id=number, audio=audio)
+        case "cutout":
+            name, bits = source.frame_name, options.bits
+            return CutoutWriter(path, name, object_id=number, bits=bits, premultiplied=premultiplied)
+        case "soft":
+            return SoftWriter(path, source.frame_name, object_id=number or 0, bits=soft_bits)
+        case kind:
+            return FORMATS[kind](path, info, source.frame_name, categories=dict(options.categories))
 
 
 @contextmanager
