@@ -140,7 +140,8 @@ def _draw_curves(draw: ImageDraw.ImageDraw, above: int, objects: Objects, worst:
     place = {name: float(name) if numeric else float(index) for index, name in enumerate(names)}
     span = min(place.values()), max(place.values())
     panel = Panel(MARGIN, above, WIDTH - 2 * MARGIN, CURVES, span, 1.0)
-    draw_axes(draw, panel, lambda x: f"frame {x:g}" if x == span[0] else f"{x:g}")
+    draw_axes(draw, panel, lambda x: f"{x:g}")
+    draw.text((MARGIN - 12, panel.base + 8), "frame", fill="black", font=font(), anchor="ra")
     draw.text((MARGIN - 34, above - 4), "J", fill="black", font=font(), anchor="ls")
     for number, one in objects.items():
         draw_line(draw, panel, ([place[frame] for frame in one.frames], one.j.tolist()), _colour(number))
