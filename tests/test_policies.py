@@ -108,6 +108,27 @@ def test_every_policy_is_segmented_into_a_folder_of_its_own_and_scored(evaluate,
     assert json.loads(evaluate(*words, "--json").stdout)["policies"] == table  # nothing was segmented again
 
 
+def test_bad_frames_and_masks_of_a_run_are_named_in_one_line(evaluate, dataset):
+    def refusal():
+        result = evaluate("--run", dataset, "--protocol", "folder", "-o", "out", "-q")
+        assert len(result.stderr.splitlines()) == 1
+        return result.exit_code, result.stderr
+
+    frames, masks = dataset / "JPEGImages" / "late", dataset / "Annotations" / "late"
+    whole = (frames / "00010.jpg").read_bytes()
+    (frames / "00010.jpg").write_bytes(whole[:300])
+    code, message = refusal()
+    assert (code, str(frames / "00010.jpg") in message) == (1, True)
+    (frames / "00010.jpg").unlink()
+    code, message = refusal()
+    assert (code, str(frames) in message, "10" in message) == (1, True, True)
+    (frames / "00010.jpg").write_bytes(whole)
+    for path in masks.iterdir():
+        write_labels(path, np.zeros((48, 64), np.uint8))
+    code, message = refusal()
+    assert (code, str(masks) in message, "no object" in message) == (2, True, True)
+
+
 @pytest.mark.usefixtures("dataset")
 @pytest.mark.parametrize(
     ("words", "cause"),

@@ -7,7 +7,7 @@ from PIL import Image
 from stmcli.diagram import ticks
 from stmcli.errors import MaskError, UsageError
 from stmcli.evaluate import ObjectScores, draw_sheets, evaluate_folder
-from stmcli.evaluate.sheet import PREDICTION, TRUTH, WIDTH, worst_frames
+from stmcli.evaluate.sheet import PREDICTION, TRUTH, WIDTH, _view, worst_frames
 from stmcli.masks import write_labels
 
 
@@ -80,6 +80,15 @@ def test_worst_frames_are_apart_and_in_order():
         ("00012", 1, 0.3),
         ("00017", 4, 0.0),
     ]
+
+
+def test_small_objects_are_shown_closer_and_none_is_cut():
+    mask = np.zeros((100, 200), bool)
+    assert _view(mask) == (0, 0, 200, 100)
+    mask[90:98, 4:20] = True
+    assert _view(mask) == (0, 70, 60, 100)  # three tenths of each side, moved inside the frame
+    mask[40:60, 150:170] = True
+    assert _view(mask) == (0, 0, 200, 100)
 
 
 def test_a_clip_of_one_scored_frame_is_drawn(root):

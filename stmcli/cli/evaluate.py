@@ -158,7 +158,7 @@ def _check_targets(csv: Path | None, plot: Path | None, submission: Path | None,
         if path.is_dir():
             raise UsageError("is a folder", path=path, hint="Give the name of a file.")
         if path.exists() and not overwrite:
-            raise UsageError("exists already", path=path, hint="Replace it with -y.")
+            raise UsageError("exists already", path=path, hint="Choose another name, or replace it with -y.")
     if plot and plot != picture and plot.exists() and not plot.is_dir():
         raise UsageError("is neither a folder nor a PNG", path=plot, hint="Give a folder, or FILE.png.")
 

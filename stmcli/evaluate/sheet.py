@@ -28,6 +28,7 @@ CURVES, TITLE, LEGEND, FOOT = 240, 44, 22, 50  # heights of the diagram, the tit
 TILES, TALLEST = 3, 420  # worst frames side by side, and how high one may be, px
 APART = 0.1  # worst frames are at least so much of the clip apart
 TRUTH, PREDICTION = "#00e5ff", "#ff3d00"
+CLOSEST, AROUND = 0.3, 1.8  # share of a frame's sides to show at least, and how much more than the object takes
 DARK, LIT = 40, 90  # grey of the background and of the object where there are no frames
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -170,18 +171,34 @@ def _tile(worst: Worst, truth: Truth, predicted: Path, images: Path) -> Image.Im
     path = next(file for file in truth.files if file.stem == worst.frame)
     labels = truth.read(path)
     masks = labels == worst.number, read_prediction(predicted, labels, path, truth.protocol) == worst.number
-    height, width = labels.shape
-    scale = min(_tile_width() / width, TALLEST / height)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = _picture(images, worst.frame, masks[0]).resize(size, Image.Resampling.LANCZOS)
+    box = _view(masks[0] | masks[1])
+    scale = min(_tile_width() / (box[2] - box[0]), TALLEST / (box[3] - box[1]))
+    size = max(1, round((box[2] - box[0]) * scale)), max(1, round((box[3] - box[1]) * scale))
+    picture = _picture(images, worst.frame, masks[0]).resize(size, Image.Resampling.LANCZOS, box=box)
     for mask, colour in zip(masks, (TRUTH, PREDICTION), strict=True):
-        small = np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+        small = np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST, box=box))
         picture.paste(colour, mask=Image.fromarray(outline(small.astype(np.uint8), 2)))
     draw = ImageDraw.Draw(picture)
     text = f"frame {worst.frame}, object {worst.number}: J {worst.j:.2f}"
     draw.rectangle((0, 0, font(16).getlength(text) + 16, 26), fill="black")
     draw.text((8, 3), text, fill="white", font=font(16))
     return picture
+
+
+def _view(mask: Mask) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of what to show: the whole frame, or less around a small object."""
+    height, width = mask.shape
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return 0, 0, width, height
+    sides = (rows[-1] - rows[0]) / height, (columns[-1] - columns[0]) / width
+    share = max(CLOSEST, AROUND * max(sides))
+    if share >= 1:
+        return 0, 0, width, height
+    tall, wide = max(1, round(share * height)), max(1, round(share * width))
+    top = min(max(0, int(rows[0] + rows[-1] - tall) // 2), height - tall)
+    left = min(max(0, int(columns[0] + columns[-1] - wide) // 2), width - wide)
+    return left, top, left + wide, top + tall
 
 
 def _picture(images: Path, frame: str, truth: Mask) -> Image.Image:
