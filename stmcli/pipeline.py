@@ -15,10 +15,11 @@ import torch
 
 from stmcli import __version__
 from stmcli.errors import Interrupted, PartialError, StmError
-from stmcli.evaluate import list_sequences
+from stmcli.evaluate import Sequence as Clip
+from stmcli.evaluate import list_sequences, mask_files
 from stmcli.given import GivenMask, first_number, list_mask_files, read_given
 from stmcli.kinds import Output, open_writers, opened, outputs, soft_outputs
-from stmcli.masks import Labels
+from stmcli.masks import Labels, read_values
 from stmcli.matting import Matted
 from stmcli.model import STM
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions, MemoryOptions, NetworkOptions, SegmentOptions
@@ -230,22 +231,31 @@ def segment_dataset(
     network: NetworkOptions,
     memory: MemoryOptions,
     overwrite: bool = False,
+    model: STM | None = None,
     on_start: Callable[[int | None, str], None] = _unheard,
     on_frame: Callable[[int], None] = _unheard,
 ) -> Path:
     """Segment every clip of a DAVIS-style dataset from its first mask; masks go to `output/<clip>/masks`.
 
-    Clips that are done already are not done again. Raises StmError.
+    Clips that are done already are not done again; give `model` to use one that is loaded. Raises StmError.
     """
     clips = list_sequences(root, protocol)
     on_start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
-    model = load_model(network)
+    model = model or load_model(network)
     options, export = SegmentOptions(overwrite=overwrite), ExportOptions(kinds=("none",))
     for clip in clips:
-        mask = min(clip.annotations.glob("*.png"))
-        job = Job(clip.frames, (mask,), output / clip.name, options, network, memory, export)
+        job = Job(clip.frames, (_first_mask(clip),), output / clip.name, options, network, memory, export)
         segment_video(job, model=model, on_frame=on_frame)
     return output
+
+
+def _first_mask(clip: Clip) -> str | Path:
+    """Return the word of `--mask` for the first ground truth with an object, which may be that of a later frame."""
+    masks = mask_files(clip.annotations)
+    mask = next((path for path in masks if read_values(path).any()), masks[0])
+    first = source_files(clip.frames)[0].stem
+    late = mask.stem.isdecimal() and first.isdecimal() and int(mask.stem) > int(first)
+    return f"{int(mask.stem)}:{mask}" if late else mask
 
 
 # -- before the network ----------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def overlay(rgb: RGB, labels: Labels, *, opacity: float = 0.5, contour: bool = T
     if box is None:
         return drawn
     ids = _narrow(labels[box])  # (h, w)
-    edge = _contour(ids, thickness) if contour else np.zeros(ids.shape, dtype=bool)
+    edge = outline(ids, thickness) if contour else np.zeros(ids.shape, dtype=bool)
     for top in range(0, len(ids), _BAND):
         rows = slice(top, top + _BAND)
         _draw(drawn[box][rows], ids[rows], edge[rows], opacity)
@@ -69,6 +69,20 @@ def over(rgb: RGB, alpha: npt.NDArray[np.float32], colour: tuple[int, int, int])
     share = np.clip(alpha, 0, 1)[:, :, None]
     behind = np.array(colour, dtype=np.float32)
     return np.rint(behind + (rgb - behind) * share).astype(np.uint8)
+
+
+def outline(ids: Labels, thickness: int) -> Mask:
+    """Return (h, w): the object pixels at most `thickness` away, along a row or column, from another id."""
+    edge = np.zeros(ids.shape, dtype=bool)
+    for step in range(1, thickness + 1):
+        rows = ids[step:] != ids[:-step]
+        edge[step:] |= rows
+        edge[:-step] |= rows
+        columns = ids[:, step:] != ids[:, :-step]
+        edge[:, step:] |= columns
+        edge[:, :-step] |= columns
+    edge &= ids != 0
+    return edge
 
 
 def _bounding_box(mask: Mask, *, margin: int) -> tuple[slice, slice] | None:
@@ -113,17 +127,3 @@ def _blend(rgb: RGB, color: RGB, opacity: float) -> RGB:
 def _three_channels(mask: Mask) -> Mask:
     """Return (h, w, 3) of (h, w): numpy copies under a full mask many times faster than by broadcasting."""
     return np.repeat(mask, 3, axis=1).reshape(*mask.shape, 3)
-
-
-def _contour(ids: Labels, thickness: int) -> Mask:
-    """Return the object pixels at most `thickness` away, along a row or column, from another id."""
-    edge = np.zeros(ids.shape, dtype=bool)
-    for step in range(1, thickness + 1):
-        rows = ids[step:] != ids[:-step]
-        edge[step:] |= rows
-        edge[:-step] |= rows
-        columns = ids[:, step:] != ids[:, :-step]
-        edge[:, step:] |= columns
-        edge[:, :-step] |= columns
-    edge &= ids != 0
-    return edge

@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -307,6 +309,57 @@ def test_unreadable_mask_is_named(tree, kind):
     bad = tree / kind / "dog" / "00002.png"
     bad.write_bytes(bad.read_bytes()[:70])
     refusal(tree, bad, "truncated", kind=MaskError)
+
+
+@pytest.mark.parametrize("protocol", DAVIS)
+def test_a_gap_in_dense_ground_truth_is_named(tree, protocol):
+    (tree / "truth" / "cat" / "00002.png").unlink()
+    refusal(tree, tree / "truth" / "cat", "no ground truth for frame 00002.", protocol=protocol)
+    assert len(score(tree, "folder").sequences["cat"][1].j) == 2
+
+
+def test_junk_beside_the_masks_is_no_frame(tree):
+    (tree / "truth" / "cat" / "Thumbs.db").write_bytes(b"junk")
+    (tree / "truth" / ".DS_Store").write_bytes(b"junk")
+    assert len(score(tree, "davis2017").sequences["cat"][1].j) == 3
+
+
+@pytest.mark.parametrize("protocol", ["davis2017", "folder", "ytvos"])
+def test_a_missed_object_scores_nothing(tree, protocol):
+    write_clip(tree / "predicted" / "cat", moving(1, step=2))
+    scores = score(tree, protocol).sequences["cat"]
+    assert (set(scores[1].j), set(scores[3].j), set(scores[3].f)) == ({1.0}, {0.0}, {0.0})
+
+
+def test_objects_that_come_and_go_are_scored_in_every_frame(tree):
+    clip = moving(1, 2, step=2)
+    clip[2][clip[2] == 2] = 0
+    write_clip(tree / "truth" / "cat", clip)
+    write_clip(tree / "predicted" / "cat", moving(1, 2, step=2))
+    assert score(tree, "davis2017").sequences["cat"][2].j.tolist() == [1, 0, 1]
+
+
+def test_late_objects_that_no_prediction_shows_are_noted(tree):
+    late = moving(1, 3, step=2)
+    late[:2][late[:2] == 3] = 0
+    write_clip(tree / "truth" / "cat", late)
+    write_clip(tree / "predicted" / "cat", moving(1, step=2))
+    assert score(tree).notes == (f"{tree / 'truth' / 'cat'}: late object 3 in no prediction, counted as missed",)
+    assert score(tree).sequences["cat"][3].j.tolist() == [1, 0, 0]
+    assert score(tree, "davis2017").notes == ()
+
+
+def test_csv_has_a_line_for_each_object_and_the_means(tree):
+    scores = score(tree)
+    rows = list(csv.DictReader(io.StringIO(scores.as_csv())))
+    assert [(row["sequence"], row["object"]) for row in rows] == [
+        *(("cat", "1"), ("cat", "3"), ("dog", "1"), ("dog", "3"), ("mean", "")),
+    ]
+    measures = scores.as_json()["sequences"]["dog"]["3"]
+    for name in ("J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay"):
+        assert float(rows[3][name]) == measures[name]
+        assert float(rows[4][name]) == pytest.approx(np.mean([float(row[name]) for row in rows[:4]]))
+    assert float(rows[4]["J&F_mean"]) == pytest.approx(scores.as_json()["J&F_mean"])
 
 
 def test_evaluation_does_not_load_the_network():

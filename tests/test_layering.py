@@ -12,6 +12,7 @@ import stmcli
 PACKAGE = Path(stmcli.__file__).parent
 LAYERS = [
     {"cli"},
+    {"policies"},
     {"pipeline", "batch"},
     {"export", "train", "bench"},
     {"trainer", "curve"},
@@ -32,7 +33,7 @@ LAYERS = [
     {"video"},
     {"masks"},
     {"images", "ghosts"},
-    {"render"},
+    {"render", "diagram"},
     {"metrics"},
     {"options"},
     {"files", "threads"},

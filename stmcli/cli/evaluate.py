@@ -1,8 +1,9 @@
 """stm evaluate."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -27,10 +28,21 @@ from stmcli.cli.app import (
     network_options,
     one_of,
     results,
+    say,
 )
-from stmcli.cli.progress import show_progress
+from stmcli.cli.progress import Show, show_progress
 from stmcli.errors import UsageError
-from stmcli.options import PROTOCOLS
+from stmcli.files import write_whole
+from stmcli.options import PROTOCOLS, MemoryOptions, NetworkOptions
+
+if TYPE_CHECKING:
+    from stmcli.evaluate import Scores
+    from stmcli.policies import PolicyScores
+
+HEADINGS = {
+    **{"J_mean": "J", "J_recall": "recall", "J_decay": "decay"},
+    **{"F_mean": "F", "F_recall": "recall", "F_decay": "decay", "J&F_mean": "J&F"},
+}
 
 
 @app.command()
@@ -38,10 +50,30 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Argument(metavar="[PRED]", help="<clip>/*.png or <clip>/masks/*.png.")
     ] = None,
-    truth: Annotated[Path | None, typer.Option("--gt", help="<clip>/*.png, or a DAVIS root.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Segment this DAVIS root first, then score the result.")] = None,
+    truth: Annotated[Path | None, typer.Option("--gt", help="<clip>/*.png, or a DAVIS or YouTube-VOS root.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Segment this dataset's root first, then score the result.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where --run puts its masks.")] = Path("stm_out"),
     protocol: Annotated[str, typer.Option(help=f"{', '.join(PROTOCOLS)}.")] = PROTOCOLS[0],
+    policies: Annotated[
+        bool,
+        typer.Option("--policies", help="With --run: once with each memory policy, in one table (paper, Table 5)."),
+    ] = False,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table as CSV too.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR|FILE.png", help="Draw J of every frame, and the worst frames of every clip."),
+    ] = None,
+    seen: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="ytvos: the categories that training has seen; its meta.json, or one in each line.",
+            show_default="YouTube-VOS's 65",
+        ),
+    ] = None,
+    submission: Annotated[
+        Path | None, typer.Option(metavar="FILE.zip", help="ytvos: write the zip for the evaluation server.")
+    ] = None,
     weights: WeightsOption = NETWORK.weights,
     device: DeviceOption = NETWORK.device,
     precision: PrecisionOption = NETWORK.precision,
@@ -55,38 +87,179 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Score masks against ground truth: region similarity J and contour accuracy F."""
-    from stmcli.evaluate import evaluate_folder
+    from stmcli.evaluate import draw_sheets, evaluate_folder, read_seen, unscorable, write_submission
 
     one_of("--protocol", protocol, PROTOCOLS)
     if (predictions is None) == (run is None) or (truth or run) is None:
         raise UsageError("nothing to score", hint="Give PRED and --gt, or --run DATASET.")
-    if run is not None:
-        network = network_options(weights, device, precision, size, top_k)
-        memory = memory_options(mem_every, mem_max, mem_policy)
-        from stmcli.pipeline import segment_dataset
-
+    if protocol != "ytvos" and (seen or submission):
+        raise UsageError("--seen and --submission are for YouTube-VOS", hint="Give --protocol ytvos.")
+    categories = read_seen(seen)
+    _check_targets(csv, plot, submission, overwrite)
+    network = network_options(weights, device, precision, size, top_k)
+    memory = memory_options(mem_every, mem_max, mem_policy)
+    if policies:
+        if run is None or plot or submission or mem_policy != MEMORY.policy:
+            cause = "--policies segments with every policy and makes one table"
+            raise UsageError(cause, hint="Give it with --run, and without --mem-policy, --plot and --submission.")
         with show_progress(run.name, quiet=quiet) as show:
-            predictions = segment_dataset(
+            table = _compare(
                 run,
                 output,
                 protocol=protocol,
                 network=network,
                 memory=memory,
                 overwrite=overwrite,
-                on_start=show.start,
-                on_frame=lambda _: show.advance(),
+                seen=categories,
+                show=show,
             )
-    scores = evaluate_folder(predictions, truth or run, protocol=protocol)  # type: ignore[arg-type]
+        return _give_table(table, memory, csv=csv, as_json=as_json, quiet=quiet)
+    if run is not None:
+        with show_progress(run.name, quiet=quiet) as show:
+            predictions = _segment(
+                run, output, protocol=protocol, network=network, memory=memory, overwrite=overwrite, show=show
+            )
+    given: Path = truth or run  # type: ignore[assignment]
+    scored: Path = predictions  # type: ignore[assignment]
+    if submission:
+        frames = write_submission(scored, given, submission)
+        tell(quiet, f"{submission}: {frames} masks")
+        if hidden := unscorable(given):
+            tell(quiet, f"note: not scored: {hidden}")
+            return
+    scores = evaluate_folder(scored, given, protocol=protocol, seen=categories)
+    for note in scores.notes:
+        tell(quiet, f"note: {note}")
+    if csv:
+        write_whole(csv, scores.as_csv().encode())
+    if plot:
+        for path in draw_sheets(scores, scored, given, protocol=protocol, target=plot):
+            tell(quiet, str(path))
     if as_json:
         give(json.dumps(scores.as_json()))
     else:
-        results.print(_score_table(scores.as_json()))
+        results.print(_score_table(scores))
+        if split := scores.split():
+            results.print(_split_table(split))
 
 
-def _score_table(scores: dict[str, Any]) -> Table:
-    table = Table("clip", "object", "J", "F", box=None, header_style="bold")
-    for clip, objects in scores["sequences"].items():
-        for number, one in objects.items():
-            table.add_row(clip, number, f"{100 * one['J_mean']:.1f}", f"{100 * one['F_mean']:.1f}")
-    table.add_row("mean", "", f"{100 * scores['J_mean']:.1f}", f"{100 * scores['F_mean']:.1f}", style="bold")
+def tell(quiet: bool, text: str) -> None:
+    """Tell a person something, unless that is not wanted."""
+    if not quiet:
+        say(text)
+
+
+def _check_targets(csv: Path | None, plot: Path | None, submission: Path | None, overwrite: bool) -> None:
+    """Refuse files that cannot be written, or would be lost, before the work is done."""
+    picture = plot if plot and plot.suffix.lower() == ".png" else None
+    for path in filter(None, (csv, picture, submission)):
+        if not path.parent.is_dir():
+            raise UsageError("no such folder", path=path.parent, hint="Create it, or choose another name.")
+        if path.is_dir():
+            raise UsageError("is a folder", path=path, hint="Give the name of a file.")
+        if path.exists() and not overwrite:
+            raise UsageError("exists already", path=path, hint="Choose another name, or replace it with -y.")
+    if plot and plot != picture and plot.exists() and not plot.is_dir():
+        raise UsageError("is neither a folder nor a PNG", path=plot, hint="Give a folder, or FILE.png.")
+
+
+def _segment(
+    run: Path,
+    output: Path,
+    *,
+    protocol: str,
+    network: NetworkOptions,
+    memory: MemoryOptions,
+    overwrite: bool,
+    show: Show,
+) -> Path:
+    from stmcli.pipeline import segment_dataset
+
+    return segment_dataset(
+        run,
+        output,
+        protocol=protocol,
+        network=network,
+        memory=memory,
+        overwrite=overwrite,
+        on_start=show.start,
+        on_frame=lambda _: show.advance(),
+    )
+
+
+def _compare(
+    run: Path,
+    output: Path,
+    *,
+    protocol: str,
+    network: NetworkOptions,
+    memory: MemoryOptions,
+    overwrite: bool,
+    seen: frozenset[str],
+    show: Show,
+) -> list["PolicyScores"]:
+    from stmcli.policies import compare_policies
+
+    table = compare_policies(
+        run,
+        output,
+        protocol=protocol,
+        network=network,
+        memory=memory,
+        overwrite=overwrite,
+        seen=seen,
+        on_start=show.start,
+        on_frame=lambda _: show.advance(),
+    )
+    return list(table)
+
+
+def _give_table(
+    table: list["PolicyScores"], memory: MemoryOptions, *, csv: Path | None, as_json: bool, quiet: bool
+) -> None:
+    from stmcli.policies import table_as_csv
+
+    for note in dict.fromkeys(note for one in table for note in one.scores.notes):
+        tell(quiet, f"note: {note}")
+    if csv:
+        write_whole(csv, table_as_csv(table).encode())
+    if as_json:
+        give(json.dumps({"policies": {one.policy: one.as_json() for one in table}}))
+    else:
+        results.print(_policy_table(table, memory.every))
+
+
+def _score_table(scores: "Scores") -> Table:
+    table = _table("clip", "object", *HEADINGS.values(), text=2)
+    for clip, number, row in scores.rows():
+        table.add_row(clip, str(number), *_percents(row))
+    table.add_row("mean", "", *_percents(scores.mean_row()), style="bold")
     return table
+
+
+def _split_table(split: Mapping[str, float | None]) -> Table:
+    table = _table(*(name.replace("_", " ") for name in split), text=0)
+    table.add_row(*("-" if value is None else f"{100 * value:.1f}" for value in split.values()))
+    return table
+
+
+def _policy_table(table: Iterable["PolicyScores"], every: int) -> Table:
+    shown = _table("memory", "J", "F", "J&F", "s/frame", text=1)
+    for one in table:
+        mean = one.scores.mean_row()
+        name = f"first+previous+every {every}" if one.policy.endswith("every") else one.policy
+        numbers = _percents({column: mean[column] for column in ("J_mean", "F_mean", "J&F_mean")})
+        shown.add_row(name, *numbers, f"{one.seconds_per_frame:.3f}")
+    return shown
+
+
+def _table(*columns: str, text: int) -> Table:
+    """Return an empty table whose first columns are text and whose others are numbers."""
+    table = Table(box=None, header_style="bold")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if place < text else "right", overflow="fold")
+    return table
+
+
+def _percents(row: Mapping[str, float]) -> list[str]:
+    return [f"{100 * value:.1f}" for value in row.values()]

@@ -1,0 +1,128 @@
+"""Where the clips of a dataset are: folders of frames and of masks, in the DAVIS or YouTube-VOS layout."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stmcli.errors import UsageError
+from stmcli.evaluate.ytvos import META, read_meta
+from stmcli.options import PROTOCOLS
+
+RESOLUTIONS = ("480p", "Full-Resolution")
+CLIP_LISTS = {"davis2016": "2016", "davis2017": "2017"}
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Where the frames and the ground truth of one clip of a dataset are."""
+
+    name: str
+    frames: Path
+    annotations: Path
+
+
+def list_sequences(dataset_root: Path, protocol: str) -> list[Sequence]:
+    """List the clips of a dataset in the DAVIS or YouTube-VOS layout, with their frames and ground truth.
+
+    Raises UsageError when the frames or the ground truth of a listed clip are missing.
+    """
+    images = image_folder(dataset_root)
+    clips = [
+        Sequence(name, images / name, annotations)
+        for name, annotations in annotation_folders(dataset_root, protocol).items()
+    ]
+    missing = [clip.name for clip in clips if not clip.frames.is_dir()]
+    if missing:
+        raise UsageError(f"no frames for {first_of(missing, 'clip')}", path=images, hint="Give the dataset's root")
+    return clips
+
+
+def image_folder(root: Path) -> Path:
+    """Return where the folders of frames of a dataset are; it need not exist."""
+    return root / "JPEGImages" / _resolution(root)
+
+
+def annotation_folders(root: Path, protocol: str) -> dict[str, Path]:
+    """Return the folder of ground truth of every clip that the protocol asks for. Raises UsageError."""
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"no protocol {protocol!r}", hint=f"The protocols are {', '.join(PROTOCOLS)}")
+    require_folder(root)
+    base = root / "Annotations" / _resolution(root) if (root / "Annotations").is_dir() else root
+    names = _listed_clips(root, protocol) or sorted(
+        folder.name for folder in base.iterdir() if folder.is_dir() and mask_files(mask_folder(folder))
+    )
+    if not names:
+        raise UsageError("no ground truth here", path=root, hint="It must hold <clip>/*.png")
+    folders = {name: mask_folder(base / name) for name in names}
+    missing = [name for name, folder in folders.items() if not folder.is_dir()]
+    if missing:
+        raise UsageError(f"no ground truth for {first_of(missing, 'clip')}", path=base, hint="Complete the dataset")
+    return folders
+
+
+def predicted_folders(predictions: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Return the folder of predicted masks of every clip. Raises UsageError when there is none."""
+    require_folder(predictions)
+    found = {name: mask_folder(predictions / name) for name in names}
+    missing = [name for name, folder in found.items() if not folder.is_dir()]
+    if missing:
+        cause = f"no masks for {first_of(missing, 'clip')}"
+        raise UsageError(cause, path=predictions, hint="It must hold <clip>/*.png or <clip>/masks/*.png")
+    return found
+
+
+def mask_folder(clip: Path) -> Path:
+    """Return where the masks of a clip are: in its folder, or in `masks` there."""
+    return clip / "masks" if (clip / "masks").is_dir() else clip
+
+
+def mask_files(folder: Path) -> list[Path]:
+    """List the masks in a folder in natural order."""
+    return sorted((path for path in folder.glob("*.png") if path.name[0] != "."), key=_natural_order)
+
+
+def by_frame(files: Iterable[Path]) -> dict[str, Path]:
+    """Return files by the frame they are of; `7.png` and `00007.png` are the same frame."""
+    return {frame_key(path.stem): path for path in files}
+
+
+def frame_key(name: str) -> str:
+    """Return what the names of a frame have in common, whatever its zeros in front."""
+    return name.lstrip("0")
+
+
+def require_folder(path: Path) -> None:
+    """Raise UsageError unless there is such a folder."""
+    if not path.is_dir():
+        cause = "not a folder" if path.exists() else "no such folder"
+        raise UsageError(cause, path=path, hint="Give a folder of clips")
+
+
+def first_of(names: list[str], kind: str) -> str:
+    """Say which of its kind is meant, and how many more there are."""
+    return f"{kind} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _resolution(root: Path) -> str:
+    return next((name for name in RESOLUTIONS if (root / "Annotations" / name).is_dir()), "")
+
+
+def _listed_clips(root: Path, protocol: str) -> list[str]:
+    if protocol == "ytvos":
+        return _safe(sorted(read_meta(root)), root / META)
+    path = root / "ImageSets" / CLIP_LISTS.get(protocol, "") / "val.txt"
+    if protocol not in CLIP_LISTS or not path.is_file():
+        return []
+    return _safe(path.read_text(encoding="utf-8", errors="replace").split(), path)
+
+
+def _safe(names: list[str], path: Path) -> list[str]:
+    outside = [name for name in names if name in ("", ".", "..") or Path(name).name != name]
+    if outside:
+        raise UsageError(f"{outside[0]!r} is not the name of a clip", path=path, hint="One name for each clip")
+    return names
+
+
+def _natural_order(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.stem)]

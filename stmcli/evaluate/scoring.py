@@ -1,0 +1,202 @@
+"""Score predicted masks frame by frame, by the rules of each benchmark."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from stmcli.errors import UsageError
+from stmcli.evaluate.layout import annotation_folders, by_frame, first_of, frame_key, mask_files, predicted_folders
+from stmcli.evaluate.scores import ObjectScores, Scores
+from stmcli.evaluate.ytvos import META, TRAINING_CATEGORIES, Wanted, read_meta
+from stmcli.masks import VOID, Labels, check_fits, is_binary, object_ids, read_values
+from stmcli.metrics import Mask, boundary_f, jaccard
+from stmcli.threads import ahead
+
+BOTH_EMPTY = (1.0, 1.0)
+DENSE = ("davis2016", "davis2017")  # benchmarks with ground truth for every frame
+
+FrameScores = Mapping[int, tuple[float, float]]  # object id -> (J, F); an absent object is not listed
+
+
+@dataclass
+class Truth:
+    """The ground truth of one clip: its files, and how to read them."""
+
+    folder: Path
+    protocol: str
+    files: list[Path] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.files = mask_files(self.folder)
+        first = next((values for values in map(read_values, self.files) if values.any()), None)
+        self._binary = first is not None and is_binary(first)  # else 255 is void
+        self._height, self._width = read_values(self.files[0]).shape if self.files else (0, 0)
+
+    def read(self, path: Path) -> Labels:
+        """Return the ids (H, W) of a frame, merged when the protocol says so. Raises MaskError."""
+        values = read_values(path)
+        check_fits(values, path, self._width, self._height, str(self.files[0]))
+        return _as_asked(values, self.protocol, binary=self._binary)
+
+    def __iter__(self) -> Iterator[tuple[Path, Labels]]:
+        for path in self.files:
+            yield path, self.read(path)
+
+
+def evaluate_folder(
+    predictions: Path, truth: Path, *, protocol: str, seen: frozenset[str] = TRAINING_CATEGORIES
+) -> Scores:
+    """Score the masks under one folder against the ground truth under another.
+
+    `predictions` holds `<clip>/*.png` or `<clip>/masks/*.png`, `truth` too, or is a DAVIS root. Protocols:
+    `davis2016` merges the objects, `davis2017` scores the objects of the first frame, `folder` every object;
+    these leave out the first and last frame. `ytvos` scores an object from the frame after its first one to
+    the end, or what `meta.json` lists; `seen` are the categories that training has seen. Void pixels of the
+    ground truth count for nothing. Raises UsageError, MaskError.
+    """
+    annotations = annotation_folders(truth, protocol)
+    found = predicted_folders(predictions, annotations)
+    meta = read_meta(truth) if protocol == "ytvos" else {}
+    notes: list[str] = []
+    sequences = {}
+    for name, folder in annotations.items():
+        sequences[name] = _score_clip(found[name], Truth(folder, protocol), meta.get(name), notes)
+    return Scores(sequences, seen, tuple(notes))
+
+
+def read_prediction(path: Path, truth: Labels, truth_path: Path, protocol: str) -> Labels:
+    """Return the predicted ids (H, W) of a frame, 0 where the ground truth is void. Raises MaskError."""
+    values = read_values(path)
+    check_fits(values, path, truth.shape[1], truth.shape[0], str(truth_path))
+    labels = _as_asked(values, protocol, binary=is_binary(values))
+    void = truth == VOID
+    return np.where(void, 0, labels) if void.any() else labels
+
+
+def _score_clip(
+    prediction: Path, truth: Truth, wanted: Mapping[int, Wanted] | None, notes: list[str]
+) -> dict[int, ObjectScores]:
+    _check_files(truth)
+    predicted = by_frame(mask_files(prediction))
+    entered: dict[int, int] = {}  # object id -> its first frame
+    found: set[int] = set()
+    frames: list[FrameScores] = []
+    missing: list[str] = []
+    asked = _frames_of(wanted)
+    with closing(ahead(truth)) as pairs:
+        for path, labels in pairs:
+            index = len(frames)
+            is_scored = _is_scored(index, truth, entered) and (asked is None or path.stem in asked)
+            entered |= {number: index for number in object_ids(labels) if number not in entered}
+            other = predicted.get(frame_key(path.stem)) if is_scored else None
+            missing += [path.stem] if is_scored and other is None else []
+            frames.append({} if other is None else _score_frame(labels, path, other, truth.protocol, found))
+    if missing:
+        raise UsageError(f"no mask for {first_of(missing, 'frame')}", path=prediction, hint="Segment the whole clip")
+    objects = _collect(frames, truth, _scored_frames(truth, entered, wanted), wanted or {})
+    late = [str(number) for number, index in entered.items() if index > min(entered.values()) and number in objects]
+    missed = [number for number in late if int(number) not in found]
+    if missed:
+        ids = f"object{'s' * (len(missed) > 1)} {', '.join(missed)}"
+        notes.append(f"{truth.folder}: late {ids} in no prediction, counted as missed")
+    return objects
+
+
+def _check_files(truth: Truth) -> None:
+    count, least = len(truth.files), 2 if truth.protocol == "ytvos" else 3
+    if count < least:
+        left_out = "the given one is" if least == 2 else "the first and last are"
+        cause = f"{count} frame{'s' * (count != 1)} of ground truth, and {left_out} not scored"
+        raise UsageError(cause, path=truth.folder, hint=f"At least {least} are needed")
+    stems = [path.stem for path in truth.files]
+    if truth.protocol in DENSE and all(stem.isdecimal() for stem in stems):
+        numbers = [int(stem) for stem in stems]
+        lacking = sorted({*range(numbers[0], numbers[-1] + 1)} - {*numbers})
+        if lacking:
+            names = [str(number).zfill(len(stems[0])) for number in lacking]
+            cause = f"no ground truth for {first_of(names, 'frame')}"
+            raise UsageError(cause, path=truth.folder, hint="Complete it, or use --protocol folder")
+
+
+def _frames_of(wanted: Mapping[int, Wanted] | None) -> set[str] | None:
+    """Return the frames that `meta.json` wants scored; None: it does not say."""
+    if wanted is None or not all(one.frames for one in wanted.values()):
+        return None
+    return {frame for one in wanted.values() for frame in one.frames[1:]}
+
+
+def _is_scored(index: int, truth: Truth, entered: Mapping[int, int]) -> bool:
+    return bool(entered) if truth.protocol == "ytvos" else 0 < index < len(truth.files) - 1
+
+
+def _scored_frames(
+    truth: Truth, entered: Mapping[int, int], wanted: Mapping[int, Wanted] | None
+) -> dict[int, list[int]]:
+    """Return the scored frames of every object that the protocol asks for."""
+    last = len(truth.files)
+    if truth.protocol != "ytvos":
+        asked = [number for number, first in entered.items() if truth.protocol != "davis2017" or first == 0]
+        return {number: [*range(1, last - 1)] for number in asked}
+    if wanted is None:
+        return {number: [*range(first + 1, last)] for number, first in entered.items()}
+    places = {path.stem: index for index, path in enumerate(truth.files)}
+    return {number: _listed_frames(truth, number, one, entered, places) for number, one in wanted.items()}
+
+
+def _listed_frames(
+    truth: Truth, number: int, one: Wanted, entered: Mapping[int, int], places: Mapping[str, int]
+) -> list[int]:
+    if number not in entered:
+        cause = f"no object {number}, which {META} asks for"
+        raise UsageError(cause, path=truth.folder, hint="Complete the dataset")
+    if not one.frames:
+        return [*range(entered[number] + 1, len(places))]
+    missing = [frame for frame in one.frames if frame not in places]
+    if missing:
+        cause = f"no ground truth for {first_of(missing, 'frame')}, which {META} asks for"
+        hint = "Where the truth is not public, --submission writes the masks for the evaluation server"
+        raise UsageError(cause, path=truth.folder, hint=hint)
+    return [places[frame] for frame in one.frames[1:]]
+
+
+def _collect(
+    frames: list[FrameScores], truth: Truth, scored: Mapping[int, list[int]], wanted: Mapping[int, Wanted]
+) -> dict[int, ObjectScores]:
+    objects = {}
+    for number, places in sorted(scored.items()):
+        values = np.array([frames[index].get(number, BOTH_EMPTY) for index in places])  # (T, 2)
+        names = tuple(truth.files[index].stem for index in places)
+        if places:
+            category = wanted[number].category if number in wanted else ""
+            objects[number] = ObjectScores(values[:, 0], values[:, 1], names, category)
+    if not objects:
+        raise UsageError("no object in the ground truth", path=truth.folder, hint="Object ids are 1 to 254")
+    return objects
+
+
+def _score_frame(truth: Labels, path: Path, predicted: Path, protocol: str, found: set[int]) -> FrameScores:
+    """Score every object of a frame, and note which ones are predicted."""
+    labels = read_prediction(predicted, truth, path, protocol)
+    there = object_ids(labels)
+    found.update(there)
+    return {number: _score_object(truth == number, labels == number) for number in {*object_ids(truth), *there}}
+
+
+def _score_object(truth: Mask, prediction: Mask) -> tuple[float, float]:
+    return float(jaccard(truth, prediction)), float(boundary_f(truth, prediction))
+
+
+def _as_asked(values: Labels, protocol: str, *, binary: bool) -> Labels:
+    """Return what a mask stores as ids; void stays."""
+    if binary:
+        return (values > 0).astype(np.uint8)
+    return _merge(values) if protocol == "davis2016" else values
+
+
+def _merge(labels: Labels) -> Labels:
+    merged = (labels > 0).astype(np.uint8)
+    merged[labels == VOID] = VOID
+    return merged

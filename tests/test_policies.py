@@ -1,0 +1,153 @@
+"""stm evaluate: the files it writes beside the table, and the memory policies side by side."""
+
+import csv
+import json
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image
+
+from stmcli.masks import write_labels
+
+FRAMES = 4
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A root in the layout of YouTube-VOS: object 1 enters clip `late` at its second frame, object 2 at its third."""
+    root = tmp_path / "data"
+    for clip, first in (("late", 1), ("whole", 0)):
+        frames, masks = root / "JPEGImages" / clip, root / "Annotations" / clip
+        for folder in (frames, masks):
+            folder.mkdir(parents=True)
+        for index in range(FRAMES):
+            Image.fromarray(np.roll(picture(0), 2 * index, axis=1)).save(frames / f"{5 * index:05d}.jpg")
+            labels = np.zeros((48, 64), np.uint8)
+            labels[:12, 2 * index : 2 * index + 16] = index >= first
+            if clip == "late" and index >= 2:
+                labels[30:40, 40:60] = 2
+            if index >= first:
+                write_labels(masks / f"{5 * index:05d}.png", labels)
+    return root
+
+
+@pytest.fixture
+def evaluate(stm, tiny_weights):
+    return lambda *words: stm("evaluate", *words, "-w", tiny_weights, "--device", "cpu", "--precision", "fp32")
+
+
+def write_meta(root):
+    names = [f"{5 * index:05d}" for index in range(FRAMES)]
+    late = {"1": {"category": "dog", "frames": names[1:]}, "2": {"category": "tractor", "frames": names[2:]}}
+    whole = {"1": {"category": "dog", "frames": names}}
+    (root / "meta.json").write_text(json.dumps({"videos": {"late": {"objects": late}, "whole": {"objects": whole}}}))
+
+
+def test_a_run_segments_all_frames_from_the_first_mask_and_notes_what_it_missed(evaluate, dataset, tmp_path):
+    write_meta(dataset)
+    words = ("--run", dataset, "--protocol", "ytvos", "-o", "out")
+    result = evaluate(*words, "--submission", "s.zip", "--csv", "s.csv", "--plot", "sheets", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.stem for path in (tmp_path / "out" / "late" / "masks").iterdir()) == ["00005", "00010", "00015"]
+    assert "late object 2 in no prediction, counted as missed" in result.stderr
+    scores = json.loads(result.stdout)
+    assert set(scores["sequences"]["late"]) == {"1", "2"}
+    assert scores["sequences"]["late"]["2"]["J_per_frame"] == [0]
+    assert scores["J_unseen"] == 0
+    assert scores["Overall"] == pytest.approx((scores["J_seen"] + scores["F_seen"]) / 4)
+    with zipfile.ZipFile(tmp_path / "s.zip") as archive:
+        assert len(archive.namelist()) == 3 + FRAMES
+    with (tmp_path / "s.csv").open(newline="") as file:
+        assert [row["category"] for row in csv.DictReader(file)] == ["dog", "tractor", "dog", ""]
+    assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == ["late.png", "whole.png"]
+    (tmp_path / "seen.txt").write_text("tractor\n")
+    other = json.loads(evaluate(*words, "--seen", "seen.txt", "--json").stdout)
+    assert (other["J_seen"], other["J_unseen"]) == (scores["J_unseen"], scores["J_seen"])
+    table = evaluate(*words).stdout
+    assert re.search(r"J seen +F seen +J unseen +F unseen +Overall", table)
+
+
+def test_without_public_truth_only_the_submission_is_made(evaluate, dataset, tmp_path):
+    write_meta(dataset)
+    for clip, given in (("late", 2), ("whole", 1)):
+        for path in sorted((dataset / "Annotations" / clip).iterdir())[given:]:
+            path.unlink()
+    words = ("--run", dataset, "--protocol", "ytvos", "-o", "out")
+    result = evaluate(*words, "--submission", "s.zip", "--json")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "note: not scored:" in result.stderr
+    assert (tmp_path / "s.zip").is_file()
+    refused = evaluate(*words)
+    assert refused.exit_code == 2
+    assert "late: no ground truth for frame 00015, which meta.json asks for. " in refused.stderr
+
+
+def test_every_policy_is_segmented_into_a_folder_of_its_own_and_scored(evaluate, dataset, tmp_path):
+    words = ("--run", dataset, "--protocol", "ytvos", "-o", "out", "--policies", "--mem-every", "2")
+    first = evaluate(*words, "--csv", "t.csv", "--json")
+    assert first.exit_code == 0, first.stderr
+    table = json.loads(first.stdout)["policies"]
+    assert list(table) == ["first", "previous", "first+previous", "first+previous+every"]
+    for policy, scores in table.items():
+        report = json.loads((tmp_path / "out" / policy / "whole" / "report.json").read_text())
+        assert report["options"]["memory"] == {"every": 2, "max_slots": 20, "policy": policy}
+        assert len(scores["sequences"]["whole"]["1"]["J_per_frame"]) == FRAMES - 1
+        reports = [json.loads((tmp_path / "out" / policy / c / "report.json").read_text()) for c in ("late", "whole")]
+        seconds, frames = (sum(one[key] for one in reports) for key in ("seconds", "frames_written"))
+        assert (frames, scores["seconds_per_frame"]) == (2 * FRAMES - 1, pytest.approx(seconds / frames))
+    with (tmp_path / "t.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["policy"] for row in rows] == list(table)
+    assert [float(row["J&F_mean"]) for row in rows] == pytest.approx([one["J&F_mean"] for one in table.values()])
+    again = evaluate(*words)
+    assert re.search(r"memory +J +F +J&F +s/frame", again.stdout)
+    assert "first+previous+every 2" in again.stdout
+    assert json.loads(evaluate(*words, "--json").stdout)["policies"] == table  # nothing was segmented again
+
+
+def test_bad_frames_and_masks_of_a_run_are_named_in_one_line(evaluate, dataset):
+    def refusal():
+        result = evaluate("--run", dataset, "--protocol", "folder", "-o", "out", "-q")
+        assert len(result.stderr.splitlines()) == 1
+        return result.exit_code, result.stderr
+
+    frames, masks = dataset / "JPEGImages" / "late", dataset / "Annotations" / "late"
+    whole = (frames / "00010.jpg").read_bytes()
+    (frames / "00010.jpg").write_bytes(whole[:300])
+    code, message = refusal()
+    assert (code, str(frames / "00010.jpg") in message) == (1, True)
+    (frames / "00010.jpg").unlink()
+    code, message = refusal()
+    assert (code, str(frames) in message, "10" in message) == (1, True, True)
+    (frames / "00010.jpg").write_bytes(whole)
+    for path in masks.iterdir():
+        write_labels(path, np.zeros((48, 64), np.uint8))
+    code, message = refusal()
+    assert (code, str(masks) in message, "no object" in message) == (2, True, True)
+
+
+@pytest.mark.usefixtures("dataset")
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (("p", "--gt", "data", "--policies"), "--policies segments"),
+        (("--run", "data", "--policies", "--plot", "x"), "--policies segments"),
+        (("--run", "data", "--policies", "--mem-policy", "first"), "--policies segments"),
+        (("--run", "data", "--submission", "x.zip"), "for YouTube-VOS"),
+        (("--run", "data", "--csv", "no/x.csv"), "no: no such folder"),
+        (("--run", "data", "--csv", "data"), "data: is a folder"),
+        (("--run", "data", "--csv", "there.txt"), "there.txt: exists already"),
+        (("--run", "data", "--plot", "there.txt"), "there.txt: is neither a folder nor a PNG"),
+        (("--run", "data", "--protocol", "ytvos", "--seen", "none.txt"), "none.txt: no such file"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_the_work(evaluate, tmp_path, words, cause):
+    (tmp_path / "there.txt").write_text("mine")
+    result = evaluate(*words)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert cause in result.stderr
+    assert (tmp_path / "there.txt").read_text() == "mine"
+    assert not (tmp_path / "stm_out").exists()
