@@ -153,7 +153,7 @@ def _run(
         report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
         on_start(source.count, report.facts["device"])
         report.save("running")  # so that the same command may go on after a kill
-        clear(job.output, before)
+        clear(job.output / name for name in (MASKS, *before))
         fit = suited(job.network)
         segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
         _follow(segmenter, source, given[0].labels(), job, [*writers, report], waiting, on_frame)

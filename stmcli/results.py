@@ -4,7 +4,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from stmcli.report import read_report
 from stmcli.video.folder import list_frames
 
 MASKS, REPORT, LOCK = "masks", "report.json", ".lock"
-FOLDERS = (MASKS, "soft/*", "soft", "cutout*", "davis")  # that outputs are in, inner ones first
+DATASET = "davis"  # the one output that is a tree of folders
+FOLDERS = (MASKS, "soft/*", "soft", "cutout*", DATASET)  # that outputs are in, inner ones first
 FILMS = re.compile(r"(overlay|alpha|matte|green)(-\d+)?\.part\.\w+")  # unfinished ones
 ELSEWHERE = "Choose another --output."
 
@@ -50,17 +51,21 @@ def check_folder(out: Path, names: Iterable[str], *inputs: Path) -> None:
     `names` and masks are written, what an earlier result names is removed. An input is a file that is read, or the
     folder or pattern of a clip's frames.
     """
-    names = [*names, *output_names(out)]
-    for folder in (out, out / MASKS):
-        if folder.exists() and not folder.is_dir():
-            raise UsageError("is a file, not a folder", path=folder, hint=ELSEWHERE)
+    if out.exists() and not out.is_dir():
+        raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
+    check_outputs([out / name for name in (MASKS, *names, *output_names(out), REPORT)], *inputs)
+
+
+def check_outputs(outputs: Sequence[Path], *inputs: Path) -> None:
+    """Raise UsageError when a file or folder cannot be written or replaced, or an input is it or lies in it."""
     files = [file for path in inputs for file in source_files(path)]
-    for name in (*names, REPORT):
-        _refuse_kind(out / name)
-        refuse_input(out / name, *files)
-    for folder in (out / MASKS, *(out / name for name in names)):
-        for file in files:
-            if folder.is_dir() and file.parent.samefile(folder):
+    homes = {(file.resolve() if file.is_symlink() else file).parent: file for file in files}
+    for output in outputs:
+        _refuse_kind(output)
+        refuse_input(output, *files)
+    for folder in filter(Path.is_dir, outputs):
+        for home, file in homes.items():
+            if any(parent.samefile(folder) for parent in (home, *home.absolute().parents)):
                 raise UsageError(f"is where the {folder.name} would go", path=file, hint=ELSEWHERE)
 
 
@@ -122,12 +127,10 @@ def lock(out: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def clear(out: Path, names: Iterable[str]) -> None:
-    """Remove the masks and the named outputs of an earlier result."""
-    for path in (out / MASKS, *(out / name for name in names)):
-        if path.is_dir() and any(
-            path.glob("*/")
-        ):  # a dataset; other folders hold images, and may hold what is not ours
+def clear(outputs: Iterable[Path]) -> None:
+    """Remove outputs of an earlier result; folders of images may hold what is not ours, and that stays."""
+    for path in outputs:
+        if path.is_dir() and path.name == DATASET:
             shutil.rmtree(path)
         elif path.is_dir():
             for image in path.glob("*.png"):
