@@ -144,8 +144,9 @@ def _run(
     on_frame: Callable[[int], None],
 ) -> Result:
     started = time.monotonic()
-    report = Report(job.output / REPORT, _facts(job, given, source), notes)
     before = output_names(job.output)
+    may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(given[0].ids)))]  # for a run after this one is killed
+    report = Report(job.output / REPORT, _facts(job, given, source) | {"outputs": may_be_there}, notes)
     waiting = Waiting()
     with _writing(job, source, given[0].ids, report) as writers:  # a missing encoder must not cost loading the network
         model = model or load_model(job.network)
