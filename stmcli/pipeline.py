@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from stmcli import __version__
-from stmcli.errors import Interrupted, PartialError, StmError
+from stmcli.errors import Interrupted, StmError
 from stmcli.evaluate import list_sequences
 from stmcli.given import GivenMask, first_number, list_mask_files, read_given
 from stmcli.kinds import Output, open_writers, opened, outputs, soft_outputs
@@ -24,7 +24,17 @@ from stmcli.model import STM
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, Writer
 from stmcli.report import Report, source_facts
-from stmcli.results import MASKS, REPORT, check_folder, clear, earlier_result, lock, output_names, source_files
+from stmcli.results import (
+    MASKS,
+    REPORT,
+    check_folder,
+    clear,
+    earlier_result,
+    lock,
+    output_names,
+    refuse_corrupt,
+    source_files,
+)
 from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.threads import Behind, Waiting, ahead
 from stmcli.video import Frame, Source, open_source
@@ -169,7 +179,7 @@ def _run(
         "seconds_waited": waiting.seconds(),
     }
     report.save("ok" if not source.corrupt_frames else "partial", **outcome)
-    _refuse_corrupt(job, source)
+    refuse_corrupt(source, job.video, job.output)
     return Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
 
 
@@ -332,13 +342,3 @@ def _outcome(source: Source, done: int, seconds: float, device: torch.device) ->
         "frames_per_second": round(done / seconds, 3),
         **peak,
     }
-
-
-def _refuse_corrupt(job: Job, source: Source) -> None:
-    if source.corrupt_frames:
-        listed = ", ".join(str(number) for number in source.corrupt_frames[:10])
-        raise PartialError(
-            f"{len(source.corrupt_frames)} frames could not be decoded ({listed})",
-            path=job.video,
-            hint=f"The rest is in {job.output}.",
-        )

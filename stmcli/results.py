@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stmcli.errors import LockedError, UsageError
+from stmcli.errors import LockedError, PartialError, UsageError
 from stmcli.report import read_report
-from stmcli.video.folder import list_frames
+from stmcli.video import Source, list_frames
 
 MASKS, REPORT, LOCK = "masks", "report.json", ".lock"
 DATASET = "davis"  # the one output that is a tree of folders
@@ -67,6 +67,15 @@ def check_outputs(outputs: Sequence[Path], *inputs: Path) -> None:
         for home, file in homes.items():
             if any(parent.samefile(folder) for parent in (home, *home.absolute().parents)):
                 raise UsageError(f"is where the {folder.name} would go", path=file, hint=ELSEWHERE)
+
+
+def refuse_corrupt(source: Source, video: Path, out: Path) -> None:
+    """Raise PartialError when frames of a clip could not be decoded, once the rest is done."""
+    if source.corrupt_frames:
+        count = len(source.corrupt_frames)
+        listed = ", ".join(map(str, source.corrupt_frames[:10])) + ", ..." * (count > 10)
+        cause = f"{count} frame{'s' * (count > 1)} could not be decoded ({listed})"
+        raise PartialError(cause, path=video, hint=f"The rest is in {out}.")
 
 
 def earlier_result(out: Path, fingerprint: str, *, overwrite: bool, resume: bool) -> dict[str, Any] | None:
@@ -141,7 +150,8 @@ def clear(outputs: Iterable[Path]) -> None:
 
 def output_names(out: Path) -> list[str]:
     """Return what an earlier result says it has written into `out`; only what is inside it."""
-    names = read_report(out / REPORT).get("outputs", [])
+    report = read_report(out / REPORT)
+    names = [*report.get("outputs", []), *report.get("exported", {})]
     return [str(name) for name in names if name != MASKS and not Path(name).is_absolute() and ".." not in name]
 
 
