@@ -11,14 +11,19 @@ import numpy as np
 
 from stmcli.errors import UsageError
 from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
-from stmcli.masks import Labels, check_fits, object_ids, read_grey, read_values
+from stmcli.masks import Convention, Labels, check_fits, object_ids, read_grey, read_stored
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions
-from stmcli.results import MASKS, lock, refuse_input, source_files
+from stmcli.report import add_exports
+from stmcli.results import MASKS, REPORT, check_outputs, clear, lock, refuse_corrupt
 from stmcli.threads import Behind, ahead
 from stmcli.video import Frame, Source, list_frames, numbered, open_source
 
 if TYPE_CHECKING:
     from stmcli.matting import Matted
+
+
+def _unheard(*_: object) -> None:
+    """Listen to nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ class Exported:
 def export_masks(
     job: ExportJob,
     *,
-    on_start: Callable[[int | None, str], None] = lambda *_: None,
-    on_frame: Callable[[int], None] = lambda _: None,
+    on_start: Callable[[int | None, str], None] = _unheard,
+    on_frame: Callable[[int], None] = _unheard,
 ) -> Exported:
     """Make exports of masks and stored probabilities, without the network.
 
@@ -74,9 +79,10 @@ def export_masks(
         saved = SavedMasks(masks, source, _soft_folders(job))
         wanted = outputs(job.export, saved.object_ids)
         _check(job, wanted, saved)
+        predict = _predictions(saved, wanted, job.export)
         on_start(source.count, "from masks")
         with lock(job.folder):
-            return _write(job, source, saved, wanted, on_frame)
+            return _write(job, source, saved, wanted, predict, on_frame)
 
 
 class SavedMasks:
@@ -84,15 +90,14 @@ class SavedMasks:
 
     def __init__(self, masks: Mapping[int, Path], source: Source, soft: Mapping[int, Path]) -> None:
         self._masks, self._soft, self._name = masks, soft, source.frame_name
+        self._folder = next(iter(masks.values())).parent
         self._size = source.info.width, source.info.height
-        found: set[int] = set()
-        for path in masks.values():
-            labels = read_values(path)
-            check_fits(labels, path, *self._size, source.info.path.name)
-            found |= set(object_ids(labels))
+        self._convention = Convention()
+        stored = [self._learn(path, source.info.path.name) for path in masks.values()]
+        found = {number for values, grey in stored for number in object_ids(self._meant(values, grey))}
         self.object_ids = tuple(sorted(found | set(soft)))
         if not self.object_ids:
-            raise UsageError("no object in any of these masks", path=next(iter(masks.values())).parent)
+            raise UsageError("no object in any of these masks", path=self._folder)
 
     @property
     def lacking(self) -> list[int]:
@@ -107,7 +112,7 @@ class SavedMasks:
 
     def labels(self, index: int) -> Labels:
         """Return the mask (H, W) of a frame."""
-        return read_values(self._masks[index], size=self._size)
+        return self._meant(*read_stored(self._masks[index], size=self._size, warn=_unheard))
 
     def soft(self, index: int) -> np.ndarray:
         """Return the stored probabilities (N+1, H, W) of a frame, float32, background first."""
@@ -115,6 +120,17 @@ class SavedMasks:
         objects = [read_grey(self._soft[number] / f"{stem}.png", size=self._size) for number in self.object_ids]
         stack = np.stack(objects)
         return np.concatenate((np.clip(1 - stack.sum(0, keepdims=True), 0, 1), stack))
+
+    def _learn(self, path: Path, video_name: str) -> tuple[Labels, bool]:
+        """Check a mask, and return each value in it once, and whether it is 8-bit grey."""
+        values, grey = read_stored(path)
+        check_fits(values, path, *self._size, video_name)
+        self._convention.learn(values, grey)
+        return np.unique(values), grey
+
+    def _meant(self, values: Labels, grey: bool) -> Labels:
+        """Return the ids that values of a mask stand for, same shape."""
+        return self._convention.labels(values, grey, path=self._folder, warn=_unheard)
 
 
 @dataclass(frozen=True)
@@ -152,21 +168,24 @@ def _check(job: ExportJob, wanted: Sequence[Output], saved: SavedMasks) -> None:
         raise UsageError(cause, path=job.mask_folder, hint="Segment the clip again with --keep-soft.")
     if not wanted:
         raise UsageError("nothing to export", hint="Say what with --to.")
-    inputs = (*source_files(job.video), *job.mask_folder.glob("*.png"))
-    for output in wanted:
-        path = job.folder / output.name
-        refuse_input(path, *inputs)
+    paths = [job.folder / output.name for output in wanted]
+    check_outputs(paths, job.video, job.mask_folder)
+    for path in paths:
         if path.exists() and not job.overwrite:
             raise UsageError("exists already", path=path, hint="Replace it with -y, or choose another --output.")
 
 
 def _write(
-    job: ExportJob, source: Source, saved: SavedMasks, wanted: Sequence[Output], on_frame: Callable[[int], None]
+    job: ExportJob,
+    source: Source,
+    saved: SavedMasks,
+    wanted: Sequence[Output],
+    predict: Callable[[Frame], "SavedPrediction | Matted"],
+    on_frame: Callable[[int], None],
 ) -> Exported:
-    softly = any(output.kind in SOFT_EXPORTS for output in wanted)
-    predict = _soft_predictions(saved, job.export) if softly else partial(_hard_prediction, saved)
     count = 0
     with opened(open_writers(wanted, job.folder, source, job.export, soft_bits=8)) as writers:
+        clear(job.folder / output.name for output in wanted if output.kind == "cutout")
 
         def write(frame: Frame) -> None:
             prediction = predict(frame)
@@ -178,12 +197,24 @@ def _write(
                 behind.put(frame)
                 on_frame(frame.index)
                 count += 1
-        saved.check_count(count)
+        if not source.corrupt_frames:
+            saved.check_count(count)
         for writer in writers:
             writer.close()
-    notes = [*source.warnings, *(note for writer in writers for note in writer.notes)]
     facts = {writer.path.name: dict(writer.facts) for writer in writers}
+    if job.folder / MASKS == job.mask_folder and (job.folder / REPORT).exists():
+        add_exports(job.folder / REPORT, facts)
+    refuse_corrupt(source, job.video, job.folder)
+    notes = [*source.warnings, *(note for writer in writers for note in writer.notes)]
     return Exported(tuple(writer.path for writer in writers), count, tuple(notes), facts)
+
+
+def _predictions(
+    saved: SavedMasks, wanted: Sequence[Output], options: ExportOptions
+) -> "Callable[[Frame], SavedPrediction | Matted]":
+    """Return what gives the prediction of a frame, as soft as the outputs need it."""
+    softly = any(output.kind in SOFT_EXPORTS for output in wanted)
+    return _soft_predictions(saved, options) if softly else partial(_hard_prediction, saved)
 
 
 def _hard_prediction(saved: SavedMasks, frame: Frame) -> SavedPrediction:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from stmcli import __version__
-from stmcli.errors import Interrupted, PartialError, StmError
+from stmcli.errors import Interrupted, StmError
 from stmcli.evaluate import Sequence as Clip
 from stmcli.evaluate import list_sequences, mask_files
 from stmcli.given import GivenMask, first_number, list_mask_files, read_given
@@ -25,7 +25,17 @@ from stmcli.model import STM
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, Writer
 from stmcli.report import Report, source_facts
-from stmcli.results import MASKS, REPORT, check_folder, clear, earlier_result, lock, output_names, source_files
+from stmcli.results import (
+    MASKS,
+    REPORT,
+    check_folder,
+    clear,
+    earlier_result,
+    lock,
+    output_names,
+    refuse_corrupt,
+    source_files,
+)
 from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.threads import Behind, Waiting, ahead
 from stmcli.video import Frame, Source, open_source
@@ -145,8 +155,9 @@ def _run(
     on_frame: Callable[[int], None],
 ) -> Result:
     started = time.monotonic()
-    report = Report(job.output / REPORT, _facts(job, given, source), notes)
     before = output_names(job.output)
+    may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(given[0].ids)))]  # for a run after this one is killed
+    report = Report(job.output / REPORT, _facts(job, given, source) | {"outputs": may_be_there}, notes)
     waiting = Waiting()
     with _writing(job, source, given[0].ids, report) as writers:  # a missing encoder must not cost loading the network
         model = model or load_model(job.network)
@@ -154,7 +165,7 @@ def _run(
         report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
         on_start(source.count, report.facts["device"])
         report.save("running")  # so that the same command may go on after a kill
-        clear(job.output, before)
+        clear(job.output / name for name in (MASKS, *before))
         fit = suited(job.network)
         segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
         _follow(segmenter, source, given[0].labels(), job, [*writers, report], waiting, on_frame)
@@ -169,7 +180,7 @@ def _run(
         "seconds_waited": waiting.seconds(),
     }
     report.save("ok" if not source.corrupt_frames else "partial", **outcome)
-    _refuse_corrupt(job, source)
+    refuse_corrupt(source, job.video, job.output)
     return Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
 
 
@@ -341,13 +352,3 @@ def _outcome(source: Source, done: int, seconds: float, device: torch.device) ->
         "frames_per_second": round(done / seconds, 3),
         **peak,
     }
-
-
-def _refuse_corrupt(job: Job, source: Source) -> None:
-    if source.corrupt_frames:
-        listed = ", ".join(str(number) for number in source.corrupt_frames[:10])
-        raise PartialError(
-            f"{len(source.corrupt_frames)} frames could not be decoded ({listed})",
-            path=job.video,
-            hint=f"The rest is in {job.output}.",
-        )

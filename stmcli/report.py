@@ -1,6 +1,7 @@
 """What `report.json` says about a run: what came in, what was done, what came out."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,9 +53,7 @@ class Report:
     def save(self, status: str, **facts: Any) -> None:
         """Write the file, one line for each frame. Raises WriteError."""
         content = {"status": status, **self.facts, **facts, "notes": self.notes}
-        head = json.dumps(content, indent=1).removesuffix("\n}")
-        frames = ",\n  ".join(self._frames)
-        write_whole(self.path, f'{head},\n "frames": [\n  {frames}\n ]\n}}\n'.encode())
+        _write(self.path, content, self._frames)
         self._saved = True
 
     def fail(self, status: str, error: str) -> None:
@@ -74,6 +73,13 @@ def read_report(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def add_exports(path: Path, checked: Mapping[str, Mapping[str, Any]]) -> None:
+    """Note in a finished report what was made of its masks later, and what is in it. Raises WriteError."""
+    content = read_report(path)
+    frames = [json.dumps(frame) for frame in content.pop("frames", [])]
+    _write(path, content | {"exported": {**content.get("exported", {}), **checked}}, frames)
+
+
 def source_facts(info: SourceInfo) -> dict[str, Any]:
     """Describe a source for a report."""
     return {
@@ -90,6 +96,13 @@ def source_facts(info: SourceInfo) -> dict[str, Any]:
         "audio": info.audio,
         "codec": info.codec,
     }
+
+
+def _write(path: Path, content: Mapping[str, Any], frames: Iterable[str]) -> None:
+    """Write a report, one line for each frame. Raises WriteError."""
+    head = json.dumps(content, indent=1).removesuffix("\n}")
+    lines = ",\n  ".join(frames)
+    write_whole(path, f'{head},\n "frames": [\n  {lines}\n ]\n}}\n'.encode())
 
 
 def _extent(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:

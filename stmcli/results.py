@@ -4,17 +4,18 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stmcli.errors import LockedError, UsageError
+from stmcli.errors import LockedError, PartialError, UsageError
 from stmcli.report import read_report
-from stmcli.video.folder import list_frames
+from stmcli.video import Source, list_frames
 
 MASKS, REPORT, LOCK = "masks", "report.json", ".lock"
-FOLDERS = (MASKS, "soft/*", "soft", "cutout*", "davis")  # that outputs are in, inner ones first
+DATASET = "davis"  # the one output that is a tree of folders
+FOLDERS = (MASKS, "soft/*", "soft", "cutout*", DATASET)  # that outputs are in, inner ones first
 FILMS = re.compile(r"(overlay|alpha|matte|green)(-\d+)?\.part\.\w+")  # unfinished ones
 ELSEWHERE = "Choose another --output."
 
@@ -50,18 +51,31 @@ def check_folder(out: Path, names: Iterable[str], *inputs: Path) -> None:
     `names` and masks are written, what an earlier result names is removed. An input is a file that is read, or the
     folder or pattern of a clip's frames.
     """
-    names = [*names, *output_names(out)]
-    for folder in (out, out / MASKS):
-        if folder.exists() and not folder.is_dir():
-            raise UsageError("is a file, not a folder", path=folder, hint=ELSEWHERE)
+    if out.exists() and not out.is_dir():
+        raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
+    check_outputs([out / name for name in (MASKS, *names, *output_names(out), REPORT)], *inputs)
+
+
+def check_outputs(outputs: Sequence[Path], *inputs: Path) -> None:
+    """Raise UsageError when a file or folder cannot be written or replaced, or an input is it or lies in it."""
     files = [file for path in inputs for file in source_files(path)]
-    for name in (*names, REPORT):
-        _refuse_kind(out / name)
-        refuse_input(out / name, *files)
-    for folder in (out / MASKS, *(out / name for name in names)):
-        for file in files:
-            if folder.is_dir() and file.parent.samefile(folder):
+    homes = {(file.resolve() if file.is_symlink() else file).parent: file for file in files}
+    for output in outputs:
+        _refuse_kind(output)
+        refuse_input(output, *files)
+    for folder in filter(Path.is_dir, outputs):
+        for home, file in homes.items():
+            if any(parent.samefile(folder) for parent in (home, *home.absolute().parents)):
                 raise UsageError(f"is where the {folder.name} would go", path=file, hint=ELSEWHERE)
+
+
+def refuse_corrupt(source: Source, video: Path, out: Path) -> None:
+    """Raise PartialError when frames of a clip could not be decoded, once the rest is done."""
+    if source.corrupt_frames:
+        count = len(source.corrupt_frames)
+        listed = ", ".join(map(str, source.corrupt_frames[:10])) + ", ..." * (count > 10)
+        cause = f"{count} frame{'s' * (count > 1)} could not be decoded ({listed})"
+        raise PartialError(cause, path=video, hint=f"The rest is in {out}.")
 
 
 def earlier_result(out: Path, fingerprint: str, *, overwrite: bool, resume: bool) -> dict[str, Any] | None:
@@ -122,12 +136,10 @@ def lock(out: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def clear(out: Path, names: Iterable[str]) -> None:
-    """Remove the masks and the named outputs of an earlier result."""
-    for path in (out / MASKS, *(out / name for name in names)):
-        if path.is_dir() and any(
-            path.glob("*/")
-        ):  # a dataset; other folders hold images, and may hold what is not ours
+def clear(outputs: Iterable[Path]) -> None:
+    """Remove outputs of an earlier result; folders of images may hold what is not ours, and that stays."""
+    for path in outputs:
+        if path.is_dir() and path.name == DATASET:
             shutil.rmtree(path)
         elif path.is_dir():
             for image in path.glob("*.png"):
@@ -138,7 +150,8 @@ def clear(out: Path, names: Iterable[str]) -> None:
 
 def output_names(out: Path) -> list[str]:
     """Return what an earlier result says it has written into `out`; only what is inside it."""
-    names = read_report(out / REPORT).get("outputs", [])
+    report = read_report(out / REPORT)
+    names = [*report.get("outputs", []), *report.get("exported", {})]
     return [str(name) for name in names if name != MASKS and not Path(name).is_absolute() and ".." not in name]
 
 

@@ -94,7 +94,7 @@ def test_stdout_holds_the_paths_of_the_results_and_nothing_else(segment, make_cl
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines() == ["out/masks", "out/soft/1", "out/matte.mp4", "out/report.json"]
     assert all((tmp_path / line).exists() for line in result.stdout.splitlines())
-    assert "on cpu, float32" in result.stderr
+    assert "clip.mp4 (cpu, float32)" in result.stderr
     assert "2 frames in" in result.stderr
 
 

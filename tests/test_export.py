@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stmcli.errors import MaskError, UsageError, VideoError
+from stmcli.errors import MaskError, PartialError, UsageError, VideoError
 from stmcli.export import ExportJob, export_masks
 from stmcli.kinds import outputs
 from stmcli.masks import read_grey, read_values, write_labels
@@ -259,6 +259,67 @@ def test_masks_that_do_not_fit_are_named_and_nothing_is_left(done, spoil, error,
 def test_options_that_mean_nothing_are_refused(done, options, words):
     with pytest.raises(UsageError, match=words):
         export_masks(ExportJob(done.output, done.video, export=ExportOptions(**options)))
+
+
+def test_masks_in_black_and_white_are_one_object(done, tmp_path):
+    folder = tmp_path / "painted"
+    folder.mkdir()
+    for index in range(3):
+        grey = np.zeros((48, 70), np.uint8)
+        grey[:12, : 5 * index] = 255  # nothing in the first
+        Image.fromarray(grey).save(folder / f"{index:05d}.png")
+    (coco, film) = export_masks(ExportJob(folder, done.video, export=ExportOptions(("coco", "overlay")))).files
+    found = json.loads(coco.read_text())["annotations"]
+    assert [(one["image_id"], one["bbox"]) for one in found] == [(2, [0, 0, 5, 12]), (3, [0, 0, 10, 12])]
+    assert film.exists()
+
+
+def test_frames_of_an_export_of_before_do_not_stay(done):
+    exports(done, "cutout")
+    for index in (0, 4, 5):
+        (done.output / "masks" / f"{index:05d}.png").unlink()
+    exports(done, "cutout", overwrite=True)
+    assert sorted(path.name for path in (done.output / "cutout").iterdir()) == ["00001.png", "00002.png", "00003.png"]
+
+
+def test_an_export_never_replaces_what_it_is_made_of(done):
+    exports(done, "cutout", "davis")
+    before = {path: path.read_bytes() for path in done.output.rglob("*.*")}
+    video = replace(done, video=done.output / "cutout")
+    with pytest.raises(UsageError, match=r"\.png: is where the cutout would go"):
+        exports(video, "cutout", overwrite=True)
+    masks = done.output / "davis" / "Annotations" / "480p" / "clip"
+    with pytest.raises(UsageError, match=r"\.png: is where the davis would go"):
+        export_masks(ExportJob(masks, done.video, done.output, ExportOptions(("davis",)), overwrite=True))
+    assert {path: path.read_bytes() for path in done.output.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize(("how", "count"), [("skip", 4), ("stop", 2)])
+def test_corrupt_frames_end_partially(make_folder, tmp_path, how, count):
+    frames = make_folder([f"{index}.png" for index in range(4)])
+    masks = tmp_path / "painted"
+    masks.mkdir()
+    for index in range(4):
+        write_labels(masks / f"{index}.png", np.ones((48, 64), np.uint8))
+    broken = frames / "2.png"
+    broken.write_bytes(broken.read_bytes()[:99])
+    job = ExportJob(masks, frames, tmp_path / "out", ExportOptions(("overlay",)), on_corrupt=how)
+    with pytest.raises(PartialError, match=r"frames: 1 frame could not be decoded \(2\)\. The rest is in .*out"):
+        export_masks(job)
+    assert len(decoded(tmp_path / "out" / "overlay.mp4")) == count
+
+
+def test_the_report_of_a_result_names_later_exports_and_they_go_with_it(done):
+    path = done.output / "report.json"
+    before = json.loads(path.read_text())
+    made = exports(done, "cutout", "davis")
+    assert json.loads(path.read_text()) == before | {"exported": {"cutout": {"frames": 6}, "davis": {"frames": 6}}}
+    assert len(path.read_text().splitlines()) > len(before["frames"])
+    exports(done, "mots")
+    assert [*json.loads(path.read_text())["exported"]] == ["cutout", "davis", "mots.zip"]
+    assert segment_video(done).done_before
+    segment_video(replace(done, segment=SegmentOptions(overwrite=True)))
+    assert not [file for file in made.files if file.exists()]
 
 
 def test_a_folder_without_masks_is_refused(done, tmp_path):

@@ -167,6 +167,32 @@ def weights(content):
     return spoil
 
 
+def dataset_of_before(scene, name):
+    """Return a folder deep in the dataset that an earlier result has written."""
+    folder = scene.output / "davis" / name / "480p" / "clip"
+    folder.mkdir(parents=True)
+    (scene.output / "report.json").write_text('{"status": "ok", "outputs": ["masks", "davis"]}')
+    scene.words = ["-y"]
+    return folder
+
+
+def dataset_of_before_holds_the_mask(scene):
+    scene.mask = scene.mask.rename(dataset_of_before(scene, "Annotations") / "00000.png")
+
+
+def dataset_of_before_holds_what_the_mask_links_to(scene):
+    dataset_of_before_holds_the_mask(scene)
+    link = scene.folder / "link.png"
+    link.symlink_to(scene.mask)
+    scene.mask = link
+
+
+def dataset_of_before_holds_the_frames(scene):
+    scene.clip = dataset_of_before(scene, "JPEGImages")
+    for index in range(3):
+        Image.fromarray(np.full((48, 64, 3), 9 * index, np.uint8)).save(scene.clip / f"{index}.png")
+
+
 def missing_weights(scene):
     scene.weights = scene.folder / "none.pth"
 
@@ -213,6 +239,9 @@ FAULTS = {
     "output links to the clip": (output_is_a_link_to_the_clip, 2, r"overlay\.mp4: is an input"),
     "output is the frame folder": (output_is_the_frame_folder, 2, r"masks/.*: is where the masks would go"),
     "output holds the mask": (output_holds_the_mask, 2, r"00000\.png: is where the masks would go"),
+    "dataset of before holds the mask": (dataset_of_before_holds_the_mask, 2, r"00000\.png: is where the davis would"),
+    "the mask links into it": (dataset_of_before_holds_what_the_mask_links_to, 2, r"is where the davis would go"),
+    "dataset of before holds the frames": (dataset_of_before_holds_the_frames, 2, r"\.png: is where the davis would"),
     "missing weights": (missing_weights, 2, r"none\.pth: no such weights"),
     "weights are a web page": (weights(b"<html>"), 1, r"bad\.pth: .*web page"),
     "weights are cut": (weights(b"PK\x03\x04" + bytes(99)), 1, r"bad\.pth: .*cut short"),

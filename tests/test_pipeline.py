@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -366,6 +367,19 @@ def test_a_killed_run_is_done_again_to_the_same_result(job, tmp_path):
     segment_video(whole)
     assert not segment_video(job).done_before
     assert hashes(job.output) == hashes(whole.output)
+    assert files(job.output) == files(whole.output)
+
+
+@pytest.mark.parametrize("end", [interrupt_at(3), None], ids=["unfinished", "finished"])
+def test_nothing_of_an_unfinished_run_is_left_beside_another_result(job, tmp_path, end):
+    whole = replace(job, output=tmp_path / "whole")
+    segment_video(whole)
+    first = exporting(job, "cutout", "davis", "coco", per_object=True)
+    with pytest.raises(Interrupted) if end else nullcontext():
+        segment_video(first, on_frame=end or (lambda _: None))
+    with pytest.raises(Interrupted):
+        segment_video(exporting(job, "matte", overwrite=True), on_frame=interrupt_at(2))
+    segment_video(replace(job, segment=SegmentOptions(overwrite=True)))
     assert files(job.output) == files(whole.output)
 
 

@@ -39,12 +39,13 @@ class Show:
         self.task = bar.add_task(name, total=None) if bar else None
 
     def start(self, total: int | None, device: str) -> None:
-        """Say how many frames there are and where the network runs."""
+        """Say how many frames there are, and where the network runs or what else the masks come from."""
         self.total, self.began = total, time.monotonic()
+        text = f"{self.name} ({device})"
         if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, total=total, description=f"{self.name} ({device})")
+            self.bar.update(self.task, total=total, description=text)
         else:
-            say(f"{self.name}: on {device}")
+            say(text)
 
     def advance(self) -> None:
         """Count one frame."""
