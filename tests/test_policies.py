@@ -141,6 +141,7 @@ def test_bad_frames_and_masks_of_a_run_are_named_in_one_line(evaluate, dataset):
         (("--run", "data", "--csv", "data"), "data: is a folder"),
         (("--run", "data", "--csv", "there.txt"), "there.txt: exists already"),
         (("--run", "data", "--plot", "there.txt"), "there.txt: is neither a folder nor a PNG"),
+        (("--run", "data", "--plot", "data/Annotations/whole"), "whole: holds pictures already"),
         (("--run", "data", "--protocol", "ytvos", "--seen", "none.txt"), "none.txt: no such file"),
     ],
 )

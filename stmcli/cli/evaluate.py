@@ -95,7 +95,7 @@ def evaluate(
     if protocol != "ytvos" and (seen or submission):
         raise UsageError("--seen and --submission are for YouTube-VOS", hint="Give --protocol ytvos.")
     categories = read_seen(seen)
-    _check_targets(csv, plot, submission, overwrite)
+    _check_targets(csv, submission, plot=plot, overwrite=overwrite)
     network = network_options(weights, device, precision, size, top_k)
     memory = memory_options(mem_every, mem_max, mem_policy)
     if policies:
@@ -128,19 +128,10 @@ def evaluate(
             tell(quiet, f"note: not scored: {hidden}")
             return
     scores = evaluate_folder(scored, given, protocol=protocol, seen=categories)
-    for note in scores.notes:
-        tell(quiet, f"note: {note}")
-    if csv:
-        write_whole(csv, scores.as_csv().encode())
     if plot:
         for path in draw_sheets(scores, scored, given, protocol=protocol, target=plot):
             tell(quiet, str(path))
-    if as_json:
-        give(json.dumps(scores.as_json()))
-    else:
-        results.print(_score_table(scores))
-        if split := scores.split():
-            results.print(_split_table(split))
+    _give_scores(scores, csv=csv, as_json=as_json, quiet=quiet)
 
 
 def tell(quiet: bool, text: str) -> None:
@@ -149,7 +140,7 @@ def tell(quiet: bool, text: str) -> None:
         say(text)
 
 
-def _check_targets(csv: Path | None, plot: Path | None, submission: Path | None, overwrite: bool) -> None:
+def _check_targets(csv: Path | None, submission: Path | None, *, plot: Path | None, overwrite: bool) -> None:
     """Refuse files that cannot be written, or would be lost, before the work is done."""
     picture = plot if plot and plot.suffix.lower() == ".png" else None
     for path in filter(None, (csv, picture, submission)):
@@ -161,6 +152,8 @@ def _check_targets(csv: Path | None, plot: Path | None, submission: Path | None,
             raise UsageError("exists already", path=path, hint="Choose another name, or replace it with -y.")
     if plot and plot != picture and plot.exists() and not plot.is_dir():
         raise UsageError("is neither a folder nor a PNG", path=plot, hint="Give a folder, or FILE.png.")
+    if plot and any(plot.glob("*.png")) and not overwrite:
+        raise UsageError("holds pictures already", path=plot, hint="Choose another folder, or replace them with -y.")
 
 
 def _segment(
@@ -212,6 +205,19 @@ def _compare(
         on_frame=lambda _: show.advance(),
     )
     return list(table)
+
+
+def _give_scores(scores: "Scores", *, csv: Path | None, as_json: bool, quiet: bool) -> None:
+    for note in scores.notes:
+        tell(quiet, f"note: {note}")
+    if csv:
+        write_whole(csv, scores.as_csv().encode())
+    if as_json:
+        give(json.dumps(scores.as_json()))
+        return
+    results.print(_score_table(scores))
+    if split := scores.split():
+        results.print(_split_table(split))
 
 
 def _give_table(
