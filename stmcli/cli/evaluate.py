@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from stmcli.cli.app import (
     MEMORY,
@@ -238,7 +239,7 @@ def _give_table(
 def _score_table(scores: "Scores") -> Table:
     table = _table("clip", "object", *HEADINGS.values(), text=2)
     for clip, number, row in scores.rows():
-        table.add_row(clip, str(number), *_percents(row))
+        table.add_row(Text(clip), str(number), *_percents(row))  # a name may hold what rich takes for markup
     table.add_row("mean", "", *_percents(scores.mean_row()), style="bold")
     return table
 
