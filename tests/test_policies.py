@@ -70,6 +70,20 @@ def test_a_run_segments_all_frames_from_the_first_mask_and_notes_what_it_missed(
     assert re.search(r"J seen +F seen +J unseen +F unseen +Overall", table)
 
 
+def test_the_table_has_means_recalls_and_decays_and_names_as_they_are(evaluate, dataset):
+    (dataset / "Annotations" / "whole").rename(dataset / "Annotations" / "[red]x")
+    truth = dataset / "Annotations"
+    lines = evaluate(truth, "--gt", truth, "--protocol", "ytvos").stdout.splitlines()
+    assert lines[0].split() == ["clip", "object", "J", "recall", "decay", "F", "recall", "decay", "J&F"]
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["[red]x", "1"],
+        ["late", "1"],
+        ["late", "2"],
+        ["mean", "100.0"],
+    ]
+    assert lines[1].split()[2:] == ["100.0", "100.0", "0.0"] * 2 + ["100.0"]
+
+
 def test_without_public_truth_only_the_submission_is_made(evaluate, dataset, tmp_path):
     write_meta(dataset)
     for clip, given in (("late", 2), ("whole", 1)):
@@ -141,6 +155,7 @@ def test_bad_frames_and_masks_of_a_run_are_named_in_one_line(evaluate, dataset):
         (("--run", "data", "--csv", "data"), "data: is a folder"),
         (("--run", "data", "--csv", "there.txt"), "there.txt: exists already"),
         (("--run", "data", "--plot", "there.txt"), "there.txt: is neither a folder nor a PNG"),
+        (("--run", "data", "--plot", "data/Annotations/whole"), "whole: holds pictures already"),
         (("--run", "data", "--protocol", "ytvos", "--seen", "none.txt"), "none.txt: no such file"),
     ],
 )

@@ -98,6 +98,11 @@ def test_only_clips_that_meta_lists_are_scored(root):
     assert list(score(root).sequences) == ["a"]
 
 
+def test_the_folder_of_annotations_stands_for_the_root(root):
+    scores = evaluate_folder(root / "predicted", root / "truth" / "Annotations", protocol="ytvos")
+    assert scores.as_json() == score(root).as_json()
+
+
 def test_means_of_seen_and_unseen_categories_and_overall():
     def one(category, j, f):
         return ObjectScores(np.array([j, j]), np.array([f, f]), NAMES[:2], category)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from stmcli.cli.app import (
     MEMORY,
@@ -95,7 +96,7 @@ def evaluate(
     if protocol != "ytvos" and (seen or submission):
         raise UsageError("--seen and --submission are for YouTube-VOS", hint="Give --protocol ytvos.")
     categories = read_seen(seen)
-    _check_targets(csv, plot, submission, overwrite)
+    _check_targets(csv, submission, plot=plot, overwrite=overwrite)
     network = network_options(weights, device, precision, size, top_k)
     memory = memory_options(mem_every, mem_max, mem_policy)
     if policies:
@@ -128,19 +129,10 @@ def evaluate(
             tell(quiet, f"note: not scored: {hidden}")
             return
     scores = evaluate_folder(scored, given, protocol=protocol, seen=categories)
-    for note in scores.notes:
-        tell(quiet, f"note: {note}")
-    if csv:
-        write_whole(csv, scores.as_csv().encode())
     if plot:
         for path in draw_sheets(scores, scored, given, protocol=protocol, target=plot):
             tell(quiet, str(path))
-    if as_json:
-        give(json.dumps(scores.as_json()))
-    else:
-        results.print(_score_table(scores))
-        if split := scores.split():
-            results.print(_split_table(split))
+    _give_scores(scores, csv=csv, as_json=as_json, quiet=quiet)
 
 
 def tell(quiet: bool, text: str) -> None:
@@ -149,7 +141,7 @@ def tell(quiet: bool, text: str) -> None:
         say(text)
 
 
-def _check_targets(csv: Path | None, plot: Path | None, submission: Path | None, overwrite: bool) -> None:
+def _check_targets(csv: Path | None, submission: Path | None, *, plot: Path | None, overwrite: bool) -> None:
     """Refuse files that cannot be written, or would be lost, before the work is done."""
     picture = plot if plot and plot.suffix.lower() == ".png" else None
     for path in filter(None, (csv, picture, submission)):
@@ -161,6 +153,8 @@ def _check_targets(csv: Path | None, plot: Path | None, submission: Path | None,
             raise UsageError("exists already", path=path, hint="Choose another name, or replace it with -y.")
     if plot and plot != picture and plot.exists() and not plot.is_dir():
         raise UsageError("is neither a folder nor a PNG", path=plot, hint="Give a folder, or FILE.png.")
+    if plot and any(plot.glob("*.png")) and not overwrite:
+        raise UsageError("holds pictures already", path=plot, hint="Choose another folder, or replace them with -y.")
 
 
 def _segment(
@@ -214,6 +208,19 @@ def _compare(
     return list(table)
 
 
+def _give_scores(scores: "Scores", *, csv: Path | None, as_json: bool, quiet: bool) -> None:
+    for note in scores.notes:
+        tell(quiet, f"note: {note}")
+    if csv:
+        write_whole(csv, scores.as_csv().encode())
+    if as_json:
+        give(json.dumps(scores.as_json()))
+        return
+    results.print(_score_table(scores))
+    if split := scores.split():
+        results.print(_split_table(split))
+
+
 def _give_table(
     table: list["PolicyScores"], memory: MemoryOptions, *, csv: Path | None, as_json: bool, quiet: bool
 ) -> None:
@@ -232,7 +239,7 @@ def _give_table(
 def _score_table(scores: "Scores") -> Table:
     table = _table("clip", "object", *HEADINGS.values(), text=2)
     for clip, number, row in scores.rows():
-        table.add_row(clip, str(number), *_percents(row))
+        table.add_row(Text(clip), str(number), *_percents(row))  # a name may hold what rich takes for markup
     table.add_row("mean", "", *_percents(scores.mean_row()), style="bold")
     return table
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stmcli.errors import UsageError
-from stmcli.evaluate.ytvos import META, read_meta
+from stmcli.evaluate.ytvos import meta_file, read_meta
 from stmcli.options import PROTOCOLS
 
 RESOLUTIONS = ("480p", "Full-Resolution")
@@ -110,7 +110,7 @@ def _resolution(root: Path) -> str:
 
 def _listed_clips(root: Path, protocol: str) -> list[str]:
     if protocol == "ytvos":
-        return _safe(sorted(read_meta(root)), root / META)
+        return _safe(sorted(read_meta(root)), meta_file(root))
     path = root / "ImageSets" / CLIP_LISTS.get(protocol, "") / "val.txt"
     if protocol not in CLIP_LISTS or not path.is_file():
         return []

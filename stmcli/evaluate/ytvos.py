@@ -26,12 +26,17 @@ class Wanted:
     frames: tuple[str, ...]  # in order, the first is the given one; none: from its first frame to the end
 
 
+def meta_file(root: Path) -> Path:
+    """Return where `meta.json` is: in the dataset's root, which may be given by its folder `Annotations`."""
+    return (root.parent if root.name == "Annotations" else root) / META
+
+
 def read_meta(root: Path) -> dict[str, dict[int, Wanted]]:
     """Return what `meta.json` asks for, by clip and object id; nothing when there is no such file.
 
     Raises UsageError.
     """
-    path = root / META
+    path = meta_file(root)
     return _parse(path) if path.is_file() else {}
 
 
