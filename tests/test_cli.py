@@ -129,6 +129,17 @@ def test_options_read_the_environment(segment, make_clip, make_mask, monkeypatch
     assert segment(make_clip(frames=2), "-m", make_mask(), "-o", "other").exit_code == 2
 
 
+def test_the_environment_holds_several_values_as_a_shell_does(segment, make_clip, make_mask, monkeypatch):
+    clip, spaced, quoted = make_clip(), make_mask("a mask.png", ids=(2,)), make_mask("it's.png", ids=(7,))
+    monkeypatch.setenv("STM_SEGMENT_MASK", f"'{spaced}' '5:{spaced}'")
+    monkeypatch.setenv("STM_SEGMENT_EXPORT", "coco matte")
+    plan = json.loads(segment(clip, "-n", "--json").stdout)
+    assert [(mask["frame"], mask["path"]) for mask in plan["masks"]] == [(0, str(spaced)), (5, str(spaced))]
+    assert [name.rpartition("/")[2] for name in plan["outputs"]][2:4] == ["coco.json", "matte.mp4"]
+    monkeypatch.setenv("STM_SEGMENT_MASK", str(quoted))
+    assert json.loads(segment(clip, "-n", "--json").stdout)["objects"] == [7]
+
+
 def test_objects_are_chosen_by_their_ids(segment, make_clip, make_mask, tmp_path):
     assert segment(make_clip(frames=3), "-m", make_mask(ids=(3, 7)), "--objects", "7", "-o", "out").exit_code == 0
     assert set(np.unique(read_values(tmp_path / "out" / "masks" / "00000.png"))) == {0, 7}

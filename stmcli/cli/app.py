@@ -1,5 +1,6 @@
 """The app that the commands join: consoles, errors as one line, and the options that several commands share."""
 
+import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,10 +47,11 @@ class Group(TyperGroup):
             raise SystemExit(1) from None
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, with the names of its environment variables left out of its help."""
+        """Return a command whose help leaves out environment variables, which hold lists as a shell does."""
         command = super().get_command(ctx, cmd_name)
         for param in command.params if command else ():
             param.show_envvar = False  # type: ignore[attr-defined]
+            param.split_envvar_value = _words  # type: ignore[assignment, method-assign]
         return command
 
     def invoke(self, ctx: Any) -> Any:
@@ -64,6 +66,14 @@ class Group(TyperGroup):
         except KeyboardInterrupt as signal:
             _say_error(StmError("interrupted"))
             raise typer.Exit(143 if isinstance(signal, Terminated) else 130) from None
+
+
+def _words(text: str) -> list[str]:
+    """Split the value of an environment variable at spaces; quotes keep a path with spaces whole."""
+    try:
+        return shlex.split(text)
+    except ValueError:  # a single quote, as in a name
+        return text.split()
 
 
 def _say_error(error: StmError) -> None:
@@ -97,7 +107,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STM"},
     help="Cut an object out of every frame of a clip, given its mask in the first frame.",
-    epilog="Every option also reads an environment variable: STM_SEGMENT_MEM_EVERY for stm segment --mem-every.",
+    epilog="Every option also reads an environment variable: STM_SEGMENT_MEM_EVERY for stm segment --mem-every. "
+    "Several values are separated by spaces, with quotes around those that have some themselves.",
 )
 
 WeightsOption = Annotated[str, typer.Option("--weights", "-w", help="A name from `stm weights list`, or a file.")]
