@@ -64,7 +64,7 @@ class Job:
         parts = {
             "version": __version__,
             "source": _identity(self.video),
-            "masks": [(file.frame, _identity(file.path)) for file in list_mask_files(self.masks)],
+            "masks": [(str(file.frame), _identity(file.path)) for file in list_mask_files(self.masks)],
             "weights": sha256(find(self.network.weights)),
             "segment": asdict(replace(self.segment, overwrite=False, resume=True)),
             "network": asdict(replace(self.network, weights="")),

@@ -60,7 +60,7 @@ def segment(
         typer.Option(
             "--mask",
             "-m",
-            metavar="[FRAME:]PATH",
+            metavar="[FRAME|TIME:]PATH",
             help="A mask of the first or another frame, its values are ids; or a folder of <frame>.png; repeatable.",
         ),
     ],
