@@ -173,7 +173,7 @@ def _run(
     seconds = time.monotonic() - started
     report.notes += [*source.warnings, *(note for writer in writers for note in writer.notes)]
     files = tuple(writer.path for writer in writers)
-    outcome = _outcome(source, report.count, seconds, parameter.device) | {
+    outcome = _outcome(source, report, seconds, parameter.device) | {
         "outputs": [_name(job, writer) for writer in writers],
         "checked": {_name(job, writer): dict(writer.facts) for writer in writers},
         "seconds_waited": waiting.seconds(),
@@ -331,14 +331,15 @@ def _mask_facts(given: tuple[GivenMask, ...]) -> list[dict[str, Any]]:
     return [{"frame": mask.frame, "path": str(mask.path), "ids": list(mask.ids)} for mask in given]
 
 
-def _outcome(source: Source, done: int, seconds: float, device: torch.device) -> dict[str, Any]:
+def _outcome(source: Source, report: Report, seconds: float, device: torch.device) -> dict[str, Any]:
     peak = {"peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     if device.type == "cuda":
         peak["peak_device_bytes"] = torch.cuda.max_memory_allocated(device)
     return {
-        "frames_written": done,
+        "frames_decoded": report.decoded,
+        "frames_written": report.count,
         "frames_corrupt": list(source.corrupt_frames),
         "seconds": round(seconds, 3),
-        "frames_per_second": round(done / seconds, 3),
+        "frames_per_second": round(report.count / seconds, 3),
         **peak,
     }

@@ -312,6 +312,7 @@ def test_corrupt_frames_are_repeated_or_end_the_clip_and_are_named(job, make_fol
     assert len(hashes(job.output)) == count
     report = report_of(job)
     assert (report["status"], report["frames_corrupt"], report["frames_written"]) == ("partial", [3], count)
+    assert report["frames_decoded"] == count - (how == "skip")
     if how == "skip":
         assert hashes(job.output)["3.png"] == hashes(job.output)["2.png"]
 
