@@ -53,6 +53,7 @@ def check_folder(out: Path, names: Iterable[str], *inputs: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
+    _require_writable(out)
     check_outputs([out / name for name in (MASKS, *names, *output_names(out), REPORT)], *inputs)
 
 
@@ -94,6 +95,14 @@ def earlier_result(out: Path, fingerprint: str, *, overwrite: bool, resume: bool
     masks = sum(1 for _ in (out / MASKS).glob("*.png"))
     whole = report.get("status") == "ok" and masks == report.get("frames_written")
     return report if resume and whole and all((out / name).exists() for name in report["outputs"]) else None
+
+
+def _require_writable(out: Path) -> None:
+    """Raise UsageError when `out` is there and may not be written, or cannot be created where it would be."""
+    home = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    reason = "Permission denied" if home.is_dir() else "Not a directory"
+    if not (home.is_dir() and os.access(home, os.W_OK | os.X_OK)):
+        raise UsageError(f"cannot be written ({reason})", path=out, hint=ELSEWHERE)
 
 
 def _refuse_kind(path: Path) -> None:
