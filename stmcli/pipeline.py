@@ -61,12 +61,14 @@ class Job:
 
     def fingerprint(self) -> str:
         """Identify the result: source, mask, weights, and the options that change it."""
+        unlike: dict[str, Any] = {"overwrite": False, "resume": True}
+        unlike["on_corrupt"] = SegmentOptions.on_corrupt  # a result with corrupt frames never counts as finished
         parts = {
             "version": __version__,
             "source": _identity(self.video),
             "masks": [(str(file.frame), _identity(file.path)) for file in list_mask_files(self.masks)],
             "weights": sha256(find(self.network.weights)),
-            "segment": asdict(replace(self.segment, overwrite=False, resume=True)),
+            "segment": asdict(replace(self.segment, **unlike)),
             "network": asdict(replace(self.network, weights="")),
             "memory": asdict(self.memory),
             "export": asdict(self.export),
