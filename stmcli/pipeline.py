@@ -181,8 +181,9 @@ def _run(
         "seconds_waited": waiting.seconds(),
     }
     report.save("ok" if not source.corrupt_frames else "partial", **outcome)
-    refuse_corrupt(source, job.video, job.output)
-    return Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
+    result = Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
+    refuse_corrupt(source, job.video, job.output, result)
+    return result
 
 
 def _follow(

@@ -70,13 +70,15 @@ def check_outputs(outputs: Sequence[Path], *inputs: Path) -> None:
                 raise UsageError(f"is where the {folder.name} would go", path=file, hint=ELSEWHERE)
 
 
-def refuse_corrupt(source: Source, video: Path, out: Path) -> None:
-    """Raise PartialError when frames of a clip could not be decoded, once the rest is done."""
+def refuse_corrupt(source: Source, video: Path, out: Path, result: object) -> None:
+    """Raise PartialError with the `result` when frames of a clip could not be decoded."""
     if source.corrupt_frames:
         count = len(source.corrupt_frames)
         listed = ", ".join(map(str, source.corrupt_frames[:10])) + ", ..." * (count > 10)
         cause = f"{count} frame{'s' * (count > 1)} could not be decoded ({listed})"
-        raise PartialError(cause, path=video, hint=f"The rest is in {out}.")
+        error = PartialError(cause, path=video, hint=f"The rest is in {out}.")
+        error.result = result
+        raise error
 
 
 def earlier_result(out: Path, fingerprint: str, *, overwrite: bool, resume: bool) -> dict[str, Any] | None:

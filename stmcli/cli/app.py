@@ -4,7 +4,7 @@ import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -12,13 +12,14 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from stmcli import __version__
-from stmcli.errors import StmError, Terminated, UsageError
+from stmcli.errors import PartialError, StmError, Terminated, UsageError
 from stmcli.options import MEMORY_POLICIES, PRECISIONS, MemoryOptions, NetworkOptions
 
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 results = Console(highlight=False, soft_wrap=True)
 
+Result = TypeVar("Result")
 BadUsage: Any = typer.BadParameter.__base__  # typer's own errors: an unknown option, a value that is no number
 
 
@@ -83,6 +84,13 @@ def _say_error(error: StmError) -> None:
 def say(text: str) -> None:
     """Tell a person something, on stderr."""
     messages.print(Text(text))
+
+
+def part_of(error: PartialError, kind: type[Result]) -> Result:
+    """Return what was made although an error ended the job; raise the error when there is nothing."""
+    if not isinstance(error.result, kind):
+        raise error
+    return error.result
 
 
 def give(text: str | Path) -> None:

@@ -26,6 +26,7 @@ from stmcli.cli.app import (
     memory_options,
     network_options,
     one_of,
+    part_of,
     say,
 )
 from stmcli.cli.exports import (
@@ -45,7 +46,7 @@ from stmcli.cli.exports import (
     kinds_of,
 )
 from stmcli.cli.progress import show_progress
-from stmcli.errors import UsageError
+from stmcli.errors import PartialError, UsageError
 from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
 
 SEGMENT = SegmentOptions()
@@ -60,8 +61,9 @@ def segment(
         typer.Option(
             "--mask",
             "-m",
-            metavar="[FRAME|TIME:]PATH",
-            help="A mask of the first or another frame, its values are ids; or a folder of <frame>.png; repeatable.",
+            metavar="[FRAME:]PATH",
+            help="A mask of the first frame or of another, by number or time; its values are ids. "
+            "Or a folder of <frame>.png. Repeatable.",
         ),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", show_default="stm_out/<clip>/")] = None,
@@ -135,14 +137,18 @@ def segment(
     )
     network = network_options(weights, device, precision, size, top_k)
     memory = memory_options(mem_every, mem_max, mem_policy)
-    from stmcli.pipeline import Job, default_output, plan, segment_video
+    from stmcli.pipeline import Job, Result, default_output, plan, segment_video
 
     job = Job(video, tuple(mask), output or default_output(video), options, network, memory, exports)
     if dry_run:
         _give_facts(plan(job), as_json=as_json)
         return
     with show_progress(video.name, quiet=quiet) as show:
-        result = segment_video(job, on_start=show.start, on_frame=lambda _: show.advance())
+        fault = None
+        try:
+            result = segment_video(job, on_start=show.start, on_frame=lambda _: show.advance())
+        except PartialError as error:
+            fault, result = error, part_of(error, Result)
     if not quiet:
         for note in result.notes:
             say(f"note: {note}")
@@ -155,6 +161,8 @@ def segment(
         give(json.dumps({"output": str(result.output), "files": files, "frames": result.frames}))
     else:
         give("\n".join(map(str, (*result.files, report))))
+    if fault:
+        raise fault
 
 
 def _first_frame(video: Path, text: str | None) -> int | None:
