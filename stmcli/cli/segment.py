@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,6 +48,9 @@ from stmcli.cli.exports import (
 from stmcli.cli.progress import show_progress
 from stmcli.errors import PartialError, UsageError
 from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
+
+if TYPE_CHECKING:
+    from stmcli.pipeline import Result
 
 SEGMENT = SegmentOptions()
 POSITION = "its number in the source, or a time like 10s or 00:01:30.500"
@@ -150,19 +153,28 @@ def segment(
         except PartialError as error:
             fault, result = error, part_of(error, Result)
     if not quiet:
-        for note in result.notes:
-            say(f"note: {note}")
-        say("already done, nothing to do" if result.done_before else _speed(result.frames, result.seconds))
+        _say_notes(result)
+    _give_result(result, as_json=as_json, verbose=verbose)
+    if fault:
+        raise fault
+
+
+def _say_notes(result: "Result") -> None:
+    for note in result.notes:
+        say(f"note: {note}")
+    say("already done, nothing to do" if result.done_before else _speed(result.frames, result.seconds))
+
+
+def _give_result(result: "Result", *, as_json: bool, verbose: int) -> None:
+    """Hand over the paths of what was made."""
     report = result.output / "report.json"
     if verbose:
         say(_summary(json.loads(report.read_text())))
+    files = [str(path) for path in (*result.files, report)]
     if as_json:
-        files = [str(path) for path in (*result.files, report)]
         give(json.dumps({"output": str(result.output), "files": files, "frames": result.frames}))
     else:
-        give("\n".join(map(str, (*result.files, report))))
-    if fault:
-        raise fault
+        give("\n".join(files))
 
 
 def _first_frame(video: Path, text: str | None) -> int | None:
