@@ -69,9 +69,10 @@ class MaskError(UsageError):
 
 
 class PartialError(StmError):
-    """Some of what was asked for was completed."""
+    """Some of what was asked for was completed; `result` is what the job would have returned."""
 
     exit_code = 3
+    result: object = None
 
 
 class Interrupted(StmError):

@@ -204,9 +204,10 @@ def _write(
     facts = {writer.path.name: dict(writer.facts) for writer in writers}
     if job.folder / MASKS == job.mask_folder and (job.folder / REPORT).exists():
         add_exports(job.folder / REPORT, facts)
-    refuse_corrupt(source, job.video, job.folder)
     notes = [*source.warnings, *(note for writer in writers for note in writer.notes)]
-    return Exported(tuple(writer.path for writer in writers), count, tuple(notes), facts)
+    result = Exported(tuple(writer.path for writer in writers), count, tuple(notes), facts)
+    refuse_corrupt(source, job.video, job.folder, result)
+    return result
 
 
 def _predictions(

@@ -12,19 +12,20 @@ import numpy as np
 
 from stmcli.errors import MaskError, UsageError
 from stmcli.masks import Convention, Labels, Warn, check_fits, object_ids, read_stored, select_objects
-from stmcli.video import Source, frame_times
+from stmcli.video import Position, Source, first_frame_from, frame_times, parse_position
 from stmcli.video.folder import list_frames, natural_key, numbered
 
-_OF_FRAME = re.compile(r"([0-9]+):(.+)", re.DOTALL)
+_CLOCK = r"(?:[0-9]+:[0-5])?[0-9]+:[0-5][0-9](?:\.[0-9]*)?"
+_OF_FRAME = re.compile(rf"({_CLOCK}|[0-9]*\.?[0-9]+s|[0-9]+):(.+)", re.DOTALL)
 _NUMBER = re.compile(r"([0-9]+)[^0-9]*")
 
 
 @dataclass(frozen=True)
 class MaskFile:
-    """Where a mask is, and the number of its frame; None: the first frame, or as the name says in a folder."""
+    """Where a mask is, and the number or time of its frame; None: the first frame, or as the name says in a folder."""
 
     path: Path
-    frame: int | None = None
+    frame: Position | None = None
     in_folder: bool = False
 
 
@@ -53,8 +54,8 @@ class GivenMask:
 def list_mask_files(masks: Sequence[str | Path]) -> list[MaskFile]:
     """Say which files the words of `--mask` name: a path, `FRAME:PATH`, or a folder of `<frame>.png`.
 
-    A word that is itself the path of a file is that file. Nothing is read. Raises UsageError for a folder without
-    masks.
+    FRAME is a number or a time, like `10s` or `1:30`. A word that is itself the path of a file is that file.
+    Nothing is read. Raises UsageError for a folder without masks.
     """
     return [file for word in masks for file in _listed(str(word))]
 
@@ -97,7 +98,7 @@ def first_number(source: Source) -> int:
 def _listed(word: str) -> list[MaskFile]:
     parts = _OF_FRAME.fullmatch(word)
     if parts and not os.path.exists(word):
-        return [MaskFile(Path(parts[2]), int(parts[1]))]
+        return [MaskFile(Path(parts[2]), parse_position(parts[1]))]
     folder = Path(word)
     if not os.path.isdir(word):
         return [MaskFile(folder)]
@@ -152,7 +153,7 @@ def _numbers(source: Source, files: list[MaskFile]) -> tuple[range, range]:
 
 def _frame_of(file: MaskFile, source: Source, whole: range, chosen: range) -> int:
     if not file.in_folder:
-        return chosen[0] if file.frame is None else file.frame
+        return chosen[0] if file.frame is None else first_frame_from(source.info.path, file.frame)
     stem = file.path.stem
     if stem.isascii() and stem.isdecimal():
         return int(stem)

@@ -13,7 +13,6 @@ BITS = (8, 16)
 PROTOCOLS = ("davis2016", "davis2017", "folder", "ytvos")
 ON_CORRUPT = ("fail", "stop", "skip")
 AUDIO = ("copy", "none")
-ALPHA_CODECS = ("prores4444", "png", "qtrle", "ffv1", "vp9")
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,14 @@ class Job:
 
     def fingerprint(self) -> str:
         """Identify the result: source, mask, weights, and the options that change it."""
+        unlike: dict[str, Any] = {"overwrite": False, "resume": True}
+        unlike["on_corrupt"] = SegmentOptions.on_corrupt  # a result with corrupt frames never counts as finished
         parts = {
             "version": __version__,
             "source": _identity(self.video),
-            "masks": [(file.frame, _identity(file.path)) for file in list_mask_files(self.masks)],
+            "masks": [(str(file.frame), _identity(file.path)) for file in list_mask_files(self.masks)],
             "weights": sha256(find(self.network.weights)),
-            "segment": asdict(replace(self.segment, overwrite=False, resume=True)),
+            "segment": asdict(replace(self.segment, **unlike)),
             "network": asdict(replace(self.network, weights="")),
             "memory": asdict(self.memory),
             "export": asdict(self.export),
@@ -174,14 +176,15 @@ def _run(
     seconds = time.monotonic() - started
     report.notes += [*source.warnings, *(note for writer in writers for note in writer.notes)]
     files = tuple(writer.path for writer in writers)
-    outcome = _outcome(source, report.count, seconds, parameter.device) | {
+    outcome = _outcome(source, report, seconds, parameter.device) | {
         "outputs": [_name(job, writer) for writer in writers],
         "checked": {_name(job, writer): dict(writer.facts) for writer in writers},
         "seconds_waited": waiting.seconds(),
     }
     report.save("ok" if not source.corrupt_frames else "partial", **outcome)
-    refuse_corrupt(source, job.video, job.output)
-    return Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
+    result = Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
+    refuse_corrupt(source, job.video, job.output, result)
+    return result
 
 
 def _follow(
@@ -341,14 +344,15 @@ def _mask_facts(given: tuple[GivenMask, ...]) -> list[dict[str, Any]]:
     return [{"frame": mask.frame, "path": str(mask.path), "ids": list(mask.ids)} for mask in given]
 
 
-def _outcome(source: Source, done: int, seconds: float, device: torch.device) -> dict[str, Any]:
+def _outcome(source: Source, report: Report, seconds: float, device: torch.device) -> dict[str, Any]:
     peak = {"peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     if device.type == "cuda":
         peak["peak_device_bytes"] = torch.cuda.max_memory_allocated(device)
     return {
-        "frames_written": done,
+        "frames_decoded": report.decoded,
+        "frames_written": report.count,
         "frames_corrupt": list(source.corrupt_frames),
         "seconds": round(seconds, 3),
-        "frames_per_second": round(done / seconds, 3),
+        "frames_per_second": round(report.count / seconds, 3),
         **peak,
     }

@@ -36,6 +36,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     _frames: list[str] = field(default_factory=list)  # JSON: a tenth of the memory of what it says
     _saved: bool = False
+    decoded: int = 0  # of the noted frames; for the others the mask before is repeated
 
     @property
     def count(self) -> int:
@@ -44,6 +45,7 @@ class Report:
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Note where each object is: area in pixels, box (left, top, width, height), confidence."""
+        self.decoded += not frame.corrupt
         labels = prediction.labels()
         objects = {}
         for number, sure in zip(prediction.object_ids, prediction.confidence(), strict=True):

@@ -53,6 +53,7 @@ def check_folder(out: Path, names: Iterable[str], *inputs: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
+    _require_writable(out)
     check_outputs([out / name for name in (MASKS, *names, *output_names(out), REPORT)], *inputs)
 
 
@@ -69,13 +70,15 @@ def check_outputs(outputs: Sequence[Path], *inputs: Path) -> None:
                 raise UsageError(f"is where the {folder.name} would go", path=file, hint=ELSEWHERE)
 
 
-def refuse_corrupt(source: Source, video: Path, out: Path) -> None:
-    """Raise PartialError when frames of a clip could not be decoded, once the rest is done."""
+def refuse_corrupt(source: Source, video: Path, out: Path, result: object) -> None:
+    """Raise PartialError with the `result` when frames of a clip could not be decoded."""
     if source.corrupt_frames:
         count = len(source.corrupt_frames)
         listed = ", ".join(map(str, source.corrupt_frames[:10])) + ", ..." * (count > 10)
         cause = f"{count} frame{'s' * (count > 1)} could not be decoded ({listed})"
-        raise PartialError(cause, path=video, hint=f"The rest is in {out}.")
+        error = PartialError(cause, path=video, hint=f"The rest is in {out}.")
+        error.result = result
+        raise error
 
 
 def earlier_result(out: Path, fingerprint: str, *, overwrite: bool, resume: bool) -> dict[str, Any] | None:
@@ -94,6 +97,14 @@ def earlier_result(out: Path, fingerprint: str, *, overwrite: bool, resume: bool
     masks = sum(1 for _ in (out / MASKS).glob("*.png"))
     whole = report.get("status") == "ok" and masks == report.get("frames_written")
     return report if resume and whole and all((out / name).exists() for name in report["outputs"]) else None
+
+
+def _require_writable(out: Path) -> None:
+    """Raise UsageError when `out` is there and may not be written, or cannot be created where it would be."""
+    home = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    reason = "Permission denied" if home.is_dir() else "Not a directory"
+    if not (home.is_dir() and os.access(home, os.W_OK | os.X_OK)):
+        raise UsageError(f"cannot be written ({reason})", path=out, hint=ELSEWHERE)
 
 
 def _refuse_kind(path: Path) -> None:

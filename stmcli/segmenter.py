@@ -138,7 +138,7 @@ class Segmenter:
     def _upload(self, rgb: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1] on the model's device, padded; the only upload of a frame."""
         assert self._geometry is not None
-        pixels = torch.from_numpy(np.ascontiguousarray(rgb)).to(self._weight.device)
+        pixels = torch.from_numpy(np.require(rgb, requirements=("C", "W"))).to(self._weight.device)
         frame = pixels.permute(2, 0, 1)[None].float() / 255
         return self._geometry.enter(frame).to(self._weight.dtype, memory_format=torch.channels_last)
 

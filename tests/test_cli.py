@@ -94,7 +94,7 @@ def test_stdout_holds_the_paths_of_the_results_and_nothing_else(segment, make_cl
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines() == ["out/masks", "out/soft/1", "out/matte.mp4", "out/report.json"]
     assert all((tmp_path / line).exists() for line in result.stdout.splitlines())
-    assert "clip.mp4 (cpu, float32)" in result.stderr
+    assert "take:1.mp4 (cpu, float32)" in result.stderr
     assert "2 frames in" in result.stderr
 
 
@@ -127,6 +127,29 @@ def test_options_read_the_environment(segment, make_clip, make_mask, monkeypatch
     assert report["options"]["memory"]["every"] == 2
     monkeypatch.setenv("STM_SEGMENT_MEM_EVERY", "often")
     assert segment(make_clip(frames=2), "-m", make_mask(), "-o", "other").exit_code == 2
+
+
+def test_the_environment_holds_several_values_as_a_shell_does(segment, make_clip, make_mask, monkeypatch):
+    clip, spaced, quoted = make_clip(), make_mask("a mask.png", ids=(2,)), make_mask("it's.png", ids=(7,))
+    monkeypatch.setenv("STM_SEGMENT_MASK", f"'{spaced}' '5:{spaced}'")
+    monkeypatch.setenv("STM_SEGMENT_EXPORT", "coco matte")
+    plan = json.loads(segment(clip, "-n", "--json").stdout)
+    assert [(mask["frame"], mask["path"]) for mask in plan["masks"]] == [(0, str(spaced)), (5, str(spaced))]
+    assert [name.rpartition("/")[2] for name in plan["outputs"]][2:4] == ["coco.json", "matte.mp4"]
+    monkeypatch.setenv("STM_SEGMENT_MASK", str(quoted))
+    assert json.loads(segment(clip, "-n", "--json").stdout)["objects"] == [7]
+
+
+def test_what_a_partial_job_has_made_is_on_stdout(segment, stm, make_folder, make_mask):
+    clip, mask = make_folder([f"{index}.png" for index in range(4)]), make_mask()
+    broken = clip / "2.png"
+    broken.write_bytes(broken.read_bytes()[:99])
+    made = segment(clip, "-m", mask, "-o", "out", "-e", "none", "--on-corrupt", "skip", "--json")
+    assert (made.exit_code, json.loads(made.stdout)["files"]) == (3, ["out/masks", "out/report.json"])
+    assert made.stderr.splitlines()[-1].endswith("frames: 1 frame could not be decoded (2). The rest is in out.")
+    exported = stm("export", "out", "--video", clip, "--to", "overlay", "--on-corrupt", "stop")
+    assert (exported.exit_code, exported.stdout) == (3, "out/overlay.mp4\n")
+    assert "note: stopped at frame 2" in exported.stderr
 
 
 def test_objects_are_chosen_by_their_ids(segment, make_clip, make_mask, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -66,6 +67,13 @@ def refusal(error, clip, *masks, **options):
         ("m.png", "m.png", None),
         ("7:m.png", "m.png", 7),
         ("0012:a/b:c.png", "a/b:c.png", 12),
+        ("10s:m.png", "m.png", 10),
+        (".5s:a b.png", "a b.png", Fraction(1, 2)),
+        ("1:30:m.png", "m.png", 90),
+        ("00:01:30.25:m.png", "m.png", Fraction(361, 4)),
+        ("1:30.png", "30.png", 1),
+        ("1:75:m.png", "75:m.png", 1),
+        ("1:99:00:m.png", "99:00:m.png", 1),
         ("take:1.png", "take:1.png", None),
         ("C:\\masks\\m.png", "C:\\masks\\m.png", None),
         ("-1:m.png", "-1:m.png", None),
@@ -74,7 +82,7 @@ def refusal(error, clip, *masks, **options):
         ("٣:m.png", "٣:m.png", None),
     ],
 )
-def test_only_digits_before_the_first_colon_are_a_frame(word, path, frame, tmp_path, monkeypatch):
+def test_a_number_or_a_time_before_a_colon_is_a_frame(word, path, frame, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (file,) = list_mask_files([word])
     assert (str(file.path), file.frame) == (path, frame)
@@ -85,6 +93,16 @@ def test_a_file_of_that_very_name_is_that_file(tmp_path, monkeypatch, put):
     put("7:m.png", 1)
     (file,) = list_mask_files(["7:m.png"])
     assert (str(file.path), file.frame) == ("7:m.png", None)
+
+
+def test_a_time_is_the_first_frame_from_then_on(make_clip, make_folder, put):
+    clip, folder = make_clip(), make_folder([f"s.{number}.png" for number in (1001, 1003, 1005)])
+    mask = put("m.png", 1)
+    assert given(clip, f"0.121s:{mask}")[0] == {4: (1,)}
+    assert given(clip, mask, f"00:00:00.12:{mask}", start=1)[0] == {1: (1,), 3: (1,)}
+    assert given(folder, f"0:00.04:{mask}")[0] == {1003: (1,)}
+    with pytest.raises(UsageError, match=r"clip\.mp4: has no frame at 5\.000 s or later"):
+        given(clip, f"5s:{mask}")
 
 
 def test_masks_come_in_the_order_of_their_frames_with_their_own_labels(make_clip, put):

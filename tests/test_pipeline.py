@@ -312,8 +312,18 @@ def test_corrupt_frames_are_repeated_or_end_the_clip_and_are_named(job, make_fol
     assert len(hashes(job.output)) == count
     report = report_of(job)
     assert (report["status"], report["frames_corrupt"], report["frames_written"]) == ("partial", [3], count)
+    assert report["frames_decoded"] == count - (how == "skip")
     if how == "skip":
         assert hashes(job.output)["3.png"] == hashes(job.output)["2.png"]
+
+
+def test_a_failed_job_goes_on_with_another_way_to_take_corrupt_frames(job, make_folder):
+    job = exporting(replace(job, video=spoiled_folder(make_folder, 3)), "none")
+    with pytest.raises(VideoError, match="not an image"):
+        segment_video(job)
+    with pytest.raises(PartialError):
+        segment_video(replace(job, segment=SegmentOptions(on_corrupt="skip")))
+    assert len(hashes(job.output)) == 6
 
 
 def test_a_job_that_could_not_begin_leaves_no_folder_in_the_way(job):
@@ -398,6 +408,15 @@ def test_a_plan_says_what_a_job_would_do_and_writes_nothing(job):
     assert not job.output.exists()
     segment_video(job)
     assert plan(job)["done_before"]
+
+
+def test_a_plan_finds_an_output_that_cannot_be_written(job, monkeypatch):
+    below_a_file = replace(job, output=job.video / "out")
+    with pytest.raises(UsageError, match=r"clip\.mp4/out: cannot be written \(Not a directory\)"):
+        plan(below_a_file)
+    monkeypatch.setattr(os, "access", lambda path, mode: (Path(path), mode) != (job.output.parent, os.W_OK | os.X_OK))
+    with pytest.raises(UsageError, match=r"out: cannot be written \(Permission denied\)"):
+        plan(job)
 
 
 def test_other_files_beside_a_pattern_do_not_change_the_job(job, make_folder):

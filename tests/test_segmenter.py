@@ -56,6 +56,16 @@ class Counted:
         return self.model.segment(*tensors, **options)
 
 
+def test_frames_may_be_read_only_and_of_any_order_in_memory(model):
+    strange = []
+    for frame in frames():
+        rgb = np.asfortranarray(frame.rgb) if frame.index % 2 else frame.rgb.copy()
+        rgb.flags.writeable = False
+        strange.append(Frame(frame.index, frame.time, rgb))
+    for odd, usual in zip(follow(model, clip=strange), follow(model), strict=True):
+        assert torch.equal(odd.prob, usual.prob)
+
+
 @pytest.mark.parametrize("size", [0, 32])
 @pytest.mark.parametrize("sides", [(64, 48), (67, 51), (33, 91)])
 def test_results_have_the_size_of_the_source_and_probabilities_sum_to_one(model, sides, size):

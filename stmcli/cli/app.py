@@ -1,9 +1,10 @@
 """The app that the commands join: consoles, errors as one line, and the options that several commands share."""
 
+import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -11,13 +12,14 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from stmcli import __version__
-from stmcli.errors import StmError, Terminated, UsageError
+from stmcli.errors import PartialError, StmError, Terminated, UsageError
 from stmcli.options import MEMORY_POLICIES, PRECISIONS, MemoryOptions, NetworkOptions
 
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 results = Console(highlight=False, soft_wrap=True)
 
+Result = TypeVar("Result")
 BadUsage: Any = typer.BadParameter.__base__  # typer's own errors: an unknown option, a value that is no number
 
 
@@ -46,10 +48,11 @@ class Group(TyperGroup):
             raise SystemExit(1) from None
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, with the names of its environment variables left out of its help."""
+        """Return a command whose help leaves out environment variables, which hold lists as a shell does."""
         command = super().get_command(ctx, cmd_name)
         for param in command.params if command else ():
             param.show_envvar = False  # type: ignore[attr-defined]
+            param.split_envvar_value = _words  # type: ignore[assignment, method-assign]
         return command
 
     def invoke(self, ctx: Any) -> Any:
@@ -66,6 +69,14 @@ class Group(TyperGroup):
             raise typer.Exit(143 if isinstance(signal, Terminated) else 130) from None
 
 
+def _words(text: str) -> list[str]:
+    """Split the value of an environment variable at spaces; quotes keep a path with spaces whole."""
+    try:
+        return shlex.split(text)
+    except ValueError:  # a single quote, as in a name
+        return text.split()
+
+
 def _say_error(error: StmError) -> None:
     messages.print(Text(f"error: {error}"), style="red" if messages.is_terminal else None)
 
@@ -73,6 +84,13 @@ def _say_error(error: StmError) -> None:
 def say(text: str) -> None:
     """Tell a person something, on stderr."""
     messages.print(Text(text))
+
+
+def part_of(error: PartialError, kind: type[Result]) -> Result:
+    """Return what was made although an error ended the job; raise the error when there is nothing."""
+    if not isinstance(error.result, kind):
+        raise error
+    return error.result
 
 
 def give(text: str | Path) -> None:
@@ -97,7 +115,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STM"},
     help="Cut an object out of every frame of a clip, given its mask in the first frame.",
-    epilog="Every option also reads an environment variable: STM_SEGMENT_MEM_EVERY for stm segment --mem-every.",
+    epilog="Every option also reads an environment variable: STM_SEGMENT_MEM_EVERY for stm segment --mem-every. "
+    "Several values are separated by spaces, with quotes around those that have some themselves.",
 )
 
 WeightsOption = Annotated[str, typer.Option("--weights", "-w", help="A name from `stm weights list`, or a file.")]

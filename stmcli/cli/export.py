@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stmcli.cli.app import JsonOption, OverwriteOption, QuietOption, VerboseOption, app, give, one_of, say
+from stmcli.cli.app import JsonOption, OverwriteOption, QuietOption, VerboseOption, app, give, one_of, part_of, say
 from stmcli.cli.exports import (
     EXPORT,
     AudioOption,
@@ -23,6 +23,7 @@ from stmcli.cli.exports import (
     kinds_of,
 )
 from stmcli.cli.progress import show_progress
+from stmcli.errors import PartialError
 from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
 
 
@@ -65,11 +66,15 @@ def export(
         category=category,
     )
     one_of("--on-corrupt", on_corrupt, ON_CORRUPT)
-    from stmcli.export import ExportJob, export_masks
+    from stmcli.export import Exported, ExportJob, export_masks
 
     job = ExportJob(masks, video, output, options, on_corrupt, overwrite)
     with show_progress(video.name, quiet=quiet) as show:
-        done = export_masks(job, on_start=show.start, on_frame=lambda _: show.advance())
+        fault = None
+        try:
+            done = export_masks(job, on_start=show.start, on_frame=lambda _: show.advance())
+        except PartialError as error:
+            fault, done = error, part_of(error, Exported)
     if not quiet:
         for note in done.notes:
             say(f"note: {note}")
@@ -78,3 +83,5 @@ def export(
         give(json.dumps({"files": [str(path) for path in done.files], "frames": done.frames, "checked": facts}))
     else:
         give("\n".join(map(str, done.files)))
+    if fault:
+        raise fault

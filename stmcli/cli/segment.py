@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,7 @@ from stmcli.cli.app import (
     memory_options,
     network_options,
     one_of,
+    part_of,
     say,
 )
 from stmcli.cli.exports import (
@@ -45,8 +46,11 @@ from stmcli.cli.exports import (
     kinds_of,
 )
 from stmcli.cli.progress import show_progress
-from stmcli.errors import UsageError
+from stmcli.errors import PartialError, UsageError
 from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
+
+if TYPE_CHECKING:
+    from stmcli.pipeline import Result
 
 SEGMENT = SegmentOptions()
 POSITION = "its number in the source, or a time like 10s or 00:01:30.500"
@@ -61,7 +65,8 @@ def segment(
             "--mask",
             "-m",
             metavar="[FRAME:]PATH",
-            help="A mask of the first or another frame, its values are ids; or a folder of <frame>.png; repeatable.",
+            help="A mask of the first frame or of another, by number or time; its values are ids. "
+            "Or a folder of <frame>.png. Repeatable.",
         ),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", show_default="stm_out/<clip>/")] = None,
@@ -135,26 +140,41 @@ def segment(
     )
     network = network_options(weights, device, precision, size, top_k)
     memory = memory_options(mem_every, mem_max, mem_policy)
-    from stmcli.pipeline import Job, default_output, plan, segment_video
+    from stmcli.pipeline import Job, Result, default_output, plan, segment_video
 
     job = Job(video, tuple(mask), output or default_output(video), options, network, memory, exports)
     if dry_run:
         _give_facts(plan(job), as_json=as_json)
         return
     with show_progress(video.name, quiet=quiet) as show:
-        result = segment_video(job, on_start=show.start, on_frame=lambda _: show.advance())
+        fault = None
+        try:
+            result = segment_video(job, on_start=show.start, on_frame=lambda _: show.advance())
+        except PartialError as error:
+            fault, result = error, part_of(error, Result)
     if not quiet:
-        for note in result.notes:
-            say(f"note: {note}")
-        say("already done, nothing to do" if result.done_before else _speed(result.frames, result.seconds))
+        _say_notes(result)
+    _give_result(result, as_json=as_json, verbose=verbose)
+    if fault:
+        raise fault
+
+
+def _say_notes(result: "Result") -> None:
+    for note in result.notes:
+        say(f"note: {note}")
+    say("already done, nothing to do" if result.done_before else _speed(result.frames, result.seconds))
+
+
+def _give_result(result: "Result", *, as_json: bool, verbose: int) -> None:
+    """Hand over the paths of what was made."""
     report = result.output / "report.json"
     if verbose:
         say(_summary(json.loads(report.read_text())))
+    files = [str(path) for path in (*result.files, report)]
     if as_json:
-        files = [str(path) for path in (*result.files, report)]
         give(json.dumps({"output": str(result.output), "files": files, "frames": result.frames}))
     else:
-        give("\n".join(map(str, (*result.files, report))))
+        give("\n".join(files))
 
 
 def _first_frame(video: Path, text: str | None) -> int | None:

@@ -6,7 +6,7 @@ from stmcli.video.facts import ClipFacts, clip_facts
 from stmcli.video.film import FilmFacts, check_film
 from stmcli.video.folder import FrameFolder, list_frames, numbered
 from stmcli.video.frame import Frame, OnCorrupt, Source, SourceInfo
-from stmcli.video.position import first_frame_from, last_frame_until, parse_position
+from stmcli.video.position import Position, first_frame_from, last_frame_until, parse_position
 from stmcli.video.probe import frame_times
 from stmcli.video.reader import VideoReader
 from stmcli.video.source import open_source, read_frame
@@ -25,6 +25,7 @@ __all__ = [
     "Frame",
     "FrameFolder",
     "OnCorrupt",
+    "Position",
     "Source",
     "SourceInfo",
     "VideoReader",
