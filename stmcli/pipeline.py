@@ -37,7 +37,7 @@ from stmcli.results import (
     source_files,
 )
 from stmcli.segmenter import Prediction, Segmenter, propagate
-from stmcli.threads import Behind, Waiting, ahead
+from stmcli.threads import Behind, InTurn, Waiting, ahead
 from stmcli.video import Frame, Source, open_source
 from stmcli.weights import card_of, find, load_model, pick_device, sha256, suited
 
@@ -196,7 +196,13 @@ def _follow(
     waiting: Waiting,
     on_frame: Callable[[int], None],
 ) -> None:
-    """Carry the labels through the clip; decoding and writing run in threads beside the network."""
+    """Carry the labels through the clip; decoding and writing run in threads beside the network.
+
+    But on a CPU the network has all cores, and every step of it waits for the slowest of them: there a few
+    milliseconds of writing are over sooner between two frames than beside one. Soft alpha takes more than that.
+    """
+    soft = any(kind in SOFT_EXPORTS for kind in job.export.kinds)
+    write_frames = Behind if soft or next(segmenter.model.parameters()).is_cuda else InTurn
     matting = MattingOptions(refine=job.export.refine)
 
     def write(pair: tuple[Frame, Prediction]) -> None:
@@ -205,7 +211,7 @@ def _follow(
         for writer in writers:
             writer.write(frame, matted)
 
-    with closing(ahead(source)) as frames, Behind(write) as behind:
+    with closing(ahead(source)) as frames, write_frames(write) as behind:
         for pair in propagate(segmenter, waiting.on("decoding", frames), labels):
             with waiting.while_("writing"):
                 behind.put(pair)

@@ -119,3 +119,16 @@ class Behind(Generic[Item]):
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
+
+
+class InTurn(Generic[Item]):
+    """Do something with items at once: a stand-in for Behind where a thread beside would only get in the way."""
+
+    def __init__(self, work: Callable[[Item], None]) -> None:
+        self.put = work
+
+    def __enter__(self) -> "InTurn[Item]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
