@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 
+from stmcli.job import Job, open_job
 from stmcli.kinds import open_writers, opened
 from stmcli.masks import Labels
 from stmcli.matting import Matted
 from stmcli.model import STM
 from stmcli.options import MattingOptions
 from stmcli.outputs import MaskWriter, Writer
-from stmcli.pipeline import Job, open_job, segment_video
+from stmcli.pipeline import segment_video
 from stmcli.results import MASKS
 from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.video import Frame, Source

@@ -1,90 +1,36 @@
 """Segment one clip: source -> segmenter -> writers, each in its own thread, with short queues between them."""
 
-import hashlib
-import json
-import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stmcli import __version__
 from stmcli.errors import Interrupted, StmError
 from stmcli.evaluate import Sequence as Clip
 from stmcli.evaluate import list_sequences, mask_files
-from stmcli.given import GivenMask, first_number, list_mask_files, read_given
-from stmcli.kinds import Output, open_writers, opened, outputs, soft_outputs
+from stmcli.given import GivenMask
+from stmcli.job import Job, done_before, open_job, run_facts
+from stmcli.kinds import open_writers, opened
 from stmcli.masks import Labels, read_values
 from stmcli.matting import Matted
 from stmcli.model import STM
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, Writer
-from stmcli.report import Report, source_facts
-from stmcli.results import (
-    MASKS,
-    REPORT,
-    check_folder,
-    clear,
-    earlier_result,
-    lock,
-    output_names,
-    refuse_corrupt,
-    source_files,
-)
+from stmcli.report import Report
+from stmcli.results import MASKS, REPORT, clear, lock, output_names, refuse_corrupt, source_files
 from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead
-from stmcli.video import Frame, Source, open_source
-from stmcli.weights import card_of, find, load_model, pick_device, sha256, suited
-
-HASHED = 2**20  # bytes at either end of a source that its fingerprint looks at
+from stmcli.video import Frame, Source
+from stmcli.weights import load_model, suited
 
 
 def _unheard(*_: object) -> None:
     """Listen to nothing."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One clip to segment, and where the result goes; the masks are the words of `--mask`, paths or FRAME:PATH."""
-
-    video: Path
-    masks: tuple[str | Path, ...]
-    output: Path
-    segment: SegmentOptions = SegmentOptions()
-    network: NetworkOptions = NetworkOptions()
-    memory: MemoryOptions = MemoryOptions()
-    export: ExportOptions = ExportOptions()
-
-    def fingerprint(self) -> str:
-        """Identify the result: source, mask, weights, and the options that change it."""
-        unlike: dict[str, Any] = {"overwrite": False, "resume": True}
-        unlike["on_corrupt"] = SegmentOptions.on_corrupt  # a result with corrupt frames never counts as finished
-        parts = {
-            "version": __version__,
-            "source": _identity(self.video),
-            "masks": [(str(file.frame), _identity(file.path)) for file in list_mask_files(self.masks)],
-            "weights": sha256(find(self.network.weights)),
-            "segment": asdict(replace(self.segment, **unlike)),
-            "network": asdict(replace(self.network, weights="")),
-            "memory": asdict(self.memory),
-            "export": asdict(self.export),
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-    def outputs(self, ids: Sequence[int]) -> list[Output]:
-        """Return what to write beside the masks for the objects `ids`. Raises UsageError."""
-        wanted = outputs(self.export, ids)
-        soft = self.segment.keep_soft or any(output.kind in SOFT_EXPORTS for output in wanted)
-        return [*(soft_outputs(ids) if soft else ()), *wanted]
-
-    def names(self, ids: Sequence[int]) -> list[str]:
-        """Return the names of what is written beside the masks."""
-        return [output.name for output in self.outputs(ids)]
 
 
 @dataclass(frozen=True)
@@ -97,33 +43,6 @@ class Result:
     seconds: float
     done_before: bool = False
     notes: tuple[str, ...] = ()
-
-
-def default_output(video: Path) -> Path:
-    """Return where the results of a clip go unless told otherwise."""
-    whole = Path(os.path.abspath(video))  # `.` and `..` have names too
-    return Path("stm_out") / (whole.name if whole.is_dir() else whole.stem)
-
-
-def plan(job: Job) -> dict[str, Any]:
-    """Check a job as far as that goes without the network, write nothing, and return what it would do.
-
-    Raises the StmError that the job would raise.
-    """
-    with open_job(job) as (source, given, notes):
-        done = _done_before(job)
-        return {
-            "source": str(job.video),
-            "size": f"{source.info.width}x{source.info.height}",
-            "frames": source.count,
-            "masks": _mask_facts(given),
-            "objects": list(given[0].ids),
-            "weights": str(find(job.network.weights)),
-            "device": str(pick_device(job.network.device)),
-            "outputs": [str(job.output / name) for name in (MASKS, *job.names(given[0].ids), REPORT)],
-            "done_before": done is not None,
-            "notes": [*notes, *source.warnings],
-        }
 
 
 def segment_video(
@@ -140,7 +59,7 @@ def segment_video(
     """
     with open_job(job) as (source, given, notes):
         with lock(job.output):
-            done = _done_before(job)
+            done = done_before(job)
             if done is None:
                 return _run(job, source, given, notes, model, on_start, on_frame)
         files = tuple(job.output / name for name in done["outputs"])
@@ -159,7 +78,7 @@ def _run(
     started = time.monotonic()
     before = output_names(job.output)
     may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(given[0].ids)))]  # for a run after this one is killed
-    report = Report(job.output / REPORT, _facts(job, given, source) | {"outputs": may_be_there}, notes)
+    report = Report(job.output / REPORT, run_facts(job, given, source) | {"outputs": may_be_there}, notes)
     waiting = Waiting()
     with _writing(job, source, given[0].ids, report) as writers:  # a missing encoder must not cost loading the network
         model = model or load_model(job.network)
@@ -276,78 +195,6 @@ def _first_mask(clip: Clip) -> str | Path:
     first = source_files(clip.frames)[0].stem
     late = mask.stem.isdecimal() and first.isdecimal() and int(mask.stem) > int(first)
     return f"{int(mask.stem)}:{mask}" if late else mask
-
-
-# -- before the network ----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str]]]:
-    """Open the source where the first mask is, with the masks, and what is odd about them; check the output folder.
-
-    Raises the StmError that says what is wrong with any of them.
-    """
-    notes: list[str] = []
-    options = job.segment
-    source = _open_source(job, options.start)
-    try:
-        given = read_given(job.masks, source, objects=options.objects, warn=notes.append)
-        check_folder(
-            job.output, job.names(given[0].ids), job.video, *(file.path for file in list_mask_files(job.masks))
-        )
-        if options.start is None and given[0].frame > first_number(source):
-            notes.append(f"the clip is followed from frame {given[0].frame}, the first with a mask")
-            source.close()
-            source = _open_source(job, given[0].frame)
-        if len(given) > 1:
-            frames = ", ".join(str(mask.frame) for mask in given[1:4]) + ", ..." * (len(given) > 4)
-            notes.append(f"the masks of later frames ({frames}) were checked; they are not used yet")
-        yield source, given, notes
-    finally:
-        source.close()
-
-
-def _open_source(job: Job, start: int | None) -> Source:
-    on_corrupt: Any = job.segment.on_corrupt
-    return open_source(job.video, start=start, end=job.segment.end, on_corrupt=on_corrupt)
-
-
-def _done_before(job: Job) -> dict[str, Any] | None:
-    """Return the report of this very job when it is finished. Raises UsageError when another's would be lost."""
-    wanted = job.segment
-    return earlier_result(job.output, job.fingerprint(), overwrite=wanted.overwrite, resume=wanted.resume)
-
-
-# -- facts -----------------------------------------------------------------------------------------------------------
-
-
-def _identity(path: Path) -> list[Any]:
-    """Tell a source from others without reading all of it."""
-    if not path.is_file():  # the frames of a folder or a pattern
-        return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in source_files(path)]
-    with path.open("rb") as file:
-        head = file.read(HASHED)
-        file.seek(max(0, path.stat().st_size - HASHED))
-        tail = file.read(HASHED)
-    return [path.name, path.stat().st_size, hashlib.sha256(head + tail).hexdigest()]
-
-
-def _facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[str, Any]:
-    entry = find(job.network.weights)
-    return {
-        "stm": __version__,
-        "torch": torch.__version__,
-        "fingerprint": job.fingerprint(),
-        "weights": {"path": str(entry), "sha256": sha256(entry), "licence": card_of(entry).licence},
-        "source": source_facts(source.info),
-        "masks": _mask_facts(given),
-        "objects": list(given[0].ids),
-        "options": {name: asdict(getattr(job, name)) for name in ("segment", "network", "memory", "export")},
-    }
-
-
-def _mask_facts(given: tuple[GivenMask, ...]) -> list[dict[str, Any]]:
-    return [{"frame": mask.frame, "path": str(mask.path), "ids": list(mask.ids)} for mask in given]
 
 
 def _outcome(source: Source, report: Report, seconds: float, device: torch.device) -> dict[str, Any]:

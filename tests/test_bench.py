@@ -3,8 +3,8 @@ import json
 import pytest
 
 from stmcli.bench import bench_command
+from stmcli.job import Job
 from stmcli.options import ExportOptions, NetworkOptions
-from stmcli.pipeline import Job
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_an_interrupt_before_the_job_is_one_line_too(segment, make_clip, make_ma
     def stop(*_, **__):
         raise Terminated if code == 143 else KeyboardInterrupt
 
-    monkeypatch.setattr("stmcli.pipeline.open_source", stop)
+    monkeypatch.setattr("stmcli.job.open_source", stop)
     result = segment(make_clip(frames=2), "-m", make_mask())
     assert (result.exit_code, result.stderr) == (code, "error: interrupted\n")
 

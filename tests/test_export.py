@@ -10,10 +10,11 @@ from PIL import Image
 
 from stmcli.errors import MaskError, PartialError, UsageError, VideoError
 from stmcli.export import ExportJob, export_masks
+from stmcli.job import Job
 from stmcli.kinds import outputs
 from stmcli.masks import read_grey, read_values, write_labels
 from stmcli.options import ExportOptions, NetworkOptions, SegmentOptions
-from stmcli.pipeline import Job, segment_video
+from stmcli.pipeline import segment_video
 from stmcli.render import overlay, palette
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import frame_times, open_source

@@ -15,6 +15,7 @@ LAYERS = [
     {"policies"},
     {"pipeline", "batch"},
     {"export", "train", "bench"},
+    {"job"},
     {"trainer", "curve"},
     {"losses"},
     {"evaluate"},

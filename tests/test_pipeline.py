@@ -19,10 +19,11 @@ from PIL import Image
 
 from stmcli import outputs, pipeline
 from stmcli.errors import Interrupted, LockedError, PartialError, UsageError, VideoError, WriteError
+from stmcli.job import Job, default_output, plan
 from stmcli.masks import read_labels, read_values
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, OverlayWriter
-from stmcli.pipeline import Job, default_output, plan, segment_video
+from stmcli.pipeline import segment_video
 from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.video import frame_times, open_source
 from stmcli.weights import load_model, sha256, suited
@@ -240,7 +241,7 @@ def test_an_interrupted_run_leaves_no_unfinished_film_and_goes_on_to_the_same_re
 
 
 def test_an_interrupt_inside_the_network_ends_the_decoder_before_the_source_is_closed(job, monkeypatch):
-    real, alive, here = pipeline.open_source, [], threading.current_thread
+    real, alive, here = open_source, [], threading.current_thread
 
     def opened(*words, **options):
         source = real(*words, **options)
@@ -255,7 +256,7 @@ def test_an_interrupt_inside_the_network_ends_the_decoder_before_the_source_is_c
             raise KeyboardInterrupt
         return plain(self, rgb, labels)
 
-    monkeypatch.setattr(pipeline, "open_source", opened)
+    monkeypatch.setattr("stmcli.job.open_source", opened)
     monkeypatch.setattr(Segmenter, "step", step)
     with pytest.raises(Interrupted):
         segment_video(job)
@@ -358,7 +359,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from stmcli.options import NetworkOptions
-from stmcli.pipeline import Job, segment_video
+from stmcli.job import Job
+from stmcli.pipeline import segment_video
 video, mask, out, weights = sys.argv[1:]
 def on_frame(index):
     if index == 3:

@@ -47,7 +47,7 @@ def bench(
     network = network_options(weights, device, precision, size, NETWORK.top_k)
     exports = ExportOptions(kinds=kinds_of("--export", export))
     from stmcli.bench import bench_command
-    from stmcli.pipeline import Job
+    from stmcli.job import Job
 
     job = Job(video, (mask,), Path("bench"), network=network, export=exports)
     timing = bench_command(

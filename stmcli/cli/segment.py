@@ -140,7 +140,8 @@ def segment(
     )
     network = network_options(weights, device, precision, size, top_k)
     memory = memory_options(mem_every, mem_max, mem_policy)
-    from stmcli.pipeline import Job, Result, default_output, plan, segment_video
+    from stmcli.job import Job, default_output, plan
+    from stmcli.pipeline import Result, segment_video
 
     job = Job(video, tuple(mask), output or default_output(video), options, network, memory, exports)
     if dry_run:

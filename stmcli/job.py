@@ -1,0 +1,162 @@
+"""What a job on one clip is, and all that can be known of it before the network is loaded."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stmcli import __version__
+from stmcli.given import GivenMask, first_number, list_mask_files, read_given
+from stmcli.kinds import Output, outputs, soft_outputs
+from stmcli.options import SOFT_EXPORTS, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.report import source_facts
+from stmcli.results import MASKS, REPORT, check_folder, earlier_result, source_files
+from stmcli.video import Source, open_source
+from stmcli.weights import card_of, find, pick_device, sha256
+
+HASHED = 2**20  # bytes at either end of a source that its fingerprint looks at
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to segment, and where the result goes; the masks are the words of `--mask`, paths or FRAME:PATH."""
+
+    video: Path
+    masks: tuple[str | Path, ...]
+    output: Path
+    segment: SegmentOptions = SegmentOptions()
+    network: NetworkOptions = NetworkOptions()
+    memory: MemoryOptions = MemoryOptions()
+    export: ExportOptions = ExportOptions()
+
+    def fingerprint(self) -> str:
+        """Identify the result: source, mask, weights, and the options that change it."""
+        unlike: dict[str, Any] = {"overwrite": False, "resume": True}
+        unlike["on_corrupt"] = SegmentOptions.on_corrupt  # a result with corrupt frames never counts as finished
+        parts = {
+            "version": __version__,
+            "source": _identity(self.video),
+            "masks": [(str(file.frame), _identity(file.path)) for file in list_mask_files(self.masks)],
+            "weights": sha256(find(self.network.weights)),
+            "segment": asdict(replace(self.segment, **unlike)),
+            "network": asdict(replace(self.network, weights="")),
+            "memory": asdict(self.memory),
+            "export": asdict(self.export),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def outputs(self, ids: Sequence[int]) -> list[Output]:
+        """Return what to write beside the masks for the objects `ids`. Raises UsageError."""
+        wanted = outputs(self.export, ids)
+        soft = self.segment.keep_soft or any(output.kind in SOFT_EXPORTS for output in wanted)
+        return [*(soft_outputs(ids) if soft else ()), *wanted]
+
+    def names(self, ids: Sequence[int]) -> list[str]:
+        """Return the names of what is written beside the masks."""
+        return [output.name for output in self.outputs(ids)]
+
+
+def default_output(video: Path) -> Path:
+    """Return where the results of a clip go unless told otherwise."""
+    whole = Path(os.path.abspath(video))  # `.` and `..` have names too
+    return Path("stm_out") / (whole.name if whole.is_dir() else whole.stem)
+
+
+def plan(job: Job) -> dict[str, Any]:
+    """Check a job as far as that goes without the network, write nothing, and return what it would do.
+
+    Raises the StmError that the job would raise.
+    """
+    with open_job(job) as (source, given, notes):
+        done = done_before(job)
+        return {
+            "source": str(job.video),
+            "size": f"{source.info.width}x{source.info.height}",
+            "frames": source.count,
+            "masks": _mask_facts(given),
+            "objects": list(given[0].ids),
+            "weights": str(find(job.network.weights)),
+            "device": str(pick_device(job.network.device)),
+            "outputs": [str(job.output / name) for name in (MASKS, *job.names(given[0].ids), REPORT)],
+            "done_before": done is not None,
+            "notes": [*notes, *source.warnings],
+        }
+
+
+# -- before the network ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str]]]:
+    """Open the source where the first mask is, with the masks, and what is odd about them; check the output folder.
+
+    Raises the StmError that says what is wrong with any of them.
+    """
+    notes: list[str] = []
+    options = job.segment
+    source = _open_source(job, options.start)
+    try:
+        given = read_given(job.masks, source, objects=options.objects, warn=notes.append)
+        check_folder(
+            job.output, job.names(given[0].ids), job.video, *(file.path for file in list_mask_files(job.masks))
+        )
+        if options.start is None and given[0].frame > first_number(source):
+            notes.append(f"the clip is followed from frame {given[0].frame}, the first with a mask")
+            source.close()
+            source = _open_source(job, given[0].frame)
+        if len(given) > 1:
+            frames = ", ".join(str(mask.frame) for mask in given[1:4]) + ", ..." * (len(given) > 4)
+            notes.append(f"the masks of later frames ({frames}) were checked; they are not used yet")
+        yield source, given, notes
+    finally:
+        source.close()
+
+
+def _open_source(job: Job, start: int | None) -> Source:
+    on_corrupt: Any = job.segment.on_corrupt
+    return open_source(job.video, start=start, end=job.segment.end, on_corrupt=on_corrupt)
+
+
+def done_before(job: Job) -> dict[str, Any] | None:
+    """Return the report of this very job when it is finished. Raises UsageError when another's would be lost."""
+    wanted = job.segment
+    return earlier_result(job.output, job.fingerprint(), overwrite=wanted.overwrite, resume=wanted.resume)
+
+
+# -- facts -----------------------------------------------------------------------------------------------------------
+
+
+def _identity(path: Path) -> list[Any]:
+    """Tell a source from others without reading all of it."""
+    if not path.is_file():  # the frames of a folder or a pattern
+        return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in source_files(path)]
+    with path.open("rb") as file:
+        head = file.read(HASHED)
+        file.seek(max(0, path.stat().st_size - HASHED))
+        tail = file.read(HASHED)
+    return [path.name, path.stat().st_size, hashlib.sha256(head + tail).hexdigest()]
+
+
+def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[str, Any]:
+    """Return what is known of a run before it begins, for its report."""
+    entry = find(job.network.weights)
+    return {
+        "stm": __version__,
+        "torch": torch.__version__,
+        "fingerprint": job.fingerprint(),
+        "weights": {"path": str(entry), "sha256": sha256(entry), "licence": card_of(entry).licence},
+        "source": source_facts(source.info),
+        "masks": _mask_facts(given),
+        "objects": list(given[0].ids),
+        "options": {name: asdict(getattr(job, name)) for name in ("segment", "network", "memory", "export")},
+    }
+
+
+def _mask_facts(given: tuple[GivenMask, ...]) -> list[dict[str, Any]]:
+    return [{"frame": mask.frame, "path": str(mask.path), "ids": list(mask.ids)} for mask in given]
