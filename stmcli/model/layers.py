@@ -82,6 +82,7 @@ class Encoder(nn.Module):
     def _add_planes(self, x: Tensor, planes: tuple[Tensor, ...]) -> Tensor:
         batch, objects = planes[0].shape[:2]
         x = x.repeat_interleave(objects, dim=0) if objects > 1 else x  # (B*N, C, H/2, W/2)
+        x = x.contiguous(memory_format=torch.channels_last)  # repeating has lost the frame's layout
         for stem, plane in zip(self.planes, planes, strict=True):
             x = x + stem(plane.reshape(batch * objects, 1, *plane.shape[-2:]))
         return x
@@ -118,11 +119,18 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, features: Features) -> Tensor:
         """Decode `x` (B*N, 2*Cv, h, w) -> (B*N, 2, H, W) logits of background and object."""
-        x = self.enter_block(self.enter(x))
-        x = self.refine8(features.f8, x)
-        x = self.refine4(features.f4, x)
+        layout = _layout(self.enter.weight)
+        x = self.enter_block(self.enter(x.contiguous(memory_format=layout)))
+        x = self.refine8(features.f8.contiguous(memory_format=layout), x)
+        x = self.refine4(features.f4.contiguous(memory_format=layout), x)
         x = self.predict(F.relu(x))
         return F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
+
+
+def _layout(weight: Tensor) -> torch.memory_format:
+    """Return how a convolution's weights lie in memory; its input must lie alike, or the faster layout wins."""
+    last = weight.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def memory_read(query: Tensor, keys: Tensor, values: Tensor, *, top_k: int = 0) -> Tensor:
@@ -132,13 +140,21 @@ def memory_read(query: Tensor, keys: Tensor, values: Tensor, *, top_k: int = 0) 
     query (B, Ck, h, w); keys (B, N, L, Ck); values (B, N, L, Cv) -> (B, N, Cv, h, w).
     """
     h, w = query.shape[-2:]
-    q = query.flatten(2).transpose(1, 2).unsqueeze(1) / query.shape[1] ** 0.5  # (B, 1, h*w, Ck)
-    k = keys.transpose(2, 3)  # (B, N, Ck, L)
-    read = [_attention(part @ k, top_k) @ values for part in q.split(READ_CHUNK, dim=2)]
-    return torch.cat(read, dim=2).transpose(2, 3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
+    q = query.flatten(2).unsqueeze(1)  # (B, 1, Ck, h*w)
+    read = [values.transpose(2, 3) @ _attention(keys, part, top_k) for part in q.split(READ_CHUNK, dim=3)]
+    return torch.cat(read, dim=3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
 
 
-def _attention(match: Tensor, top_k: int) -> Tensor:
+def _attention(keys: Tensor, q: Tensor, top_k: int) -> Tensor:
+    """Weigh memory cells for query cells: keys (B, N, L, Ck), q (B, 1, Ck, P) -> (B, N, L, P), columns sum to 1."""
+    scale = q.shape[2] ** 0.5
+    if keys.dtype == torch.float32 and not top_k:  # in the published order, so that saturated pixels agree too
+        return torch.softmax((keys @ q) / scale, dim=2)
+    match = (q.transpose(2, 3) / scale) @ keys.transpose(2, 3)  # (B, N, P, L)
+    return _softmax(match, top_k).transpose(2, 3)
+
+
+def _softmax(match: Tensor, top_k: int) -> Tensor:
     """Softmax over the last dimension, or over its `top_k` largest entries with zeros elsewhere."""
     if not 0 < top_k < match.shape[-1]:
         return torch.softmax(match, dim=-1)
