@@ -11,6 +11,7 @@ import numpy as np
 
 from stmcli.errors import UsageError
 from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
+from stmcli.listeners import unheard
 from stmcli.masks import Convention, Labels, check_fits, object_ids, read_grey, read_stored
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions
 from stmcli.report import add_exports
@@ -20,10 +21,6 @@ from stmcli.video import Frame, Source, list_frames, numbered, open_source
 
 if TYPE_CHECKING:
     from stmcli.matting import Matted
-
-
-def _unheard(*_: object) -> None:
-    """Listen to nothing."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,8 @@ class Exported:
 def export_masks(
     job: ExportJob,
     *,
-    on_start: Callable[[int | None, str], None] = _unheard,
-    on_frame: Callable[[int], None] = _unheard,
+    on_start: Callable[[int | None, str], None] = unheard,
+    on_frame: Callable[[int], None] = unheard,
 ) -> Exported:
     """Make exports of masks and stored probabilities, without the network.
 
@@ -112,7 +109,7 @@ class SavedMasks:
 
     def labels(self, index: int) -> Labels:
         """Return the mask (H, W) of a frame."""
-        return self._meant(*read_stored(self._masks[index], size=self._size, warn=_unheard))
+        return self._meant(*read_stored(self._masks[index], size=self._size, warn=unheard))
 
     def soft(self, index: int) -> np.ndarray:
         """Return the stored probabilities (N+1, H, W) of a frame, float32, background first."""
@@ -130,7 +127,7 @@ class SavedMasks:
 
     def _meant(self, values: Labels, grey: bool) -> Labels:
         """Return the ids that values of a mask stand for, same shape."""
-        return self._convention.labels(values, grey, path=self._folder, warn=_unheard)
+        return self._convention.labels(values, grey, path=self._folder, warn=unheard)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from stmcli.evaluate import list_sequences, mask_files
 from stmcli.given import GivenMask
 from stmcli.job import Job, done_before, open_job, run_facts
 from stmcli.kinds import open_writers, opened
+from stmcli.listeners import unheard
 from stmcli.masks import Labels, read_values
 from stmcli.matting import Matted
 from stmcli.model import STM
@@ -27,10 +28,6 @@ from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead
 from stmcli.video import Frame, Source
 from stmcli.weights import load_model, suited
-
-
-def _unheard(*_: object) -> None:
-    """Listen to nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,8 @@ def segment_video(
     job: Job,
     *,
     model: STM | None = None,
-    on_start: Callable[[int | None, str], None] = _unheard,
-    on_frame: Callable[[int], None] = _unheard,
+    on_start: Callable[[int | None, str], None] = unheard,
+    on_frame: Callable[[int], None] = unheard,
 ) -> Result:
     """Segment a clip and write masks, films and a report; give `model` to use one that is loaded already.
 
@@ -171,8 +168,8 @@ def segment_dataset(
     memory: MemoryOptions,
     overwrite: bool = False,
     model: STM | None = None,
-    on_start: Callable[[int | None, str], None] = _unheard,
-    on_frame: Callable[[int], None] = _unheard,
+    on_start: Callable[[int | None, str], None] = unheard,
+    on_frame: Callable[[int], None] = unheard,
 ) -> Path:
     """Segment every clip of a DAVIS-style dataset from its first mask; masks go to `output/<clip>/masks`.
 

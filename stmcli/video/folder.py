@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from stmcli.errors import UsageError, VideoError
+from stmcli.files import nearest_name
+from stmcli.images import MAX_PIXELS
 from stmcli.video.color import Color
-from stmcli.video.faults import nearest_name
 from stmcli.video.frame import (
-    MAX_PIXELS,
     RGB,
     Frame,
     OnCorrupt,

@@ -18,8 +18,6 @@ from stmcli.video.orientation import Flip
 RGB = npt.NDArray[np.uint8]
 OnCorrupt = Literal["fail", "stop", "skip"]
 
-MAX_PIXELS = 2**26  # 8192 x 8192: twice an 8K frame
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Frame:

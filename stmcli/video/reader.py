@@ -12,8 +12,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from stmcli.errors import VideoError
+from stmcli.images import MAX_PIXELS
 from stmcli.video.frame import (
-    MAX_PIXELS,
     RGB,
     Frame,
     OnCorrupt,
