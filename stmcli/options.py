@@ -69,7 +69,8 @@ class SegmentOptions:
     """One clip: what to follow, and what to keep for later exports."""
 
     objects: tuple[int, ...] = ()  # ids to follow; none = all in the mask
-    start: int | None = None  # the source's own frame numbers; end is inclusive
+    first_number: int | None = None  # of the source's first frame; None = its own
+    start: int | None = None  # frame numbers, counted as said above; end is inclusive
     end: int | None = None
     keep_soft: bool = False  # store the network's probabilities; implied by exports that are made of them
     soft_bits: int = 8  # of the stored probabilities

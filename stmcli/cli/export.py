@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from stmcli.cli.app import JsonOption, OverwriteOption, QuietOption, VerboseOption, app, give, one_of, part_of, say
+from stmcli.cli.app import (
+    JsonOption,
+    OverwriteOption,
+    QuietOption,
+    VerboseOption,
+    app,
+    give,
+    one_of,
+    part_of,
+    say,
+)
 from stmcli.cli.exports import (
     EXPORT,
     AudioOption,
@@ -45,6 +55,10 @@ def export(
     background: ColourOption = EXPORT.background,
     refine: RefineOption = EXPORT.refine,
     category: CategoryOption = None,
+    first_number: Annotated[
+        int | None,
+        typer.Option(min=0, help="Number of the clip's first frame.", show_default="that of the run, or its own"),
+    ] = None,
     on_corrupt: Annotated[str, typer.Option(help=f"{', '.join(ON_CORRUPT)}.")] = SegmentOptions.on_corrupt,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -68,7 +82,7 @@ def export(
     one_of("--on-corrupt", on_corrupt, ON_CORRUPT)
     from stmcli.export import Exported, ExportJob, export_masks
 
-    job = ExportJob(masks, video, output, options, on_corrupt, overwrite)
+    job = ExportJob(masks, video, output, options, on_corrupt, overwrite, first_number)
     with show_progress(video.name, quiet=quiet) as show:
         fault = None
         try:

@@ -121,9 +121,10 @@ class GreenWriter(_Film):
 
 def _timecode(info: SourceInfo) -> str | None:
     """Return the timecode of the first chosen frame."""
-    if info.timecode is None or not info.start:
+    later = info.first_chosen - info.first_number
+    if info.timecode is None or not later:
         return info.timecode
-    return advance_timecode(info.timecode, info.start, rate=info.rate)
+    return advance_timecode(info.timecode, later, rate=info.rate)
 
 
 def _plain(value: Any) -> Any:
