@@ -13,6 +13,7 @@ BITS = (8, 16)
 PROTOCOLS = ("davis2016", "davis2017", "folder", "ytvos")
 ON_CORRUPT = ("fail", "stop", "skip")
 AUDIO = ("copy", "none")
+ENCODERS = ("auto", "x264", "nvenc")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class ExportOptions:
     kinds: tuple[str, ...] = ("overlay",)
     per_object: bool = False  # alpha, matte, cutout and green once for each object, not all objects together
     audio: str = "copy"
+    encoder: str = "auto"  # of H.264 films; auto = NVENC beside a network on CUDA, where it opens, else x264
     opacity: float = 0.5  # of the overlay's colour inside an object
     contour: bool = True
     alpha_codec: str = "prores4444"

@@ -27,7 +27,7 @@ from stmcli.results import MASKS, REPORT, clear, lock, output_names, refuse_corr
 from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead
 from stmcli.video import Frame, Source
-from stmcli.weights import load_model, suited
+from stmcli.weights import load_model, pick_device, suited
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def _run(
     may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(given[0].ids)))]  # for a run after this one is killed
     report = Report(job.output / REPORT, run_facts(job, given, source) | {"outputs": may_be_there}, notes)
     waiting = Waiting()
-    with _writing(job, source, given[0].ids, report) as writers:  # a missing encoder must not cost loading the network
+    unopened = _writers(job, source, given[0].ids, model)
+    with _writing(job, unopened, report) as writers:  # a missing encoder must not cost loading the network
         model = model or load_model(job.network)
         parameter = next(model.parameters())
         report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
@@ -135,10 +136,10 @@ def _follow(
 
 
 @contextmanager
-def _writing(job: Job, source: Source, ids: Sequence[int], report: Report) -> Iterator[list[Writer]]:
+def _writing(job: Job, unopened: Iterator[Writer], report: Report) -> Iterator[list[Writer]]:
     """Open the writers; on any error leave no unfinished film, and a report only if there are masks to keep."""
     try:
-        with opened(_writers(job, source, ids)) as writers:
+        with opened(unopened) as writers:
             yield writers
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
@@ -149,9 +150,11 @@ def _writing(job: Job, source: Source, ids: Sequence[int], report: Report) -> It
         raise
 
 
-def _writers(job: Job, source: Source, ids: Sequence[int]) -> Iterator[Writer]:
+def _writers(job: Job, source: Source, ids: Sequence[int], model: STM | None) -> Iterator[Writer]:
     yield MaskWriter(job.output / MASKS, source.frame_name)
-    yield from open_writers(job.outputs(ids), job.output, source, job.export, soft_bits=job.segment.soft_bits)
+    device = pick_device(job.network.device) if model is None else next(model.parameters()).device
+    bits, on_cuda = job.segment.soft_bits, device.type == "cuda"
+    yield from open_writers(job.outputs(ids), job.output, source, job.export, soft_bits=bits, on_cuda=on_cuda)
 
 
 def _name(job: Job, writer: Writer) -> str:
