@@ -11,6 +11,7 @@ from PIL import Image
 from stmcli.datasets import DavisWriter
 from stmcli.datasets.pictures import Pictures
 from stmcli.errors import UsageError
+from stmcli.given import read_given
 from stmcli.outputs import OverlayWriter
 from stmcli.video import first_frame_from, last_frame_until, open_source, read_frame
 from stmcli.video.frame import Source
@@ -227,3 +228,14 @@ def test_a_frame_to_paint_on_is_found_by_its_new_number(stm, make_clip, tmp_path
         with Image.open(tmp_path / "f.png") as image:
             assert image.tobytes() == read_frame(clip, index).rgb.tobytes()
     assert stm("frame", clip, "--first-number", 1001, "-o", "f.png", "-y").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_mask_of_a_later_frame_is_given_by_its_new_number(make_clip, make_mask, name):
+    mask = make_mask()
+    with open_source(make_clip(name), first_number=1001) as source:
+        for word in (f"1003:{mask}", f"0.08s:{mask}"):
+            assert [given.frame for given in read_given([word], source)] == [1003]
+        assert [given.frame for given in read_given([mask], source)] == [1001]
+        with pytest.raises(UsageError, match=r"is a mask of frame 3, .* one of 1001 to 1010"):
+            read_given([f"3:{mask}"], source)
