@@ -83,7 +83,8 @@ def _round(job: Job, model: STM, labels: Labels, clip: Sequence[Frame]) -> dict[
         with _timed(times, NETWORK):
             predictions = _predict(job, model, labels, clip)
         with open_job(job) as (source, given, _):
-            for name, writer in _outputs(job, source, given[0].ids, Path(folder) / "parts"):
+            on_cuda = next(model.parameters()).is_cuda
+            for name, writer in _outputs(job, source, given[0].ids, Path(folder) / "parts", on_cuda=on_cuda):
                 with _timed(times, name):
                     _write(writer, clip, predictions, refine=job.export.refine)
         with _timed(times, "whole"):
@@ -100,10 +101,14 @@ def _predict(job: Job, model: STM, labels: Labels, clip: Sequence[Frame]) -> lis
     return predictions
 
 
-def _outputs(job: Job, source: Source, ids: Sequence[int], folder: Path) -> Iterator[tuple[str, Writer]]:
+def _outputs(
+    job: Job, source: Source, ids: Sequence[int], folder: Path, *, on_cuda: bool
+) -> Iterator[tuple[str, Writer]]:
     yield MASKS, MaskWriter(folder / MASKS, source.frame_name)
     for output in job.outputs(ids):
-        with opened(open_writers([output], folder, source, job.export, soft_bits=job.segment.soft_bits)) as writers:
+        bits = job.segment.soft_bits
+        unopened = open_writers([output], folder, source, job.export, soft_bits=bits, on_cuda=on_cuda)
+        with opened(unopened) as writers:
             yield output.name, writers[0]
 
 

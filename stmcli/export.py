@@ -11,19 +11,16 @@ import numpy as np
 
 from stmcli.errors import UsageError
 from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
+from stmcli.listeners import unheard
 from stmcli.masks import Convention, Labels, check_fits, object_ids, read_grey, read_stored
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions
-from stmcli.report import add_exports
+from stmcli.report import add_exports, read_report
 from stmcli.results import MASKS, REPORT, check_outputs, clear, lock, refuse_corrupt
 from stmcli.threads import Behind, ahead
 from stmcli.video import Frame, Source, list_frames, numbered, open_source
 
 if TYPE_CHECKING:
     from stmcli.matting import Matted
-
-
-def _unheard(*_: object) -> None:
-    """Listen to nothing."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,7 @@ class ExportJob:
     export: ExportOptions = field(default_factory=ExportOptions)
     on_corrupt: str = "fail"
     overwrite: bool = False
+    first_number: int | None = None  # None: as the run that made the masks was told, else the source's own
 
     @property
     def mask_folder(self) -> Path:
@@ -61,8 +59,8 @@ class Exported:
 def export_masks(
     job: ExportJob,
     *,
-    on_start: Callable[[int | None, str], None] = _unheard,
-    on_frame: Callable[[int], None] = _unheard,
+    on_start: Callable[[int | None, str], None] = unheard,
+    on_frame: Callable[[int], None] = unheard,
 ) -> Exported:
     """Make exports of masks and stored probabilities, without the network.
 
@@ -72,6 +70,7 @@ def export_masks(
     masks = _numbered_masks(job)
     with open_source(
         job.video,
+        first_number=_first_number(job),
         start=min(masks),
         end=max(masks),
         on_corrupt=job.on_corrupt,  # type: ignore[arg-type]
@@ -112,7 +111,7 @@ class SavedMasks:
 
     def labels(self, index: int) -> Labels:
         """Return the mask (H, W) of a frame."""
-        return self._meant(*read_stored(self._masks[index], size=self._size, warn=_unheard))
+        return self._meant(*read_stored(self._masks[index], size=self._size, warn=unheard))
 
     def soft(self, index: int) -> np.ndarray:
         """Return the stored probabilities (N+1, H, W) of a frame, float32, background first."""
@@ -130,7 +129,7 @@ class SavedMasks:
 
     def _meant(self, values: Labels, grey: bool) -> Labels:
         """Return the ids that values of a mask stand for, same shape."""
-        return self._convention.labels(values, grey, path=self._folder, warn=_unheard)
+        return self._convention.labels(values, grey, path=self._folder, warn=unheard)
 
 
 @dataclass(frozen=True)
@@ -152,6 +151,17 @@ def _numbered_masks(job: ExportJob) -> dict[int, Path]:
     if not folder.is_dir():
         raise UsageError("no such folder of masks", path=folder, hint="Give the folder that holds <frame>.png.")
     return numbered(folder, [file for file in list_frames(folder) if file.suffix.lower() == ".png"])
+
+
+def _first_number(job: ExportJob) -> int | None:
+    """Return the number of the clip's first frame; None: its own."""
+    if job.first_number is not None or job.mask_folder.name != MASKS:
+        return job.first_number
+    try:
+        number = read_report(job.mask_folder.parent / REPORT)["options"]["segment"]["first_number"]
+    except (KeyError, TypeError):  # no report, or somebody else's
+        return None
+    return number if isinstance(number, int) else None
 
 
 def _soft_folders(job: ExportJob) -> dict[int, Path]:

@@ -1,5 +1,6 @@
-"""Files that appear under their name only when they are complete."""
+"""Files that appear under their name only when they are complete, and names of files that are not there."""
 
+import difflib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -49,3 +50,13 @@ def writing(path: Path) -> Iterator[None]:
             path=path,
             hint="Free space or choose another output folder, then run the same command again",
         ) from error
+
+
+def nearest_name(path: Path) -> str:
+    """Return a hint that names the neighbour whose name is most like `path`, or what else to do."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return f"The folder {path.parent} does not exist either."
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"Did you mean {close[0]}?" if close else "Check the name."

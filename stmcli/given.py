@@ -13,7 +13,7 @@ import numpy as np
 from stmcli.errors import MaskError, UsageError
 from stmcli.masks import Convention, Labels, Warn, check_fits, object_ids, read_stored, select_objects
 from stmcli.video import Position, Source, first_frame_from, frame_times, parse_position
-from stmcli.video.folder import list_frames, natural_key, numbered
+from stmcli.video.folder import natural_key
 
 _CLOCK = r"(?:[0-9]+:[0-5])?[0-9]+:[0-5][0-9](?:\.[0-9]*)?"
 _OF_FRAME = re.compile(rf"({_CLOCK}|[0-9]*\.?[0-9]+s|[0-9]+):(.+)", re.DOTALL)
@@ -87,11 +87,6 @@ def read_given(
     return tuple(given)
 
 
-def first_number(source: Source) -> int:
-    """Return the number of the first chosen frame."""
-    return _numbers(source, [])[1][0]
-
-
 # -- which file belongs to which frame -------------------------------------------------------------------------------
 
 
@@ -140,20 +135,21 @@ def _numbers(source: Source, files: list[MaskFile]) -> tuple[range, range]:
         count = info.frames
         if count is None:  # only counting tells, and is only worth it for a mask of a later frame
             late = any(file.in_folder or file.frame for file in files)
-            count = len(frame_times(info.path)) if late else (info.start or 0) + 1
-        whole = range(count)
+            count = len(frame_times(info.path)) if late else info.first_chosen + 1 - info.first_number
+        whole = range(info.first_number, info.first_number + count)
     else:
-        numbers = list(numbered(info.path, list_frames(info.path)))
+        numbers = list(source.times())
         step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
         whole = range(numbers[0], numbers[-1] + 1, step)
-    first = whole[0] if info.start is None else info.start
     last = whole[-1] if info.end is None else min(info.end, whole[-1])
-    return whole, range(first, last + 1, whole.step)
+    return whole, range(info.first_chosen, last + 1, whole.step)
 
 
 def _frame_of(file: MaskFile, source: Source, whole: range, chosen: range) -> int:
     if not file.in_folder:
-        return chosen[0] if file.frame is None else first_frame_from(source.info.path, file.frame)
+        if file.frame is None:
+            return chosen[0]
+        return first_frame_from(source.info.path, file.frame, first_number=source.info.first_number)
     stem = file.path.stem
     if stem.isascii() and stem.isdecimal():
         return int(stem)

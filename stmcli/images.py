@@ -1,6 +1,5 @@
 """Open a still image safely: whole, upright, of a sane size, and with errors in one line."""
 
-import difflib
 import struct
 import warnings
 import zlib
@@ -11,8 +10,9 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stmcli.errors import MaskError
+from stmcli.files import nearest_name
 
-MAX_PIXELS = 2**26  # twice an 8K frame
+MAX_PIXELS = 2**26  # 8192 x 8192: twice an 8K frame
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 ORIENTATION = 0x0112  # the EXIF tag; 5 and more swap the sides
 
@@ -66,22 +66,13 @@ def _lies(image: Image.Image) -> bool:
 
 def _check_file(path: Path) -> None:
     if not path.exists():
-        raise MaskError("no such file", path=path, hint=_nearest_name(path))
+        raise MaskError("no such file", path=path, hint=nearest_name(path))
     if path.is_dir():
         raise MaskError("a folder, not an image", path=path, hint="Give one mask file")
     if not path.is_file():
         raise MaskError("not a regular file", path=path, hint="Give an image file")
     if path.stat().st_size == 0:
         raise MaskError("empty file", path=path, hint="Save the mask again as PNG")
-
-
-def _nearest_name(path: Path) -> str:
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return "Check the path"
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"Did you mean {path.with_name(close[0])}?" if close else "Check the path"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from stmcli import __version__
-from stmcli.given import GivenMask, first_number, list_mask_files, read_given
+from stmcli.given import GivenMask, list_mask_files, read_given
 from stmcli.kinds import Output, outputs, soft_outputs
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.report import source_facts
@@ -106,7 +106,7 @@ def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str
         check_folder(
             job.output, job.names(given[0].ids), job.video, *(file.path for file in list_mask_files(job.masks))
         )
-        if options.start is None and given[0].frame > first_number(source):
+        if options.start is None and given[0].frame > source.info.first_chosen:
             notes.append(f"the clip is followed from frame {given[0].frame}, the first with a mask")
             source.close()
             source = _open_source(job, given[0].frame)
@@ -120,7 +120,8 @@ def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str
 
 def _open_source(job: Job, start: int | None) -> Source:
     on_corrupt: Any = job.segment.on_corrupt
-    return open_source(job.video, start=start, end=job.segment.end, on_corrupt=on_corrupt)
+    first, end = job.segment.first_number, job.segment.end
+    return open_source(job.video, first_number=first, start=start, end=end, on_corrupt=on_corrupt)
 
 
 def done_before(job: Job) -> dict[str, Any] | None:

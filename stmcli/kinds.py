@@ -10,8 +10,9 @@ from stmcli.datasets import FORMATS
 from stmcli.errors import UsageError
 from stmcli.options import DATASETS, EXPORTS, SOFT_EXPORTS, ExportOptions
 from stmcli.outputs import AlphaWriter, CutoutWriter, GreenWriter, MatteWriter, OverlayWriter, SoftWriter, Writer
-from stmcli.video import ALPHA_CODECS, Source
+from stmcli.video import ALPHA_CODECS, H264, H264_NVENC, Codec, Source, SourceInfo, opens
 
+H264_KINDS = ("overlay", "matte", "green")
 SOFT = "soft"  # the folder of the stored probabilities
 
 _COLOUR = re.compile(r"[0-9a-fA-F]{6}")
@@ -63,25 +64,39 @@ def open_writers(
     options: ExportOptions,
     *,
     soft_bits: int,
+    on_cuda: bool = False,
 ) -> Iterator[Writer]:
-    """Open a writer for each output, one after the other; an encoder that is missing is found here."""
+    """Open a writer for each output, one after the other; an encoder that is missing is found here.
+
+    `on_cuda` says that the network runs there, beside the writers.
+    """
     for output in wanted:
-        yield _open(output, folder / output.name, source, options, soft_bits)
+        codec = _codec(output.kind, source.info, options, on_cuda=on_cuda)
+        yield _open(output, folder / output.name, source, options, codec, soft_bits)
 
 
-def _open(output: Output, path: Path, source: Source, options: ExportOptions, soft_bits: int) -> Writer:
+def _codec(kind: str, info: SourceInfo, options: ExportOptions, *, on_cuda: bool) -> Codec:
+    """Return how a film is encoded; `nvenc` falls back with a note, `auto` looks first and needs none."""
+    if kind == "alpha":
+        return ALPHA_CODECS[options.alpha_codec]
+    may_look = options.encoder == "auto" and on_cuda and kind in H264_KINDS
+    if options.encoder == "nvenc" or (may_look and opens(H264_NVENC, (info.width, info.height))):
+        return H264_NVENC
+    return H264
+
+
+def _open(output: Output, path: Path, source: Source, options: ExportOptions, codec: Codec, soft_bits: int) -> Writer:
     info, number = source.info, output.object_id
     premultiplied, audio = options.alpha_mode == "premultiplied", options.audio == "copy"
     match output.kind:
         case "overlay":
-            return OverlayWriter(path, info, audio=audio, opacity=options.opacity, contour=options.contour)
+            return OverlayWriter(path, info, codec, audio=audio, opacity=options.opacity, contour=options.contour)
         case "alpha":
-            codec = ALPHA_CODECS[options.alpha_codec]
             return AlphaWriter(path, info, codec, object_id=number, premultiplied=premultiplied, audio=audio)
         case "matte":
-            return MatteWriter(path, info, object_id=number)
+            return MatteWriter(path, info, codec, object_id=number)
         case "green":
-            return GreenWriter(path, info, colour=options.background, object_id=number, audio=audio)
+            return GreenWriter(path, info, codec, colour=options.background, object_id=number, audio=audio)
         case "cutout":
             name, bits = source.frame_name, options.bits
             return CutoutWriter(path, name, object_id=number, bits=bits, premultiplied=premultiplied)

@@ -13,6 +13,7 @@ BITS = (8, 16)
 PROTOCOLS = ("davis2016", "davis2017", "folder", "ytvos")
 ON_CORRUPT = ("fail", "stop", "skip")
 AUDIO = ("copy", "none")
+ENCODERS = ("auto", "x264", "nvenc")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class ExportOptions:
     kinds: tuple[str, ...] = ("overlay",)
     per_object: bool = False  # alpha, matte, cutout and green once for each object, not all objects together
     audio: str = "copy"
+    encoder: str = "auto"  # of H.264 films; auto = NVENC beside a network on CUDA, where it opens, else x264
     opacity: float = 0.5  # of the overlay's colour inside an object
     contour: bool = True
     alpha_codec: str = "prores4444"
@@ -69,7 +71,8 @@ class SegmentOptions:
     """One clip: what to follow, and what to keep for later exports."""
 
     objects: tuple[int, ...] = ()  # ids to follow; none = all in the mask
-    start: int | None = None  # the source's own frame numbers; end is inclusive
+    first_number: int | None = None  # of the source's first frame; None = its own
+    start: int | None = None  # frame numbers, counted as said above; end is inclusive
     end: int | None = None
     keep_soft: bool = False  # store the network's probabilities; implied by exports that are made of them
     soft_bits: int = 8  # of the stored probabilities

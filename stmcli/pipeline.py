@@ -16,6 +16,7 @@ from stmcli.evaluate import list_sequences, mask_files
 from stmcli.given import GivenMask
 from stmcli.job import Job, done_before, open_job, run_facts
 from stmcli.kinds import open_writers, opened
+from stmcli.listeners import unheard
 from stmcli.masks import Labels, read_values
 from stmcli.matting import Matted
 from stmcli.model import STM
@@ -26,11 +27,7 @@ from stmcli.results import MASKS, REPORT, clear, lock, output_names, refuse_corr
 from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead
 from stmcli.video import Frame, Source
-from stmcli.weights import load_model, suited
-
-
-def _unheard(*_: object) -> None:
-    """Listen to nothing."""
+from stmcli.weights import load_model, pick_device, suited
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,8 @@ def segment_video(
     job: Job,
     *,
     model: STM | None = None,
-    on_start: Callable[[int | None, str], None] = _unheard,
-    on_frame: Callable[[int], None] = _unheard,
+    on_start: Callable[[int | None, str], None] = unheard,
+    on_frame: Callable[[int], None] = unheard,
 ) -> Result:
     """Segment a clip and write masks, films and a report; give `model` to use one that is loaded already.
 
@@ -80,7 +77,8 @@ def _run(
     may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(given[0].ids)))]  # for a run after this one is killed
     report = Report(job.output / REPORT, run_facts(job, given, source) | {"outputs": may_be_there}, notes)
     waiting = Waiting()
-    with _writing(job, source, given[0].ids, report) as writers:  # a missing encoder must not cost loading the network
+    unopened = _writers(job, source, given[0].ids, model)
+    with _writing(job, unopened, report) as writers:  # a missing encoder must not cost loading the network
         model = model or load_model(job.network)
         parameter = next(model.parameters())
         report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
@@ -138,10 +136,10 @@ def _follow(
 
 
 @contextmanager
-def _writing(job: Job, source: Source, ids: Sequence[int], report: Report) -> Iterator[list[Writer]]:
+def _writing(job: Job, unopened: Iterator[Writer], report: Report) -> Iterator[list[Writer]]:
     """Open the writers; on any error leave no unfinished film, and a report only if there are masks to keep."""
     try:
-        with opened(_writers(job, source, ids)) as writers:
+        with opened(unopened) as writers:
             yield writers
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
@@ -152,9 +150,11 @@ def _writing(job: Job, source: Source, ids: Sequence[int], report: Report) -> It
         raise
 
 
-def _writers(job: Job, source: Source, ids: Sequence[int]) -> Iterator[Writer]:
+def _writers(job: Job, source: Source, ids: Sequence[int], model: STM | None) -> Iterator[Writer]:
     yield MaskWriter(job.output / MASKS, source.frame_name)
-    yield from open_writers(job.outputs(ids), job.output, source, job.export, soft_bits=job.segment.soft_bits)
+    device = pick_device(job.network.device) if model is None else next(model.parameters()).device
+    bits, on_cuda = job.segment.soft_bits, device.type == "cuda"
+    yield from open_writers(job.outputs(ids), job.output, source, job.export, soft_bits=bits, on_cuda=on_cuda)
 
 
 def _name(job: Job, writer: Writer) -> str:
@@ -171,8 +171,8 @@ def segment_dataset(
     memory: MemoryOptions,
     overwrite: bool = False,
     model: STM | None = None,
-    on_start: Callable[[int | None, str], None] = _unheard,
-    on_frame: Callable[[int], None] = _unheard,
+    on_start: Callable[[int | None, str], None] = unheard,
+    on_frame: Callable[[int], None] = unheard,
 ) -> Path:
     """Segment every clip of a DAVIS-style dataset from its first mask; masks go to `output/<clip>/masks`.
 

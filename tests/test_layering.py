@@ -37,7 +37,7 @@ LAYERS = [
     {"render", "diagram"},
     {"metrics"},
     {"options"},
-    {"files", "threads"},
+    {"files", "threads", "listeners"},
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

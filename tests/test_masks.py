@@ -279,7 +279,7 @@ def test_soft_edges_between_palette_colours_are_named(path):
 
 def test_missing_file_offers_the_nearest_name(path):
     save(path, squares(1))
-    refusal(path.with_name("maks.png"), "no such file", f"Did you mean {path}?")
+    refusal(path.with_name("maks.png"), "no such file", "Did you mean mask.png?")
 
 
 def test_missing_file_in_a_missing_folder(tmp_path):

@@ -471,5 +471,5 @@ def test_the_parts_can_be_used_without_the_command(job, tmp_path):
 
 
 def test_default_options_follow_all_objects_of_the_whole_clip():
-    assert SegmentOptions() == SegmentOptions((), None, None, False, 8, "fail", False, True)
+    assert SegmentOptions() == SegmentOptions((), None, None, None, False, 8, "fail", False, True)
     assert (ExportOptions().kinds, ExportOptions().audio) == (("overlay",), "copy")

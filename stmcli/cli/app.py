@@ -137,6 +137,10 @@ TopOption = Annotated[
 EveryOption = Annotated[int, typer.Option(min=0, help="Keep each N-th frame in memory; 0: first and previous only.")]
 MaxOption = Annotated[int, typer.Option(min=2, help="Most frames in memory, first and previous included.")]
 PolicyOption = Annotated[str, typer.Option(help=f"{', '.join(MEMORY_POLICIES)}.")]
+FirstNumberOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Number of the clip's first frame, in all names and options.", show_default="its own"),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace what is there already.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from stmcli.cli.app import JsonOption, OverwriteOption, QuietOption, VerboseOption, app, give, one_of, part_of, say
+from stmcli.cli.app import (
+    JsonOption,
+    OverwriteOption,
+    QuietOption,
+    VerboseOption,
+    app,
+    give,
+    one_of,
+    part_of,
+    say,
+)
 from stmcli.cli.exports import (
     EXPORT,
     AudioOption,
@@ -15,6 +25,7 @@ from stmcli.cli.exports import (
     CodecOption,
     ColourOption,
     ContourOption,
+    EncoderOption,
     ModeOption,
     OpacityOption,
     PerObjectOption,
@@ -37,6 +48,7 @@ def export(
     ] = None,
     per_object: PerObjectOption = EXPORT.per_object,
     audio: AudioOption = EXPORT.audio,
+    encoder: EncoderOption = EXPORT.encoder,
     opacity: OpacityOption = EXPORT.opacity,
     contour: ContourOption = EXPORT.contour,
     alpha_codec: CodecOption = EXPORT.alpha_codec,
@@ -45,6 +57,10 @@ def export(
     background: ColourOption = EXPORT.background,
     refine: RefineOption = EXPORT.refine,
     category: CategoryOption = None,
+    first_number: Annotated[
+        int | None,
+        typer.Option(min=0, help="Number of the clip's first frame.", show_default="that of the run, or its own"),
+    ] = None,
     on_corrupt: Annotated[str, typer.Option(help=f"{', '.join(ON_CORRUPT)}.")] = SegmentOptions.on_corrupt,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -56,6 +72,7 @@ def export(
         kinds_of("--to", to),
         per_object=per_object,
         audio=audio,
+        encoder=encoder,
         opacity=opacity,
         contour=contour,
         alpha_codec=alpha_codec,
@@ -68,7 +85,7 @@ def export(
     one_of("--on-corrupt", on_corrupt, ON_CORRUPT)
     from stmcli.export import Exported, ExportJob, export_masks
 
-    job = ExportJob(masks, video, output, options, on_corrupt, overwrite)
+    job = ExportJob(masks, video, output, options, on_corrupt, overwrite, first_number)
     with show_progress(video.name, quiet=quiet) as show:
         fault = None
         try:

@@ -6,11 +6,14 @@ import typer
 
 from stmcli.cli.app import one_of
 from stmcli.errors import UsageError
-from stmcli.options import ALPHA_CODECS, ALPHA_MODES, AUDIO, BITS, EXPORTS, ExportOptions
+from stmcli.options import ALPHA_CODECS, ALPHA_MODES, AUDIO, BITS, ENCODERS, EXPORTS, ExportOptions
 
 EXPORT = ExportOptions()
 
 AudioOption = Annotated[str, typer.Option(help=f"{', '.join(AUDIO)}.")]
+EncoderOption = Annotated[
+    str, typer.Option(help=f"{', '.join(ENCODERS)}, of H.264; auto: nvenc where the network is on CUDA and it opens.")
+]
 PerObjectOption = Annotated[
     bool, typer.Option("--per-object", help="alpha, matte, cutout and green once for each object.")
 ]
@@ -40,6 +43,7 @@ def export_options(
     *,
     per_object: bool,
     audio: str,
+    encoder: str,
     opacity: float,
     contour: bool,
     alpha_codec: str,
@@ -54,6 +58,7 @@ def export_options(
         kinds=kinds,
         per_object=per_object,
         audio=one_of("--audio", audio, AUDIO),
+        encoder=one_of("--encoder", encoder, ENCODERS),
         opacity=opacity,
         contour=contour,
         alpha_codec=one_of("--alpha-codec", alpha_codec, ALPHA_CODECS),

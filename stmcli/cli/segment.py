@@ -11,6 +11,7 @@ from stmcli.cli.app import (
     NETWORK,
     DeviceOption,
     EveryOption,
+    FirstNumberOption,
     JsonOption,
     MaxOption,
     OverwriteOption,
@@ -37,6 +38,7 @@ from stmcli.cli.exports import (
     CodecOption,
     ColourOption,
     ContourOption,
+    EncoderOption,
     ModeOption,
     OpacityOption,
     PerObjectOption,
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from stmcli.pipeline import Result
 
 SEGMENT = SegmentOptions()
-POSITION = "its number in the source, or a time like 10s or 00:01:30.500"
+POSITION = "its number, or a time like 10s or 00:01:30.500"
 
 
 @app.command()
@@ -82,6 +84,7 @@ def segment(
     objects: Annotated[str, typer.Option(help="Ids to follow, e.g. 1,3.", show_default="all")] = "",
     start: Annotated[str | None, typer.Option(help=f"First frame: {POSITION}.", metavar="FRAME|TIME")] = None,
     end: Annotated[str | None, typer.Option(help="Last frame, inclusive.", metavar="FRAME|TIME")] = None,
+    first_number: FirstNumberOption = SEGMENT.first_number,
     weights: WeightsOption = NETWORK.weights,
     device: DeviceOption = NETWORK.device,
     precision: PrecisionOption = NETWORK.precision,
@@ -92,6 +95,7 @@ def segment(
     mem_policy: PolicyOption = MEMORY.policy,
     per_object: PerObjectOption = EXPORT.per_object,
     audio: AudioOption = EXPORT.audio,
+    encoder: EncoderOption = EXPORT.encoder,
     opacity: OpacityOption = EXPORT.opacity,
     contour: ContourOption = EXPORT.contour,
     alpha_codec: CodecOption = EXPORT.alpha_codec,
@@ -117,8 +121,9 @@ def segment(
     """Follow the objects of a first-frame mask through a clip."""
     options = SegmentOptions(
         objects=_ids(objects),
-        start=_first_frame(video, start),
-        end=_last_frame(video, end),
+        first_number=first_number,
+        start=_first_frame(video, start, first_number),
+        end=_last_frame(video, end, first_number),
         keep_soft=keep_soft,
         soft_bits=bits_of("--soft-bits", soft_bits),
         on_corrupt=one_of("--on-corrupt", on_corrupt, ON_CORRUPT),
@@ -129,6 +134,7 @@ def segment(
         kinds_of("--export", export),
         per_object=per_object,
         audio=audio,
+        encoder=encoder,
         opacity=opacity,
         contour=contour,
         alpha_codec=alpha_codec,
@@ -178,18 +184,18 @@ def _give_result(result: "Result", *, as_json: bool, verbose: int) -> None:
         give("\n".join(files))
 
 
-def _first_frame(video: Path, text: str | None) -> int | None:
+def _first_frame(video: Path, text: str | None, first_number: int | None) -> int | None:
     """Return the frame number of --start."""
     from stmcli.video import first_frame_from, parse_position
 
-    return None if text is None else first_frame_from(video, parse_position(text))
+    return None if text is None else first_frame_from(video, parse_position(text), first_number=first_number)
 
 
-def _last_frame(video: Path, text: str | None) -> int | None:
+def _last_frame(video: Path, text: str | None, first_number: int | None) -> int | None:
     """Return the frame number of --end."""
     from stmcli.video import last_frame_until, parse_position
 
-    return None if text is None else last_frame_until(video, parse_position(text))
+    return None if text is None else last_frame_until(video, parse_position(text), first_number=first_number)
 
 
 def _give_facts(facts: dict[str, Any], *, as_json: bool) -> None:
@@ -233,6 +239,7 @@ def frame(
         str | None,
         typer.Option(help=f"Which frame: {POSITION}.", metavar="FRAME|TIME", show_default="the first"),
     ] = None,
+    first_number: FirstNumberOption = SEGMENT.first_number,
     output: Annotated[Path, typer.Option("--output", "-o", help="A PNG.")] = Path("frame.png"),
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -241,7 +248,8 @@ def frame(
     from stmcli.results import check_picture
     from stmcli.video import read_frame
 
-    picture = read_frame(video, _first_frame(video, at)).rgb
+    index = _first_frame(video, at, first_number)
+    picture = read_frame(video, index, first_number=first_number).rgb
     check_picture(output, video, overwrite=overwrite)
     write_picture(output, picture)
     give(output)

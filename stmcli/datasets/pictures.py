@@ -18,7 +18,8 @@ class Pictures:
 
     def __init__(self, info: SourceInfo) -> None:
         self._size = (info.width, info.height)
-        self._files = {} if info.is_video else numbered(info.path, list_frames(info.path))
+        files = [] if info.is_video else list_frames(info.path)
+        self._files = numbered(info.path, files, first=info.first_number) if files else {}
 
     def file(self, index: int) -> Path | None:
         """Return the image that is frame `index`; None for a video."""

@@ -31,7 +31,9 @@ class _Film(ABC):
     def facts(self) -> Mapping[str, Any]:
         """Return what was found in the finished film."""
         facts = self._video.facts
-        return {} if facts is None else {name: _plain(value) for name, value in asdict(facts).items()}
+        if facts is None:
+            return {}
+        return {"encoder": self._video.codec.encoder, **{name: _plain(value) for name, value in asdict(facts).items()}}
 
     def write(self, frame: Frame, prediction: SoftPrediction) -> None:
         """Append one frame."""
@@ -53,9 +55,16 @@ class OverlayWriter(_Film):
     """Write the clip with its objects tinted and outlined, as H.264 that every player shows."""
 
     def __init__(
-        self, path: Path, info: SourceInfo, *, audio: bool = True, opacity: float = 0.5, contour: bool = True
+        self,
+        path: Path,
+        info: SourceInfo,
+        codec: Codec = H264,
+        *,
+        audio: bool = True,
+        opacity: float = 0.5,
+        contour: bool = True,
     ) -> None:
-        super().__init__(path, info, audio=audio)
+        super().__init__(path, info, codec, audio=audio)
         self._opacity, self._contour = opacity, contour
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
@@ -96,8 +105,16 @@ class AlphaWriter(_Film):
 class MatteWriter(_Film):
     """Write alpha as a grey film, white is object."""
 
-    def __init__(self, path: Path, info: SourceInfo, *, object_id: int | None = None, audio: bool = False) -> None:
-        super().__init__(path, info, audio=audio)
+    def __init__(
+        self,
+        path: Path,
+        info: SourceInfo,
+        codec: Codec = H264,
+        *,
+        object_id: int | None = None,
+        audio: bool = False,
+    ) -> None:
+        super().__init__(path, info, codec, audio=audio)
         self._object = object_id
 
     def _draw(self, _: Frame, prediction: SoftPrediction) -> RGB:
@@ -108,9 +125,16 @@ class GreenWriter(_Film):
     """Write the objects in front of one colour, RRGGBB."""
 
     def __init__(
-        self, path: Path, info: SourceInfo, *, colour: str, object_id: int | None = None, audio: bool = True
+        self,
+        path: Path,
+        info: SourceInfo,
+        codec: Codec = H264,
+        *,
+        colour: str,
+        object_id: int | None = None,
+        audio: bool = True,
     ) -> None:
-        super().__init__(path, info, audio=audio)
+        super().__init__(path, info, codec, audio=audio)
         self._object = object_id
         red, green, blue = bytes.fromhex(colour)
         self._colour = red, green, blue
@@ -121,9 +145,10 @@ class GreenWriter(_Film):
 
 def _timecode(info: SourceInfo) -> str | None:
     """Return the timecode of the first chosen frame."""
-    if info.timecode is None or not info.start:
+    later = info.first_chosen - info.first_number
+    if info.timecode is None or not later:
         return info.timecode
-    return advance_timecode(info.timecode, info.start, rate=info.rate)
+    return advance_timecode(info.timecode, later, rate=info.rate)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Read and write moving pictures: the only package that uses PyAV."""
 
-from stmcli.video.codecs import ALPHA_CODECS, H264, H264_NVENC, Codec
+from stmcli.video.codecs import ALPHA_CODECS, H264, H264_NVENC, Codec, opens
 from stmcli.video.color import Color
 from stmcli.video.facts import ClipFacts, clip_facts
 from stmcli.video.film import FilmFacts, check_film
@@ -40,6 +40,7 @@ __all__ = [
     "list_frames",
     "numbered",
     "open_source",
+    "opens",
     "parse_position",
     "read_frame",
     "write_rgba",

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
+import av
+from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
 
 
@@ -30,6 +33,19 @@ class Codec:
     def has_alpha(self) -> bool:
         """Return whether the film keeps alpha."""
         return has_alpha(VideoFormat(self.pix_fmt))
+
+
+def opens(codec: Codec, size: tuple[int, int]) -> bool:
+    """Return whether an encoder is there, with its hardware, and takes pictures of `size` (width, height)."""
+    try:
+        context = av.CodecContext.create(codec.encoder, "w")
+        assert isinstance(context, VideoCodecContext), context
+        context.width, context.height = (side + side % 2 * codec.even for side in size)
+        context.pix_fmt, context.time_base, context.options = codec.pix_fmt, Fraction(1, 25), dict(codec.options)
+        context.open()
+    except (av.FFmpegError, ValueError):  # PyAV says ValueError for an encoder that there is not
+        return False
+    return True
 
 
 def has_alpha(layout: VideoFormat) -> bool:

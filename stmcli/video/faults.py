@@ -1,11 +1,11 @@
 """Say in a person's words why a path cannot be read as a video."""
 
-import difflib
 import re
 import stat
 from pathlib import Path
 
 from stmcli.errors import StmError, UsageError, VideoError
+from stmcli.files import nearest_name
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _STILLS = {
@@ -49,16 +49,6 @@ def refuse_url(path: str | Path) -> None:
     if _URL.match(str(path)) and not Path(path).exists():
         cause = "is a URL, and nothing is opened over the network"
         raise UsageError(cause, path=path, hint="Download it first.")
-
-
-def nearest_name(path: Path) -> str:
-    """Return a hint that names the neighbour whose name is most like `path`, or what else to do."""
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return f"The folder {path.parent} does not exist either."
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"Did you mean {close[0]}?" if close else "Check the name."
 
 
 def explain(path: Path, error: Exception) -> StmError:

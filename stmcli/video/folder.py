@@ -1,7 +1,7 @@
 """Read a folder or a numbered sequence of still images as a clip."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from stmcli.errors import UsageError, VideoError
+from stmcli.files import nearest_name
+from stmcli.images import MAX_PIXELS
 from stmcli.video.color import Color
-from stmcli.video.faults import nearest_name
 from stmcli.video.frame import (
-    MAX_PIXELS,
     RGB,
     Frame,
     OnCorrupt,
@@ -21,6 +21,7 @@ from stmcli.video.frame import (
     SourceInfo,
     check_range,
     no_such_frame,
+    number_name,
 )
 
 RATE = Fraction(24)  # a folder says nothing about time
@@ -33,20 +34,23 @@ class FrameFolder(Source):
     """Iterate over still images as frames, numbered by the last number in their names.
 
     Names without numbers are counted from 0. A constant step between the numbers is accepted, a gap is
-    an error, and so are images of different sizes. Times follow `rate`.
+    an error, and so are images of different sizes. `first_number` moves all numbers, so that the first
+    has that one. Times follow `rate`.
     """
 
     def __init__(
         self,
         path: Path,
         *,
+        first_number: int | None = None,
         start: int | None = None,
         end: int | None = None,
         on_corrupt: OnCorrupt = "fail",
         rate: Fraction = RATE,
     ) -> None:
-        check_range(path, start, end)
-        self._files = numbered(path, list_frames(path))
+        check_range(path, start, end, first=first_number)
+        self._files = numbered(path, list_frames(path), first=first_number)
+        self._stems = _stems(self._files, renumbered=first_number is not None)
         width, height = _common_size(list(self._files.values()))
         first, *_, last = (*self._files, *self._files)
         chosen = [n for n in self._files if (start is None or n >= start) and (end is None or n <= end)]
@@ -67,6 +71,7 @@ class FrameFolder(Source):
             codec=sample.suffix.lower().lstrip("."),
             color=_color(sample),
             duration=len(self._files) / rate,
+            first_number=first,
             start=start,
             end=end,
         )
@@ -82,8 +87,8 @@ class FrameFolder(Source):
         return {number: place / self.info.rate for place, number in enumerate(self._files)}
 
     def frame_name(self, index: int) -> str:
-        """Return the stem of the image that is frame `index`."""
-        return self._files[index].stem
+        """Return the stem of the image that is frame `index`; with its new number in it if it was given one."""
+        return self._stems[index]
 
     def close(self) -> None:
         """Do nothing: no file stays open between two frames."""
@@ -134,13 +139,20 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(p), p) if p.isdigit() and p.isascii() else (1, 0, p.casefold()) for p in parts)
 
 
-def numbered(path: Path, files: list[Path]) -> dict[int, Path]:
-    """Return the frame number of each file, in order; raise VideoError for gaps and duplicates."""
-    found = [_LAST_NUMBER.search(file.stem) for file in files]
-    if not all(found) or len({_around(file) for file in files}) > 1:
+def numbered(path: Path, files: list[Path], *, first: int | None = None) -> dict[int, Path]:
+    """Return the frame number of each file, in order; raise VideoError for gaps and duplicates.
+
+    Numbers are those in the names, moved so that they begin with `first` if it is given.
+    """
+    found = _numbers(path, files)
+    shift = 0 if first is None else first - next(iter(found))
+    return {number + shift: file for number, file in found.items()}
+
+
+def _numbers(path: Path, files: list[Path]) -> dict[int, Path]:
+    if not _hold_numbers(files):
         return dict(enumerate(files))
-    numbers = [int(match.group()) for match in found if match]
-    pairs = sorted(zip(numbers, files, strict=True))
+    pairs = sorted((int(_LAST_NUMBER.findall(file.stem)[0]), file) for file in files)
     steps = [after[0] - before[0] for before, after in pairwise(pairs)]
     usual = max(filter(None, steps), key=lambda step: (steps.count(step), -step), default=1)
     for step, ((number, file), (_, following)) in zip(steps, pairwise(pairs), strict=True):
@@ -207,8 +219,23 @@ def _common_size(files: list[Path]) -> tuple[int, int]:
     return first
 
 
-def _around(file: Path) -> str:
-    return _LAST_NUMBER.sub("", file.stem)
+def _hold_numbers(files: Iterable[Path]) -> bool:
+    """Return whether names differ in their last number and in nothing else."""
+    names = [file.stem for file in files]
+    return all(map(_LAST_NUMBER.search, names)) and len({_LAST_NUMBER.sub("", name) for name in names}) == 1
+
+
+def _stems(files: Mapping[int, Path], *, renumbered: bool) -> dict[int, str]:
+    """Return the name of each frame; new numbers take the place of those in the names, as wide or wider."""
+    if not renumbered:
+        return {number: file.stem for number, file in files.items()}
+    if not _hold_numbers(files.values()):
+        return {number: number_name(number) for number in files}
+    return {number: _renamed(file.stem, number) for number, file in files.items()}
+
+
+def _renamed(stem: str, number: int) -> str:
+    return _LAST_NUMBER.sub(lambda own: f"{number:0{len(own[0])}d}", stem)
 
 
 def _pattern_regex(name: str) -> re.Pattern[str]:

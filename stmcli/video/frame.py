@@ -18,14 +18,12 @@ from stmcli.video.orientation import Flip
 RGB = npt.NDArray[np.uint8]
 OnCorrupt = Literal["fail", "stop", "skip"]
 
-MAX_PIXELS = 2**26  # 8192 x 8192: twice an 8K frame
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Frame:
     """Hold one upright picture of a source.
 
-    `index` is the source's own frame number, `time` its exact presentation time in seconds, `rgb` is
+    `index` is the frame's number in its source, `time` its exact presentation time in seconds, `rgb` is
     (H, W, 3) uint8. `corrupt` marks a picture the decoder could not restore: `rgb` then only stands in.
     """
 
@@ -41,9 +39,10 @@ class SourceInfo:
 
     `width` and `height` are upright: after the stored picture was mirrored by `flip`, then turned by
     `rotation` (counter-clockwise degrees). `frames` is how many frames the whole source declares (None:
-    unknown until read), `start_time` the time of its first frame, `duration` its length in seconds if
-    declared. `start` and `end` are the frame numbers asked for. `shift` is where the container's own clock
-    starts (only transport streams start late). `timecode` is that of the first frame, such as 01:00:00:00.
+    unknown until read), `start_time` the time of its first frame, `first_number` the number of that frame,
+    `duration` its length in seconds if declared. `start` and `end` are the frame numbers asked for. `shift`
+    is where the container's own clock starts (only transport streams start late). `timecode` is that of the
+    first frame, such as 01:00:00:00.
     """
 
     path: Path
@@ -65,10 +64,16 @@ class SourceInfo:
     start_time: Fraction = Fraction(0)
     shift: Fraction = Fraction(0)
     duration: Fraction | None = None
+    first_number: int = 0
     start: int | None = None
     end: int | None = None
     timecode: str | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def first_chosen(self) -> int:
+        """Return the number of the first frame asked for."""
+        return self.first_number if self.start is None else self.start
 
 
 class Source(ABC):
@@ -118,19 +123,23 @@ class Source(ABC):
         self.close()
 
 
-def check_range(path: Path, start: int | None, end: int | None) -> None:
-    """Raise UsageError when `start` and `end` cannot be a range of frame numbers."""
-    for number in (start, end):
+def check_range(path: Path, start: int | None, end: int | None, *, first: int | None = None) -> None:
+    """Raise UsageError when `start` and `end` cannot be a range of the frame numbers from `first` on."""
+    for number in (start, end, first):
         if number is not None and number < 0:
             raise UsageError(f"has no frame {number}", path=path, hint="Frame numbers are not negative.")
     if start is not None and end is not None and start > end:
         raise UsageError(f"starts at frame {start} after it ends at {end}", path=path, hint="Swap the two.")
 
 
-def no_such_frame(path: Path, index: int, *, first: int, last: int, count: int) -> UsageError:
-    """Return the error for a frame number that the source does not have."""
-    return UsageError(
-        f"has no frame {index}",
-        path=path,
-        hint=f"It has {count} frame{'s' if count != 1 else ''}, numbered {first} to {last}.",
-    )
+def no_such_frame(path: Path, index: int, *, first: int, last: int | None, count: int | None) -> UsageError:
+    """Return the error for a frame number that the source does not have; None: nobody has counted."""
+    hint = f"It has {count} frame{'s' if count != 1 else ''}, numbered {first} to {last}."
+    if count is None:
+        hint = f"Its frames are numbered from {first}."
+    return UsageError(f"has no frame {index}", path=path, hint=hint)
+
+
+def number_name(index: int) -> str:
+    """Return the stem of the files of a frame whose source names none: its number in five digits or more."""
+    return f"{index:05d}"

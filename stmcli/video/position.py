@@ -7,7 +7,7 @@ from pathlib import Path
 from stmcli.errors import UsageError
 from stmcli.video.source import open_source
 
-Position = int | Fraction  # a frame number of the source, or seconds since its first frame
+Position = int | Fraction  # a frame number, or seconds since its first frame
 _SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d{2}(?:\.\d*)?)")
 
@@ -30,14 +30,15 @@ def parse_position(text: str) -> Position:
     raise UsageError(f"{text or 'nothing'} is neither a frame number nor a time", hint=hint)
 
 
-def first_frame_from(path: str | Path, position: Position) -> int:
+def first_frame_from(path: str | Path, position: Position, *, first_number: int | None = None) -> int:
     """Return the number of the first frame at `position` or later; a number is returned as it is.
 
-    Times count from the first frame of the clip. Raises UsageError when there is no such frame.
+    Times count from the first frame of the clip, numbers as in `open_source`. Raises UsageError when there
+    is no such frame.
     """
     if isinstance(position, int):
         return position
-    times = _times(path)
+    times = _times(path, first_number)
     found = next((number for number, time in times.items() if time >= position), None)
     if found is None:
         last = max(times.values())
@@ -46,15 +47,15 @@ def first_frame_from(path: str | Path, position: Position) -> int:
     return found
 
 
-def last_frame_until(path: str | Path, position: Position) -> int:
+def last_frame_until(path: str | Path, position: Position, *, first_number: int | None = None) -> int:
     """Return the number of the last frame at `position` or earlier; a number is returned as it is."""
     if isinstance(position, int):
         return position
-    return max(number for number, time in _times(path).items() if time <= position)
+    return max(number for number, time in _times(path, first_number).items() if time <= position)
 
 
-def _times(path: str | Path) -> dict[int, Fraction]:
-    with open_source(path, on_corrupt="stop") as source:
+def _times(path: str | Path, first_number: int | None) -> dict[int, Fraction]:
+    with open_source(path, first_number=first_number, on_corrupt="stop") as source:
         times = source.times()
     first = min(times.values())
     return {number: time - first for number, time in times.items()}

@@ -13,9 +13,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from stmcli.errors import VideoError
+from stmcli.images import MAX_PIXELS
 from stmcli.video.color import color_of
 from stmcli.video.faults import explain
-from stmcli.video.frame import MAX_PIXELS, OnCorrupt, SourceInfo
+from stmcli.video.frame import OnCorrupt, SourceInfo
 from stmcli.video.orientation import orientation_of
 from stmcli.video.timecode import find_timecode
 

@@ -11,9 +11,9 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from stmcli.errors import VideoError
+from stmcli.errors import UsageError, VideoError
+from stmcli.images import MAX_PIXELS
 from stmcli.video.frame import (
-    MAX_PIXELS,
     RGB,
     Frame,
     OnCorrupt,
@@ -21,6 +21,7 @@ from stmcli.video.frame import (
     SourceInfo,
     check_range,
     no_such_frame,
+    number_name,
 )
 from stmcli.video.orientation import orientation_of
 from stmcli.video.probe import frame_times, open_container, pick_video, probe
@@ -32,7 +33,7 @@ _REORDERED = {"h264", "hevc"}  # their pictures come out in another order than A
 class VideoReader(Source):
     """Iterate over the frames of a video file.
 
-    `start` and `end` are frame numbers counted from 0, `end` inclusive. What cannot be decoded raises
+    `start` and `end` are frame numbers counted from `first_number`, `end` inclusive. What cannot be decoded raises
     VideoError with `on_corrupt="fail"`, ends the iteration with "stop" and is replaced by the last good
     picture with "skip". `threads=0` lets the decoder choose.
     """
@@ -41,35 +42,39 @@ class VideoReader(Source):
         self,
         path: Path,
         *,
+        first_number: int | None = None,
         start: int | None = None,
         end: int | None = None,
         on_corrupt: OnCorrupt = "fail",
         threads: int = 0,
     ) -> None:
-        check_range(path, start, end)
-        info = replace(probe(path, on_corrupt=on_corrupt), start=start, end=end)
+        check_range(path, start, end, first=first_number)
+        info = replace(probe(path, on_corrupt=on_corrupt), first_number=first_number or 0, start=start, end=end)
         super().__init__(info, on_corrupt=on_corrupt)
         self._threads = threads
         self._container: InputContainer | None = None
         self._untimed = info.container == "avi" and info.codec in _REORDERED  # the file holds no such times
-        if start is not None and info.frames is not None and start >= info.frames:
-            raise no_such_frame(path, start, first=0, last=info.frames - 1, count=info.frames)
+        for number in (start, end):
+            if number is not None and number < info.first_number:
+                raise self._no_frame(number, info.frames)
+        if start is not None and info.frames is not None and start >= info.first_number + info.frames:
+            raise self._no_frame(start, info.frames)
 
     @property
     def count(self) -> int | None:
         """Return how many frames an iteration is expected to yield, None if that is unknown."""
         if self.info.frames is None:
             return None
-        last = self.info.frames - 1 if self.info.end is None else min(self.info.end, self.info.frames - 1)
-        return last + 1 - (self.info.start or 0)
+        last = self.info.first_number + self.info.frames - 1
+        return (last if self.info.end is None else min(self.info.end, last)) + 1 - self.info.first_chosen
 
     def times(self) -> dict[int, Fraction]:
         """Return the time of every frame of the file by its number, in order, decoding nothing."""
-        return dict(enumerate(frame_times(self.info.path)))
+        return dict(enumerate(frame_times(self.info.path), self.info.first_number))
 
     def frame_name(self, index: int) -> str:
         """Return the stem of the mask file of frame `index`: its number in five digits."""
-        return f"{index:05d}"
+        return number_name(index)
 
     def close(self) -> None:
         """Close the file if an iteration left it open."""
@@ -92,11 +97,11 @@ class VideoReader(Source):
             self.close()
 
     def _frames(self, container: InputContainer, stream: VideoStream) -> Iterator[Frame]:
-        start, end = self.info.start or 0, self.info.end
+        first, start, end = self.info.first_number, self.info.first_chosen, self.info.end
         clock, converter = _Clock(self.info), RgbConverter()
         rgb: RGB | None = None
-        index = -1
-        for index, (picture, pts) in enumerate(self._pictures(container, stream)):
+        index = first - 1
+        for index, (picture, pts) in enumerate(self._pictures(container, stream), first):
             time = clock.tick(pts)
             if clock.moved:
                 self._remarks["time"] = f"{clock.moved} duplicate or backward timestamps were moved forward"
@@ -110,14 +115,14 @@ class VideoReader(Source):
             yield Frame(index, time, rgb, corrupt=index in self.corrupt_frames)
             if index == end:
                 return
-        self._check_end(index + 1, start, end)
+        self._check_end(index)
 
     def _pictures(
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[tuple[VideoFrame | None, int | None]]:
         """Yield each picture with its timestamp, None in the place of one that is lost."""
         waiting: list[int] = []  # timestamps of packets whose picture has not come out yet
-        damaged, index = False, 0
+        damaged, index = False, self.info.first_number
         for packet, pictures in _decoded(container, stream):
             if packet is not None:
                 bisect.insort(waiting, packet)
@@ -143,6 +148,11 @@ class VideoReader(Source):
             yield None, pts
             index += 1
 
+    def _no_frame(self, number: int, count: int | None) -> UsageError:
+        first = self.info.first_number
+        last = None if count is None else first + count - 1
+        return no_such_frame(self.info.path, number, first=first, last=last, count=count)
+
     def _stops_at(self, index: int) -> bool:
         """Return whether the iteration ends at the damaged frame `index`; raise when damage is an error."""
         if self.on_corrupt == "fail":
@@ -162,11 +172,12 @@ class VideoReader(Source):
             cause = f"frame {index} is {size[0]}x{size[1]} but the first is {first}"
             raise VideoError(cause, path=self.info.path, hint="Convert the clip to one size.")
 
-    def _check_end(self, count: int, start: int, end: int | None) -> None:
-        if start >= count:
-            raise no_such_frame(self.info.path, start, first=0, last=count - 1, count=count)
-        if end is not None and end >= count:
-            self._remarks["end"] = f"the clip ends at frame {count - 1}, before frame {end}"
+    def _check_end(self, last: int) -> None:
+        start, end, count = self.info.first_chosen, self.info.end, last + 1 - self.info.first_number
+        if start > last:
+            raise self._no_frame(start, count)
+        if end is not None and end > last:
+            self._remarks["end"] = f"the clip ends at frame {last}, before frame {end}"
         elif self.info.frames is not None and count != self.info.frames and not self.corrupt_frames:
             self._remarks["count"] = f"declares {self.info.frames} frames and has {count}"
 

@@ -9,25 +9,31 @@ from stmcli.video.reader import VideoReader
 
 
 def open_source(
-    path: str | Path, *, start: int | None = None, end: int | None = None, on_corrupt: OnCorrupt = "fail"
+    path: str | Path,
+    *,
+    first_number: int | None = None,
+    start: int | None = None,
+    end: int | None = None,
+    on_corrupt: OnCorrupt = "fail",
 ) -> Source:
     """Open a video file, a folder of frames or a pattern such as ``shot.%04d.png``.
 
-    `start` and `end` are the source's own frame numbers, `end` inclusive. Raises UsageError (no such
-    source, not a regular file, no such frame) and VideoError (it cannot be read).
+    `first_number` is what the first frame of the whole source is to be called; None: a video's is 0, a
+    sequence's as in its name. `start` and `end` are such numbers, `end` inclusive. Raises UsageError (no
+    such source, not a regular file, no such frame) and VideoError (it cannot be read).
     """
     refuse_url(path)
     whole = Path(path).absolute()
     if is_pattern(whole):
-        return FrameFolder(whole, start=start, end=end, on_corrupt=on_corrupt)
+        return FrameFolder(whole, first_number=first_number, start=start, end=end, on_corrupt=on_corrupt)
     whole = check_file(path)
     kind = FrameFolder if whole.is_dir() else VideoReader
-    return kind(whole, start=start, end=end, on_corrupt=on_corrupt)
+    return kind(whole, first_number=first_number, start=start, end=end, on_corrupt=on_corrupt)
 
 
-def read_frame(path: str | Path, index: int | None = None) -> Frame:
+def read_frame(path: str | Path, index: int | None = None, *, first_number: int | None = None) -> Frame:
     """Return frame `index` of a source, its first by default; raise UsageError that says how many there are."""
-    with open_source(path, start=index, end=index, on_corrupt="stop") as source:
+    with open_source(path, first_number=first_number, start=index, end=index, on_corrupt="stop") as source:
         for frame in source:
             return frame
     raise AssertionError(f"{path}: an iteration without a frame")
