@@ -148,15 +148,14 @@ def memory_read(query: Tensor, keys: Tensor, values: Tensor, *, top_k: int = 0) 
 def _attention(keys: Tensor, q: Tensor, top_k: int) -> Tensor:
     """Weigh memory cells for query cells: keys (B, N, L, Ck), q (B, 1, Ck, P) -> (B, N, L, P), columns sum to 1."""
     scale = q.shape[2] ** 0.5
-    if keys.dtype == torch.float32 and not top_k:  # in the published order, so that saturated pixels agree too
+    chosen = 0 < top_k < keys.shape[2]
+    if keys.dtype == torch.float32 and not chosen:  # in the published order, so that saturated pixels agree too
         return torch.softmax((keys @ q) / scale, dim=2)
     match = (q.transpose(2, 3) / scale) @ keys.transpose(2, 3)  # (B, N, P, L)
-    return _softmax(match, top_k).transpose(2, 3)
+    return (_best(match, top_k) if chosen else torch.softmax(match, dim=3)).transpose(2, 3)
 
 
-def _softmax(match: Tensor, top_k: int) -> Tensor:
-    """Softmax over the last dimension, or over its `top_k` largest entries with zeros elsewhere."""
-    if not 0 < top_k < match.shape[-1]:
-        return torch.softmax(match, dim=-1)
+def _best(match: Tensor, top_k: int) -> Tensor:
+    """Softmax over the `top_k` largest entries of the last dimension, with zeros elsewhere."""
     best = match.topk(top_k, dim=-1)
     return torch.zeros_like(match).scatter_(-1, best.indices, torch.softmax(best.values, dim=-1))
