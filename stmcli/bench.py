@@ -93,7 +93,7 @@ def _round(job: Job, model: STM, labels: Labels, clip: Sequence[Frame]) -> dict[
 
 def _predict(job: Job, model: STM, labels: Labels, clip: Sequence[Frame]) -> list[Prediction]:
     fit = suited(job.network)
-    segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
+    segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0, reach=fit.reach or 0)
     predictions = [prediction for _, prediction in propagate(segmenter, clip, labels)]
     if next(model.parameters()).is_cuda:
         torch.cuda.synchronize()

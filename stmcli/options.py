@@ -33,6 +33,7 @@ class NetworkOptions:
     precision: str = "auto"
     size: int | None = None  # shorter side inside the network, px; None = what suits the weights, 0 = the source's
     top_k: int | None = None  # memory cells that a cell reads, the best matching; None = as above, 0 = all
+    reach: float | None = None  # how far away a cell reads, in cells of 16 px; None = as above, 0 = anywhere
 
 
 @dataclass(frozen=True)

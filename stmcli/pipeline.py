@@ -88,7 +88,7 @@ def _run(
         report.save("running")  # so that the same command may go on after a kill
         clear(job.output / name for name in (MASKS, *before))
         fit = suited(job.network)
-        segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
+        segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0, reach=fit.reach or 0)
         _follow(segmenter, source, given[0].labels(), job, [*writers, report], waiting, on_frame)
         for writer in writers:
             writer.close()

@@ -87,10 +87,13 @@ class Segmenter:
     is computed when the next frame comes, so the last frame of a clip costs no memory encoder.
     """
 
-    def __init__(self, model: STM, *, memory: MemoryOptions | None = None, size: int = 0, top_k: int = 0) -> None:
+    def __init__(
+        self, model: STM, *, memory: MemoryOptions | None = None, size: int = 0, top_k: int = 0, reach: float = 0.0
+    ) -> None:
         self.model = model
         self.size = size  # shorter side inside the network, px; 0 = the source's
         self.top_k = top_k  # memory cells that a cell reads; 0 = all
+        self.reach = reach  # how far from its own place a cell reads, in cells; 0 = anywhere
         self.bank = MemoryBank(memory or MemoryOptions())
         self.object_ids: tuple[int, ...] = ()
         self._weight = next(model.parameters())  # tells device and precision
@@ -112,7 +115,7 @@ class Segmenter:
             raise ValueError("the first frame needs labels, and all frames have its size")
         self._remember()
         frame = self._upload(rgb)
-        logits = self.model.segment(frame, *self.bank.read(), top_k=self.top_k).logits
+        logits = self.model.segment(frame, *self.bank.read(), top_k=self.top_k, reach=self.reach).logits
         prob = torch.softmax(self._geometry.crop(logits), dim=1)  # (1, N+1, h, w)
         self._age += 1
         self._pending = frame, F.pad(prob[:, 1:], self._geometry.pad)  # no object in the padding

@@ -1,5 +1,6 @@
 """The app that the commands join: consoles, errors as one line, and the options that several commands share."""
 
+import math
 import shlex
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from stmcli.errors import PartialError, StmError, Terminated, UsageError
 from stmcli.options import MEMORY_POLICIES, PRECISIONS, MemoryOptions, NetworkOptions
 
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
+SHORTEST_REACH = 0.1  # cells; a cell then reads its own place only
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 results = Console(highlight=False, soft_wrap=True)
 
@@ -134,6 +136,13 @@ TopOption = Annotated[
         min=0, help="Read only the N best matching cells of the memory; 0 = all.", show_default="suits the weights"
     ),
 ]
+ReachOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Prefer memory near a place: standard deviation in cells of 16 px; 0 = anywhere alike.",
+        show_default="suits the weights",
+    ),
+]
 EveryOption = Annotated[int, typer.Option(min=0, help="Keep each N-th frame in memory; 0: first and previous only.")]
 MaxOption = Annotated[int, typer.Option(min=2, help="Most frames in memory, first and previous included.")]
 PolicyOption = Annotated[str, typer.Option(help=f"{', '.join(MEMORY_POLICIES)}.")]
@@ -175,9 +184,18 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def network_options(weights: str, device: str, precision: str, size: int | None, top_k: int | None) -> NetworkOptions:
+def network_options(
+    weights: str,
+    device: str,
+    precision: str,
+    size: int | None,
+    top_k: int | None = NETWORK.top_k,
+    reach: float | None = NETWORK.reach,
+) -> NetworkOptions:
     """Check and collect the options of the network."""
-    return NetworkOptions(weights, device, one_of("--precision", precision, PRECISIONS), size, top_k)
+    if reach and not SHORTEST_REACH <= reach < math.inf:
+        raise UsageError(f"--reach {reach:g}: not a distance", hint=f"Use 0 or cells from {SHORTEST_REACH} on.")
+    return NetworkOptions(weights, device, one_of("--precision", precision, PRECISIONS), size, top_k, reach)
 
 
 def memory_options(every: int, most: int, policy: str) -> MemoryOptions:

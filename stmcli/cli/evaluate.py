@@ -20,6 +20,7 @@ from stmcli.cli.app import (
     PolicyOption,
     PrecisionOption,
     QuietOption,
+    ReachOption,
     SizeOption,
     TopOption,
     WeightsOption,
@@ -80,6 +81,7 @@ def evaluate(
     precision: PrecisionOption = NETWORK.precision,
     size: SizeOption = NETWORK.size,
     top_k: TopOption = NETWORK.top_k,
+    reach: ReachOption = NETWORK.reach,
     mem_every: EveryOption = MEMORY.every,
     mem_max: MaxOption = MEMORY.max_slots,
     mem_policy: PolicyOption = MEMORY.policy,
@@ -97,7 +99,7 @@ def evaluate(
         raise UsageError("--seen and --submission are for YouTube-VOS", hint="Give --protocol ytvos.")
     categories = read_seen(seen)
     _check_targets(csv, submission, plot=plot, overwrite=overwrite)
-    network = network_options(weights, device, precision, size, top_k)
+    network = network_options(weights, device, precision, size, top_k, reach)
     memory = memory_options(mem_every, mem_max, mem_policy)
     if policies:
         if run is None or plot or submission or mem_policy != MEMORY.policy:

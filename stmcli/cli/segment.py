@@ -17,6 +17,7 @@ from stmcli.cli.app import (
     PolicyOption,
     PrecisionOption,
     QuietOption,
+    ReachOption,
     SizeOption,
     TopOption,
     VerboseOption,
@@ -87,6 +88,7 @@ def segment(
     precision: PrecisionOption = NETWORK.precision,
     size: SizeOption = NETWORK.size,
     top_k: TopOption = NETWORK.top_k,
+    reach: ReachOption = NETWORK.reach,
     mem_every: EveryOption = MEMORY.every,
     mem_max: MaxOption = MEMORY.max_slots,
     mem_policy: PolicyOption = MEMORY.policy,
@@ -138,7 +140,7 @@ def segment(
         refine=refine,
         category=category,
     )
-    network = network_options(weights, device, precision, size, top_k)
+    network = network_options(weights, device, precision, size, top_k, reach)
     memory = memory_options(mem_every, mem_max, mem_policy)
     from stmcli.job import Job, default_output, plan
     from stmcli.pipeline import Result, segment_video

@@ -1,5 +1,6 @@
 """The pieces of the space-time memory network, small to large."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -125,17 +126,37 @@ class Decoder(nn.Module):
         return F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
 
 
-def memory_read(query: Tensor, keys: Tensor, values: Tensor, *, top_k: int = 0) -> Tensor:
+def memory_read(query: Tensor, keys: Tensor, values: Tensor, *, top_k: int = 0, reach: float = 0.0) -> Tensor:
     """Read the memory for every query cell (paper, section 3.2): softmax of `k.q / sqrt(Ck)` over all cells.
 
-    With `top_k` only over that many best matching cells.
+    With `top_k` only over that many best matching cells. With `reach`, in cells, the match of two cells that are d
+    apart in the frame is less by `d^2 / (2 reach^2)`; L is then a multiple of h*w.
     query (B, Ck, h, w); keys (B, N, L, Ck); values (B, N, L, Cv) -> (B, N, Cv, h, w).
     """
     h, w = query.shape[-2:]
     q = query.flatten(2).transpose(1, 2).unsqueeze(1) / query.shape[1] ** 0.5  # (B, 1, h*w, Ck)
     k = keys.transpose(2, 3)  # (B, N, Ck, L)
-    read = [_attention(part @ k, top_k) @ values for part in q.split(READ_CHUNK, dim=2)]
+    matches: Iterator[Tensor] = (part @ k for part in q.split(READ_CHUNK, dim=2))  # (B, N, c, L)
+    if reach:
+        matches = map(_weaken, matches, _penalties(h, w, reach, like=query))
+    read = [_attention(match, top_k) @ values for match in matches]
     return torch.cat(read, dim=2).transpose(2, 3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
+
+
+def _penalties(h: int, w: int, reach: float, *, like: Tensor) -> Iterator[Tensor]:
+    """Yield for each chunk of query cells how much less likely every cell of a frame is, being far: (c, h*w).
+
+    Computed again for every read: it costs next to nothing, and all of it would be large where frames are.
+    """
+    y, x = torch.meshgrid(*(torch.arange(side, device=like.device) / reach for side in (h, w)), indexing="ij")
+    cells = torch.stack([y, x]).flatten(1)  # (2, h*w)
+    for part in cells.split(READ_CHUNK, dim=1):
+        yield ((part[:, :, None] - cells[:, None]).square().sum(0) / 2).to(like.dtype)
+
+
+def _weaken(match: Tensor, penalty: Tensor) -> Tensor:
+    """Subtract from (B, N, c, L) the penalty (c, h*w) of each slot's cells."""
+    return match.unflatten(3, (-1, penalty.shape[1])).sub_(penalty.unsqueeze(1)).flatten(3)
 
 
 def _attention(match: Tensor, top_k: int) -> Tensor:
