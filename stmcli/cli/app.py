@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from stmcli import __version__
 from stmcli.errors import PartialError, StmError, Terminated, UsageError
-from stmcli.options import MEMORY_POLICIES, PRECISIONS, MemoryOptions, NetworkOptions
+from stmcli.options import MEMORY_POLICIES, PRECISIONS, TTA, MemoryOptions, NetworkOptions
 
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
 SHORTEST_REACH = 0.1  # cells; a cell then reads its own place only
@@ -143,6 +143,18 @@ ReachOption = Annotated[
         show_default="suits the weights",
     ),
 ]
+TtaOption = Annotated[
+    str,
+    typer.Option(
+        metavar="flip,scale",
+        help="Average views of every frame: flip = mirrored too, twice the time; scale = at two other sizes too, "
+        "three times; both: six times.",
+        show_default="none",
+    ),
+]
+AdaptOption = Annotated[
+    int, typer.Option(min=0, metavar="STEPS", help="First train a copy of the decoder on the given frame.")
+]
 EveryOption = Annotated[int, typer.Option(min=0, help="Keep each N-th frame in memory; 0: first and previous only.")]
 MaxOption = Annotated[int, typer.Option(min=2, help="Most frames in memory, first and previous included.")]
 PolicyOption = Annotated[str, typer.Option(help=f"{', '.join(MEMORY_POLICIES)}.")]
@@ -191,11 +203,16 @@ def network_options(
     size: int | None,
     top_k: int | None = NETWORK.top_k,
     reach: float | None = NETWORK.reach,
+    tta: str = "",
+    adapt: int = NETWORK.adapt,
 ) -> NetworkOptions:
     """Check and collect the options of the network."""
     if reach and not SHORTEST_REACH <= reach < math.inf:
         raise UsageError(f"--reach {reach:g}: not a distance", hint=f"Use 0 or cells from {SHORTEST_REACH} on.")
-    return NetworkOptions(weights, device, one_of("--precision", precision, PRECISIONS), size, top_k, reach)
+    words = {one_of("--tta", word.strip(), TTA) for word in tta.split(",")} if tta else set()
+    views = tuple(word for word in TTA if word in words)
+    one_of("--precision", precision, PRECISIONS)
+    return NetworkOptions(weights, device, precision, size, top_k, reach, views, adapt)
 
 
 def memory_options(every: int, most: int, policy: str) -> MemoryOptions:

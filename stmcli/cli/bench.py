@@ -17,6 +17,7 @@ from stmcli.cli.app import (
     ReachOption,
     SizeOption,
     TopOption,
+    TtaOption,
     WeightsOption,
     app,
     give,
@@ -44,11 +45,12 @@ def bench(
     size: SizeOption = NETWORK.size,
     top_k: TopOption = NETWORK.top_k,
     reach: ReachOption = NETWORK.reach,
+    tta: TtaOption = "",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure the whole command beside each of its parts alone: decoding, the network, every output."""
-    network = network_options(weights, device, precision, size, top_k, reach)
+    network = network_options(weights, device, precision, size, top_k, reach, tta)
     exports = ExportOptions(kinds=kinds_of("--export", export))
     from stmcli.bench import bench_command
     from stmcli.job import Job

@@ -12,6 +12,7 @@ from rich.text import Text
 from stmcli.cli.app import (
     MEMORY,
     NETWORK,
+    AdaptOption,
     DeviceOption,
     EveryOption,
     JsonOption,
@@ -23,6 +24,7 @@ from stmcli.cli.app import (
     ReachOption,
     SizeOption,
     TopOption,
+    TtaOption,
     WeightsOption,
     app,
     give,
@@ -82,6 +84,8 @@ def evaluate(
     size: SizeOption = NETWORK.size,
     top_k: TopOption = NETWORK.top_k,
     reach: ReachOption = NETWORK.reach,
+    tta: TtaOption = "",
+    adapt: AdaptOption = NETWORK.adapt,
     mem_every: EveryOption = MEMORY.every,
     mem_max: MaxOption = MEMORY.max_slots,
     mem_policy: PolicyOption = MEMORY.policy,
@@ -99,7 +103,7 @@ def evaluate(
         raise UsageError("--seen and --submission are for YouTube-VOS", hint="Give --protocol ytvos.")
     categories = read_seen(seen)
     _check_targets(csv, submission, plot=plot, overwrite=overwrite)
-    network = network_options(weights, device, precision, size, top_k, reach)
+    network = network_options(weights, device, precision, size, top_k, reach, tta, adapt)
     memory = memory_options(mem_every, mem_max, mem_policy)
     if policies:
         if run is None or plot or submission or mem_policy != MEMORY.policy:
@@ -180,6 +184,7 @@ def _segment(
         overwrite=overwrite,
         on_start=show.start,
         on_frame=lambda _: show.advance(),
+        on_adapt=show.adapting,
     )
 
 
@@ -206,6 +211,7 @@ def _compare(
         seen=seen,
         on_start=show.start,
         on_frame=lambda _: show.advance(),
+        on_adapt=show.adapting,
     )
     return list(table)
 
