@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from stmcli.ensemble import make_follower
 from stmcli.job import Job, open_job
 from stmcli.kinds import open_writers, opened
 from stmcli.masks import Labels
@@ -20,9 +21,9 @@ from stmcli.options import MattingOptions
 from stmcli.outputs import MaskWriter, Writer
 from stmcli.pipeline import segment_video
 from stmcli.results import MASKS
-from stmcli.segmenter import Prediction, Segmenter, propagate
+from stmcli.segmenter import Prediction, propagate
 from stmcli.video import Frame, Source
-from stmcli.weights import load_model, suited
+from stmcli.weights import load_model
 
 DECODING, NETWORK = "decoding", "network"
 
@@ -93,8 +94,7 @@ def _round(job: Job, model: STM, labels: Labels, clip: Sequence[Frame]) -> dict[
 
 
 def _predict(job: Job, model: STM, labels: Labels, clip: Sequence[Frame]) -> list[Prediction]:
-    fit = suited(job.network)
-    segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
+    segmenter = make_follower(model, job.network, job.memory)
     predictions = [prediction for _, prediction in propagate(segmenter, clip, labels)]
     if next(model.parameters()).is_cuda:
         torch.cuda.synchronize()

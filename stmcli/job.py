@@ -18,7 +18,7 @@ from stmcli.options import SOFT_EXPORTS, ExportOptions, MemoryOptions, NetworkOp
 from stmcli.report import source_facts
 from stmcli.results import MASKS, REPORT, check_folder, earlier_result, source_files
 from stmcli.video import Source, open_source
-from stmcli.weights import card_of, find, pick_device, sha256
+from stmcli.weights import card_of, find, pick_device, sha256, suited
 
 HASHED = 2**20  # bytes at either end of a source that its fingerprint looks at
 
@@ -45,7 +45,7 @@ class Job:
             "masks": [(str(file.frame), _identity(file.path)) for file in list_mask_files(self.masks)],
             "weights": sha256(find(self.network.weights)),
             "segment": asdict(replace(self.segment, **unlike)),
-            "network": asdict(replace(self.network, weights="")),
+            "network": asdict(replace(suited(self.network), weights="")),
             "memory": asdict(self.memory),
             "export": asdict(self.export),
         }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous")
+TTA = ("flip", "scale")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SOFT_EXPORTS = ("alpha", "matte", "cutout", "green")  # made of soft alpha
 DATASETS = ("davis", "ytvis", "coco", "mots")
@@ -34,6 +35,9 @@ class NetworkOptions:
     precision: str = "auto"
     size: int | None = None  # shorter side inside the network, px; None = what suits the weights, 0 = the source's
     top_k: int | None = None  # memory cells that a cell reads, the best matching; None = as above, 0 = all
+    reach: float | None = None  # how far away a cell reads, in cells of 16 px; None = as above, 0 = anywhere
+    tta: tuple[str, ...] = ()  # views whose mean is taken: flip = mirrored too, scale = at two other sizes too
+    adapt: int = 0  # steps of training the decoder on the given frame first
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from stmcli.adapt import adapt
+from stmcli.ensemble import make_follower
 from stmcli.errors import Interrupted, StmError
 from stmcli.evaluate import Sequence as Clip
 from stmcli.evaluate import list_sequences, mask_files
@@ -24,10 +26,10 @@ from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions, MemoryOp
 from stmcli.outputs import MaskWriter, Writer
 from stmcli.report import Report
 from stmcli.results import MASKS, REPORT, clear, lock, output_names, refuse_corrupt, source_files
-from stmcli.segmenter import Prediction, Segmenter, propagate
+from stmcli.segmenter import Follower, Prediction, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead
 from stmcli.video import Frame, Source
-from stmcli.weights import load_model, pick_device, suited
+from stmcli.weights import load_model, pick_device
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,19 @@ def segment_video(
     model: STM | None = None,
     on_start: Callable[[int | None, str], None] = unheard,
     on_frame: Callable[[int], None] = unheard,
+    on_adapt: Callable[[int, int], None] = unheard,
 ) -> Result:
     """Segment a clip and write masks, films and a report; give `model` to use one that is loaded already.
 
     `on_start` hears the number of frames (None: unknown) and the device, `on_frame` the number of every frame
-    that is done. Raises StmError; what was in the output folder before is only replaced when the job allows it.
+    that is done, `on_adapt` that of every step of `--adapt`, and of how many. Raises StmError; what was in the output
+    folder before is only replaced when the job allows it.
     """
     with open_job(job) as (source, given, notes):
         with lock(job.output):
             done = done_before(job)
             if done is None:
-                return _run(job, source, given, notes, model, on_start, on_frame)
+                return _run(job, source, given, notes, model, on_start, on_frame, on_adapt)
         files = tuple(job.output / name for name in done["outputs"])
         return Result(job.output, files, done["frames_written"], 0.0, done_before=True, notes=tuple(done["notes"]))
 
@@ -71,6 +75,7 @@ def _run(
     model: STM | None,
     on_start: Callable[[int | None, str], None],
     on_frame: Callable[[int], None],
+    on_adapt: Callable[[int, int], None],
 ) -> Result:
     started = time.monotonic()
     before = output_names(job.output)
@@ -85,8 +90,9 @@ def _run(
         on_start(source.count, report.facts["device"])
         report.save("running")  # so that the same command may go on after a kill
         clear(job.output / name for name in (MASKS, *before))
-        fit = suited(job.network)
-        segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
+        if job.network.adapt:
+            model = _adapt(model, job, source, given[0], on_adapt)
+        segmenter = make_follower(model, job.network, job.memory)
         _follow(segmenter, source, given[0].labels(), job, [*writers, report], waiting, on_frame)
         for writer in writers:
             writer.close()
@@ -104,8 +110,14 @@ def _run(
     return result
 
 
+def _adapt(model: STM, job: Job, source: Source, given: GivenMask, on_adapt: Callable[[int, int], None]) -> STM:
+    """Return the network trained on the given frame, which is the first one of the source."""
+    with closing(iter(source)) as frames:  # type: ignore[type-var]
+        return adapt(model, next(frames).rgb, given.labels(), job.network, on_step=on_adapt)
+
+
 def _follow(
-    segmenter: Segmenter,
+    segmenter: Follower,
     source: Source,
     labels: Labels,
     job: Job,
@@ -173,6 +185,7 @@ def segment_dataset(
     model: STM | None = None,
     on_start: Callable[[int | None, str], None] = unheard,
     on_frame: Callable[[int], None] = unheard,
+    on_adapt: Callable[[int, int], None] = unheard,
 ) -> Path:
     """Segment every clip of a DAVIS-style dataset from its first mask; masks go to `output/<clip>/masks`.
 
@@ -184,7 +197,7 @@ def segment_dataset(
     options, export = SegmentOptions(overwrite=overwrite), ExportOptions(kinds=("none",))
     for clip in clips:
         job = Job(clip.frames, (_first_mask(clip),), output / clip.name, options, network, memory, export)
-        segment_video(job, model=model, on_frame=on_frame)
+        segment_video(job, model=model, on_frame=on_frame, on_adapt=on_adapt)
     return output
 
 

@@ -42,6 +42,7 @@ def compare_policies(
     seen: frozenset[str] = TRAINING_CATEGORIES,
     on_start: Callable[[int | None, str], None],
     on_frame: Callable[[int], None],
+    on_adapt: Callable[[int, int], None] = lambda *_: None,
 ) -> Iterator[PolicyScores]:
     """Segment a dataset with every policy, into `output/<policy>/<clip>`, and yield the scores of each.
 
@@ -62,6 +63,7 @@ def compare_policies(
             overwrite=overwrite,
             model=model,
             on_frame=on_frame,
+            on_adapt=on_adapt,
         )
         scores = evaluate_folder(folder, root, protocol=protocol, seen=seen)
         yield PolicyScores(policy, scores, _seconds_per_frame([folder / clip.name for clip in clips]))

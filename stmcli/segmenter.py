@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -54,9 +55,9 @@ class Geometry:
     pad: tuple[int, int, int, int]  # left, right, top, bottom
 
     @classmethod
-    def fit(cls, height: int, width: int, size: int) -> "Geometry":
-        """Shrink so that the shorter side is `size` (0 = as it is, never enlarged); pad equally on both sides."""
-        scale = min(1.0, size / min(height, width)) if size else 1.0
+    def fit(cls, height: int, width: int, size: int, *, zoom: float = 1.0) -> "Geometry":
+        """Shrink so that the shorter side is `size` (0 = as it is, never enlarged), zoom; pad equally on both sides."""
+        scale = zoom * (min(1.0, size / min(height, width)) if size else 1.0)
         inner = (max(1, round(height * scale)), max(1, round(width * scale)))
         rows, columns = (-side % STRIDE for side in inner)
         return cls((height, width), inner, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
@@ -80,6 +81,17 @@ class Geometry:
         return F.interpolate(x, size=self.source, mode="bilinear", align_corners=False)
 
 
+class Follower(Protocol):
+    """What follows the objects of one clip, frame by frame."""
+
+    @property
+    def model(self) -> STM:
+        """The network."""
+
+    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None) -> Prediction:
+        """Segment the next frame: rgb (H, W, 3) uint8, for the first one also labels (H, W)."""
+
+
 class Segmenter:
     """Follow the objects of one clip, frame by frame.
 
@@ -87,10 +99,21 @@ class Segmenter:
     is computed when the next frame comes, so the last frame of a clip costs no memory encoder.
     """
 
-    def __init__(self, model: STM, *, memory: MemoryOptions | None = None, size: int = 0, top_k: int = 0) -> None:
+    def __init__(
+        self,
+        model: STM,
+        *,
+        memory: MemoryOptions | None = None,
+        size: int = 0,
+        top_k: int = 0,
+        reach: float = 0.0,
+        zoom: float = 1.0,
+    ) -> None:
         self.model = model
         self.size = size  # shorter side inside the network, px; 0 = the source's
+        self.zoom = zoom  # of that size
         self.top_k = top_k  # memory cells that a cell reads; 0 = all
+        self.reach = reach  # how far from its own place a cell reads, in cells; 0 = anywhere
         self.bank = MemoryBank(memory or MemoryOptions())
         self.object_ids: tuple[int, ...] = ()
         self._weight = next(model.parameters())  # tells device and precision
@@ -112,15 +135,22 @@ class Segmenter:
             raise ValueError("the first frame needs labels, and all frames have its size")
         self._remember()
         frame = self._upload(rgb)
-        logits = self.model.segment(frame, *self.bank.read(), top_k=self.top_k).logits
+        logits = self.model.segment(frame, *self.bank.read(), top_k=self.top_k, reach=self.reach).logits
         prob = torch.softmax(self._geometry.crop(logits), dim=1)  # (1, N+1, h, w)
         self._age += 1
         self._pending = frame, F.pad(prob[:, 1:], self._geometry.pad)  # no object in the padding
         return Prediction(self._geometry.leave(prob)[0], self.object_ids)
 
+    def revise(self, prediction: Prediction) -> None:
+        """Remember another prediction of the latest frame than its own; labels that were given stay as they are."""
+        if self._pending is None or self._geometry is None:
+            return
+        places = [1 + prediction.object_ids.index(number) for number in self.object_ids]
+        self._pending = self._pending[0], self._geometry.enter(prediction.prob[None, places])
+
     def _begin(self, rgb: np.ndarray, labels: np.ndarray) -> Prediction:
         self.object_ids = object_ids(labels)
-        self._geometry = Geometry.fit(rgb.shape[0], rgb.shape[1], self.size)
+        self._geometry = Geometry.fit(rgb.shape[0], rgb.shape[1], self.size, zoom=self.zoom)
         ids = torch.tensor((0, *self.object_ids)).view(-1, 1, 1)
         truth = (torch.from_numpy(labels.astype(np.int64)) == ids).to(self._weight.device, torch.float32)
         truth[0] = 1 - truth[1:].sum(0)  # void is background
@@ -143,7 +173,7 @@ class Segmenter:
         return self._geometry.enter(frame).to(self._weight.dtype, memory_format=torch.channels_last)
 
 
-def propagate(segmenter: Segmenter, frames: Iterable[Frame], labels: np.ndarray) -> Iterator[tuple[Frame, Prediction]]:
+def propagate(segmenter: Follower, frames: Iterable[Frame], labels: np.ndarray) -> Iterator[tuple[Frame, Prediction]]:
     """Carry the labels (H, W) of the first frame through all frames; yields each frame with its prediction.
 
     A frame that could not be decoded repeats the prediction before it and is not remembered.

@@ -11,8 +11,9 @@ import pickle
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,7 +25,7 @@ from stmcli.files import write_whole
 from stmcli.model import SIZES, STM, Dims
 from stmcli.options import PRECISIONS, NetworkOptions
 
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = Path(__file__).resolve().parent / "bundled"
 LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
 PUBLISHED_LICENCE = "CC BY-NC-SA 4.0 (non-commercial), by the authors of STM"
 DEFAULT_SIZE = 480  # shorter side inside the network, px, unless the weights say otherwise
@@ -63,6 +64,7 @@ class Card:
     size: int = DEFAULT_SIZE  # shorter side inside the network that suits them, px
     origin: str = ""
     top_k: int = 0  # memory cells read that suit them; 0 = all
+    reach: float = 0.0  # how far from its own place a cell reads, in cells of 16 px; 0 = anywhere
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Entry:
     sha256: str
     licence: str
     origin: str
+    suits: Mapping[str, Any] = field(default_factory=dict)  # of the card, found out after the file was written
 
 
 def cache_folder() -> Path:
@@ -90,8 +93,9 @@ def registry() -> dict[str, Entry]:
             path = note.with_suffix(".safetensors")
             try:
                 facts = json.loads(note.read_text())
-                found[note.stem] = Entry(note.stem, path, facts["sha256"], facts["licence"], facts["origin"])
-            except (OSError, ValueError, KeyError, TypeError):
+                known = facts["sha256"], facts["licence"], facts["origin"], dict(facts.get("suits", {}))
+                found[note.stem] = Entry(note.stem, path, *known)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 raise WeightsError("damaged note", path=note, hint="remove it and import the weights again") from None
     return found
 
@@ -139,8 +143,8 @@ def load_model(options: NetworkOptions | None = None) -> STM:
 def suited(options: NetworkOptions) -> NetworkOptions:
     """Fill in what was left to the weights: the size and how much of the memory is read."""
     card = card_of(find(options.weights))
-    size = card.size if options.size is None else options.size
-    return replace(options, size=size, top_k=card.top_k if options.top_k is None else options.top_k)
+    left = {name: getattr(card, name) for name in ("size", "top_k", "reach") if getattr(options, name) is None}
+    return replace(options, **left)
 
 
 def card_of(path: Path) -> Card:
@@ -220,7 +224,7 @@ def register(path: Path, card: Card) -> Entry:
     """Write the note beside a weights file that makes it part of the registry."""
     facts = {"sha256": sha256(path), "licence": card.licence, "origin": card.origin}
     write_whole(path.with_suffix(".json"), (json.dumps(facts, indent=1) + "\n").encode())
-    return Entry(path.stem, path, **facts)
+    return Entry(path.stem, path, facts["sha256"], card.licence, card.origin)
 
 
 def import_file(source: Path, *, name: str | None = None) -> Entry:
@@ -273,9 +277,14 @@ def _read_header(path: Path) -> tuple[Card, list[str]]:
         raise WeightsError("not made by stm: its header has no dims", path=path, hint="use stm weights import")
     try:
         facts = json.loads(note)
-        return Card(**{**facts, "dims": Dims(**facts["dims"])}), names
+        return Card(**{**facts, "dims": Dims(**facts["dims"]), **_suits(path)}), names
     except (ValueError, TypeError, KeyError):
         raise WeightsError("its header is damaged", path=path, hint="get the file again") from None
+
+
+def _suits(path: Path) -> Mapping[str, Any]:
+    """Return what was found to suit a registered file after it was written."""
+    return next((entry.suits for entry in registry().values() if entry.path == path.resolve()), {})
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Card]:

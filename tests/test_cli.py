@@ -321,3 +321,38 @@ def test_evaluate_can_segment_first_and_goes_on_where_it_was(stm, davis, tiny_we
 def test_evaluate_needs_predictions_and_truth(stm, words):
     result = stm("evaluate", *words)
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("reach", ["-1", "nan", "inf", "0.01"])
+def test_a_reach_that_is_no_distance_is_refused(segment, make_clip, make_mask, reach):
+    result = segment(make_clip(), "-m", make_mask(), "--reach", reach)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert f"--reach {float(reach):g}: not a distance" in result.stderr
+
+
+def test_reach_is_part_of_the_job_and_of_its_report(segment, make_clip, make_mask, tmp_path):
+    words = (make_clip(frames=3), "-m", make_mask(), "-o", "out", "-e", "none")
+    assert segment(*words, "--reach", "0.5").exit_code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["options"]["network"]["reach"] == 0.5
+    assert "already done" in segment(*words, "--reach", "0.5").stderr
+    assert segment(*words).exit_code == 2  # another job's result
+
+
+def test_views_are_a_list_of_known_words_in_any_order(segment, make_clip, make_mask, tmp_path):
+    words = (make_clip(frames=3), "-m", make_mask(), "-o", "out", "-e", "none")
+    assert segment(*words, "--tta", "scale,flip").exit_code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["options"]["network"]["tta"] == ["flip", "scale"]
+    assert "already done" in segment(*words, "--tta", "flip,scale").stderr
+    result = segment(*words, "--tta", "flip,turn")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "--tta turn: unknown" in result.stderr
+
+
+def test_adapting_is_shown(segment, make_clip, make_mask, monkeypatch):
+    monkeypatch.setattr("stmcli.cli.progress.PLAIN_EVERY", 0.0)
+    result = segment(make_clip(frames=3), "-m", make_mask(), "--adapt", "2", "-e", "none")
+    assert result.exit_code == 0
+    assert "clip.mp4: adapting 1/2" in result.stderr
+    assert segment(make_clip(), "-m", make_mask(), "--adapt", "-1").exit_code == 2

@@ -24,6 +24,7 @@ LAYERS = [
     {"datasets"},
     {"outputs", "report"},
     {"matting"},
+    {"ensemble", "adapt"},
     {"segmenter"},
     {"weights"},
     {"clips"},

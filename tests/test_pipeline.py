@@ -473,3 +473,20 @@ def test_the_parts_can_be_used_without_the_command(job, tmp_path):
 def test_default_options_follow_all_objects_of_the_whole_clip():
     assert SegmentOptions() == SegmentOptions((), None, None, None, False, 8, "fail", False, True)
     assert (ExportOptions().kinds, ExportOptions().audio) == (("overlay",), "copy")
+
+
+def test_switches_are_part_of_the_job_and_change_its_result(job):
+    segment_video(job)
+    plain, heard = hashes(job.output), []
+    for place, switch in enumerate(({"tta": ("flip",)}, {"tta": ("scale",)}, {"adapt": 2}, {"reach": 0.3})):
+        network = replace(job.network, **switch)
+        other = replace(job, network=network, output=job.output.parent / str(place))
+        assert other.fingerprint() != job.fingerprint()
+        assert segment_video(other, on_adapt=lambda *step: heard.append(step)).frames == 6
+        said = report_of(other)["options"]["network"]
+        assert said == {**said, **json.loads(json.dumps(switch))}
+        assert hashes(other.output) != plain or "adapt" in switch  # two small steps may change no label
+    assert heard == [(1, 2), (2, 2)]
+    same = replace(job, network=replace(job.network, size=48, top_k=0, reach=0.0))
+    assert same.fingerprint() == job.fingerprint()
+    assert segment_video(same).done_before

@@ -232,3 +232,40 @@ def test_the_full_read_equals_a_plain_einsum():
     weight = torch.softmax(torch.einsum("bcyx,bnlc->bnyxl", query, keys) / 8**0.5, dim=-1)
     plain = torch.einsum("bnyxl,bnlv->bnvyx", weight, values)
     assert torch.allclose(memory_read(query, keys, values), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("top_k", [0, 7])
+def test_a_read_of_some_reach_takes_the_distance_off_every_match(top_k):
+    generator = torch.Generator().manual_seed(2)
+    shapes = ((2, 8, 20, 17), (2, 3, 2 * 340, 8), (2, 3, 2 * 340, 5))  # 340 cells: more than one chunk
+    query, keys, values = (torch.randn(shape, generator=generator) for shape in shapes)
+    match = torch.einsum("bcyx,bnlc->bnyxl", query, keys).unflatten(4, (2, 20, 17)) / 8**0.5
+    for y in range(20):
+        for x in range(17):
+            away = (torch.arange(20)[:, None] - y) ** 2 + (torch.arange(17) - x) ** 2
+            match[:, :, y, x] -= away / (2 * 2.5**2)
+    match = match.flatten(4)
+    if top_k:
+        match[match < match.topk(top_k, dim=-1).values[..., -1:]] = -torch.inf
+    plain = torch.einsum("bnyxl,bnlv->bnvyx", torch.softmax(match, dim=-1), values)
+    assert torch.allclose(memory_read(query, keys, values, top_k=top_k, reach=2.5), plain, atol=1e-5)
+    assert not torch.allclose(memory_read(query, keys, values, top_k=top_k), plain, atol=1e-3)
+
+
+def test_gradients_pass_through_a_read_of_some_reach():
+    generator = torch.Generator().manual_seed(3)
+    shapes = ((1, 4, 2, 3), (1, 1, 6, 4), (1, 1, 6, 2))
+    tensors = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(lambda *x: memory_read(*x, reach=1.5), tensors)
+
+
+def test_reach_is_off_by_default_and_changes_what_is_read(model):
+    clip = [frame.rgb for frame in frames(3)]
+
+    def last(**options):
+        segmenter = Segmenter(model, **options)
+        segmenter.step(clip[0], given())
+        return [segmenter.step(rgb).prob for rgb in clip[1:]][-1]
+
+    assert torch.equal(last(), last(reach=0))
+    assert not torch.equal(last(), last(reach=0.5))

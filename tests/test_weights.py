@@ -233,3 +233,31 @@ def test_precisions_and_devices_are_checked():
 def test_cuda_without_cuda_is_refused_before_the_weights_are_read(tmp_path):
     with pytest.raises(UsageError, match="--device cuda"):
         load_model(NetworkOptions(str(tmp_path / "none"), "cuda"))
+
+
+def test_what_suits_the_weights_fills_in_what_was_left_open():
+    left = weights.suited(NetworkOptions())
+    assert (left.size, left.top_k, left.reach) == (336, 30, 16)
+    given = NetworkOptions(size=0, top_k=0, reach=0)
+    assert weights.suited(given) == given
+
+
+def test_published_weights_read_anywhere(published_file):
+    card = weights.card_of(published_file)
+    assert (card.size, card.top_k, card.reach) == (weights.DEFAULT_SIZE, 0, 0)
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_was_found_to_suit_registered_weights_goes_with_them(tiny_weights):
+    entry = weights.import_file(tiny_weights, name="mine")
+    note = entry.path.with_suffix(".json")
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"suits": {"reach": 4, "top_k": 9}}))
+    weights.import_file(entry.path, name="again")
+    for name in ("mine", "again"):
+        card = weights.card_of(registry()[name].path)
+        assert (card.size, card.top_k, card.reach) == (48, 9, 4)
+        assert read(registry()[name].path)[1] == card
+    assert weights.card_of(tiny_weights).reach == 0
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"suits": {"strange": 1}}))
+    with pytest.raises(WeightsError, match="header is damaged"):
+        weights.card_of(entry.path)

@@ -1,5 +1,6 @@
 """The app that the commands join: consoles, errors as one line, and the options that several commands share."""
 
+import math
 import shlex
 import warnings
 from collections.abc import Sequence
@@ -13,9 +14,10 @@ from typer.core import TyperGroup
 
 from stmcli import __version__
 from stmcli.errors import PartialError, StmError, Terminated, UsageError
-from stmcli.options import MEMORY_POLICIES, PRECISIONS, MemoryOptions, NetworkOptions
+from stmcli.options import MEMORY_POLICIES, PRECISIONS, TTA, MemoryOptions, NetworkOptions
 
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
+SHORTEST_REACH = 0.1  # cells; a cell then reads its own place only
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 results = Console(highlight=False, soft_wrap=True)
 
@@ -134,6 +136,25 @@ TopOption = Annotated[
         min=0, help="Read only the N best matching cells of the memory; 0 = all.", show_default="suits the weights"
     ),
 ]
+ReachOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Prefer memory near a place: standard deviation in cells of 16 px; 0 = anywhere alike.",
+        show_default="suits the weights",
+    ),
+]
+TtaOption = Annotated[
+    str,
+    typer.Option(
+        metavar="flip,scale",
+        help="Average views of every frame: flip = mirrored too, twice the time; scale = at two other sizes too, "
+        "three times; both: six times.",
+        show_default="none",
+    ),
+]
+AdaptOption = Annotated[
+    int, typer.Option(min=0, metavar="STEPS", help="First train a copy of the decoder on the given frame.")
+]
 EveryOption = Annotated[int, typer.Option(min=0, help="Keep each N-th frame in memory; 0: first and previous only.")]
 MaxOption = Annotated[int, typer.Option(min=2, help="Most frames in memory, first and previous included.")]
 PolicyOption = Annotated[str, typer.Option(help=f"{', '.join(MEMORY_POLICIES)}.")]
@@ -179,9 +200,23 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def network_options(weights: str, device: str, precision: str, size: int | None, top_k: int | None) -> NetworkOptions:
+def network_options(
+    weights: str,
+    device: str,
+    precision: str,
+    size: int | None,
+    top_k: int | None = NETWORK.top_k,
+    reach: float | None = NETWORK.reach,
+    tta: str = "",
+    adapt: int = NETWORK.adapt,
+) -> NetworkOptions:
     """Check and collect the options of the network."""
-    return NetworkOptions(weights, device, one_of("--precision", precision, PRECISIONS), size, top_k)
+    if reach and not SHORTEST_REACH <= reach < math.inf:
+        raise UsageError(f"--reach {reach:g}: not a distance", hint=f"Use 0 or cells from {SHORTEST_REACH} on.")
+    words = {one_of("--tta", word.strip(), TTA) for word in tta.split(",")} if tta else set()
+    views = tuple(word for word in TTA if word in words)
+    one_of("--precision", precision, PRECISIONS)
+    return NetworkOptions(weights, device, precision, size, top_k, reach, views, adapt)
 
 
 def memory_options(every: int, most: int, policy: str) -> MemoryOptions:

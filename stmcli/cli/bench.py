@@ -14,7 +14,10 @@ from stmcli.cli.app import (
     JsonOption,
     PrecisionOption,
     QuietOption,
+    ReachOption,
     SizeOption,
+    TopOption,
+    TtaOption,
     WeightsOption,
     app,
     give,
@@ -40,11 +43,14 @@ def bench(
     device: DeviceOption = NETWORK.device,
     precision: PrecisionOption = NETWORK.precision,
     size: SizeOption = NETWORK.size,
+    top_k: TopOption = NETWORK.top_k,
+    reach: ReachOption = NETWORK.reach,
+    tta: TtaOption = "",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure the whole command beside each of its parts alone: decoding, the network, every output."""
-    network = network_options(weights, device, precision, size, NETWORK.top_k)
+    network = network_options(weights, device, precision, size, top_k, reach, tta)
     exports = ExportOptions(kinds=kinds_of("--export", export))
     from stmcli.bench import bench_command
     from stmcli.job import Job

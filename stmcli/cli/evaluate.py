@@ -12,6 +12,7 @@ from rich.text import Text
 from stmcli.cli.app import (
     MEMORY,
     NETWORK,
+    AdaptOption,
     DeviceOption,
     EveryOption,
     JsonOption,
@@ -20,8 +21,10 @@ from stmcli.cli.app import (
     PolicyOption,
     PrecisionOption,
     QuietOption,
+    ReachOption,
     SizeOption,
     TopOption,
+    TtaOption,
     WeightsOption,
     app,
     give,
@@ -80,6 +83,9 @@ def evaluate(
     precision: PrecisionOption = NETWORK.precision,
     size: SizeOption = NETWORK.size,
     top_k: TopOption = NETWORK.top_k,
+    reach: ReachOption = NETWORK.reach,
+    tta: TtaOption = "",
+    adapt: AdaptOption = NETWORK.adapt,
     mem_every: EveryOption = MEMORY.every,
     mem_max: MaxOption = MEMORY.max_slots,
     mem_policy: PolicyOption = MEMORY.policy,
@@ -97,7 +103,7 @@ def evaluate(
         raise UsageError("--seen and --submission are for YouTube-VOS", hint="Give --protocol ytvos.")
     categories = read_seen(seen)
     _check_targets(csv, submission, plot=plot, overwrite=overwrite)
-    network = network_options(weights, device, precision, size, top_k)
+    network = network_options(weights, device, precision, size, top_k, reach, tta, adapt)
     memory = memory_options(mem_every, mem_max, mem_policy)
     if policies:
         if run is None or plot or submission or mem_policy != MEMORY.policy:
@@ -178,6 +184,7 @@ def _segment(
         overwrite=overwrite,
         on_start=show.start,
         on_frame=lambda _: show.advance(),
+        on_adapt=show.adapting,
     )
 
 
@@ -204,6 +211,7 @@ def _compare(
         seen=seen,
         on_start=show.start,
         on_frame=lambda _: show.advance(),
+        on_adapt=show.adapting,
     )
     return list(table)
 

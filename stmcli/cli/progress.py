@@ -32,7 +32,8 @@ class Show:
     """A progress bar on a terminal, a plain line every few seconds elsewhere."""
 
     def __init__(self, name: str, bar: Progress | None) -> None:
-        self.name, self.bar = name, bar
+        self.name = self.text = name
+        self.bar = bar
         self.total: int | None = None
         self.done = 0
         self.began = self.last = time.monotonic()
@@ -41,11 +42,11 @@ class Show:
     def start(self, total: int | None, device: str) -> None:
         """Say how many frames there are, and where the network runs or what else the masks come from."""
         self.total, self.began = total, time.monotonic()
-        text = f"{self.name} ({device})"
+        self.text = f"{self.name} ({device})"
         if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, total=total, description=text)
+            self.bar.update(self.task, total=total, description=self.text)
         else:
-            say(text)
+            say(self.text)
 
     def advance(self) -> None:
         """Count one frame."""
@@ -56,6 +57,14 @@ class Show:
         rate = self.done / max(1e-9, time.monotonic() - self.began)
         left = f", {(self.total - self.done) / rate:.0f} s left" if self.total else ""
         self._line(f"{self.name}: {self.done}/{self.total or '?'} frames, {rate:.1f} fps{left}")
+
+    def adapting(self, step: int, steps: int) -> None:
+        """Show a step of training on the given frame."""
+        text = f"{self.name}: adapting {step}/{steps}"
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, description=text if step < steps else self.text)
+        else:
+            self._line(text)
 
     def training(self, now: Any) -> None:
         """Show a training step: loss, IoU, J, time left."""

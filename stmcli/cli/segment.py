@@ -9,6 +9,7 @@ import typer
 from stmcli.cli.app import (
     MEMORY,
     NETWORK,
+    AdaptOption,
     DeviceOption,
     EveryOption,
     FirstNumberOption,
@@ -18,8 +19,10 @@ from stmcli.cli.app import (
     PolicyOption,
     PrecisionOption,
     QuietOption,
+    ReachOption,
     SizeOption,
     TopOption,
+    TtaOption,
     VerboseOption,
     WeightsOption,
     app,
@@ -90,6 +93,9 @@ def segment(
     precision: PrecisionOption = NETWORK.precision,
     size: SizeOption = NETWORK.size,
     top_k: TopOption = NETWORK.top_k,
+    reach: ReachOption = NETWORK.reach,
+    tta: TtaOption = "",
+    adapt: AdaptOption = NETWORK.adapt,
     mem_every: EveryOption = MEMORY.every,
     mem_max: MaxOption = MEMORY.max_slots,
     mem_policy: PolicyOption = MEMORY.policy,
@@ -144,7 +150,7 @@ def segment(
         refine=refine,
         category=category,
     )
-    network = network_options(weights, device, precision, size, top_k)
+    network = network_options(weights, device, precision, size, top_k, reach, tta, adapt)
     memory = memory_options(mem_every, mem_max, mem_policy)
     from stmcli.job import Job, default_output, plan
     from stmcli.pipeline import Result, segment_video
@@ -156,7 +162,7 @@ def segment(
     with show_progress(video.name, quiet=quiet) as show:
         fault = None
         try:
-            result = segment_video(job, on_start=show.start, on_frame=lambda _: show.advance())
+            result = segment_video(job, on_start=show.start, on_frame=lambda _: show.advance(), on_adapt=show.adapting)
         except PartialError as error:
             fault, result = error, part_of(error, Result)
     if not quiet:

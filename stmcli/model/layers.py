@@ -1,5 +1,7 @@
 """The pieces of the space-time memory network, small to large."""
 
+from collections.abc import Iterator
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -133,26 +135,46 @@ def _layout(weight: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def memory_read(query: Tensor, keys: Tensor, values: Tensor, *, top_k: int = 0) -> Tensor:
+def memory_read(query: Tensor, keys: Tensor, values: Tensor, *, top_k: int = 0, reach: float = 0.0) -> Tensor:
     """Read the memory for every query cell (paper, section 3.2): softmax of `k.q / sqrt(Ck)` over all cells.
 
-    With `top_k` only over that many best matching cells.
+    With `top_k` only over that many best matching cells. With `reach`, in cells, the match of two cells that are d
+    apart in the frame is less by `d^2 / (2 reach^2)`; L is then a multiple of h*w.
     query (B, Ck, h, w); keys (B, N, L, Ck); values (B, N, L, Cv) -> (B, N, Cv, h, w).
     """
     h, w = query.shape[-2:]
     q = query.flatten(2).unsqueeze(1)  # (B, 1, Ck, h*w)
-    read = [values.transpose(2, 3) @ _attention(keys, part, top_k) for part in q.split(READ_CHUNK, dim=3)]
+    penalties = _penalties(h, w, reach, like=query) if reach else repeat(None)
+    parts = zip(q.split(READ_CHUNK, dim=3), penalties, strict=False)
+    read = [values.transpose(2, 3) @ _attention(keys, part, penalty, top_k) for part, penalty in parts]
     return torch.cat(read, dim=3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
 
 
-def _attention(keys: Tensor, q: Tensor, top_k: int) -> Tensor:
+def _attention(keys: Tensor, q: Tensor, penalty: Tensor | None, top_k: int) -> Tensor:
     """Weigh memory cells for query cells: keys (B, N, L, Ck), q (B, 1, Ck, P) -> (B, N, L, P), columns sum to 1."""
     scale = q.shape[2] ** 0.5
     chosen = 0 < top_k < keys.shape[2]
-    if keys.dtype == torch.float32 and not chosen:  # in the published order, so that saturated pixels agree too
-        return torch.softmax((keys @ q) / scale, dim=2)
+    if keys.dtype == torch.float32 and not chosen and penalty is None:
+        return torch.softmax((keys @ q) / scale, dim=2)  # in the published order: saturated pixels agree too
     match = (q.transpose(2, 3) / scale) @ keys.transpose(2, 3)  # (B, N, P, L)
+    match = match if penalty is None else _weaken(match, penalty)
     return (_best(match, top_k) if chosen else torch.softmax(match, dim=3)).transpose(2, 3)
+
+
+def _penalties(h: int, w: int, reach: float, *, like: Tensor) -> Iterator[Tensor]:
+    """Yield for each chunk of query cells how much less likely every cell of a frame is, being far: (P, h*w).
+
+    Computed again for every read: it costs next to nothing, and all of it would be large where frames are.
+    """
+    y, x = torch.meshgrid(*(torch.arange(side, device=like.device) / reach for side in (h, w)), indexing="ij")
+    cells = torch.stack([y, x]).flatten(1)  # (2, h*w)
+    for part in cells.split(READ_CHUNK, dim=1):
+        yield ((part[:, :, None] - cells[:, None]).square().sum(0) / 2).to(like.dtype)
+
+
+def _weaken(match: Tensor, penalty: Tensor) -> Tensor:
+    """Subtract from (B, N, P, L) the penalty (P, h*w) of each slot's cells."""
+    return match.unflatten(3, (-1, penalty.shape[1])).sub_(penalty.unsqueeze(1)).flatten(3)
 
 
 def _best(match: Tensor, top_k: int) -> Tensor:

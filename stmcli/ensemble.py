@@ -1,0 +1,77 @@
+"""Several views of one clip, followed side by side: mirrored, at other sizes. Each remembers what they agree on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stmcli.model import STM
+from stmcli.options import MemoryOptions, NetworkOptions
+from stmcli.segmenter import Follower, Prediction, Segmenter
+from stmcli.weights import suited
+
+ZOOMS = (1.0, 0.85, 1.15)  # of the working size, by `scale`
+
+
+@dataclass(frozen=True)
+class View:
+    """A segmenter that sees every frame as it is, or mirrored."""
+
+    segmenter: Segmenter
+    mirrored: bool = False
+
+    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None) -> Prediction:
+        """Segment the next frame as `Segmenter.step` does, and turn the prediction back."""
+        if self.mirrored:
+            rgb, labels = rgb[:, ::-1], None if labels is None else labels[:, ::-1]
+        prediction = self.segmenter.step(rgb, labels)
+        return Prediction(self._turn(prediction.prob), prediction.object_ids)
+
+    def revise(self, prediction: Prediction) -> None:
+        """Remember this prediction of the latest frame, not the view's own."""
+        self.segmenter.revise(Prediction(self._turn(prediction.prob), prediction.object_ids))
+
+    def _turn(self, prob: Tensor) -> Tensor:
+        return prob.flip(-1) if self.mirrored else prob
+
+
+class Ensemble:
+    """Follow the objects of one clip in several views; their mean probability is what each of them remembers."""
+
+    def __init__(self, views: Sequence[View]) -> None:
+        self.views = tuple(views)
+
+    @property
+    def model(self) -> STM:
+        """The network, the same for all views."""
+        return self.views[0].segmenter.model
+
+    @torch.inference_mode()
+    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None) -> Prediction:
+        """Segment the next frame in all views: rgb (H, W, 3) uint8, for the first one also labels (H, W).
+
+        Raises ValueError as `Segmenter.step` does.
+        """
+        seen = [view.step(rgb, labels) for view in self.views]
+        mean = torch.stack([prediction.prob for prediction in seen]).mean(0)
+        prediction = Prediction(mean, seen[0].object_ids)
+        for view in self.views:
+            view.revise(prediction)
+        return prediction
+
+
+def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | None = None) -> Follower:
+    """Return what follows a clip as the options say: a Segmenter, or an Ensemble of them."""
+    fit = suited(network)
+
+    def view(zoom: float, mirrored: bool) -> View:
+        size, top_k, reach = fit.size or 0, fit.top_k or 0, fit.reach or 0.0
+        return View(Segmenter(model, memory=memory, size=size, top_k=top_k, reach=reach, zoom=zoom), mirrored)
+
+    zooms = ZOOMS if "scale" in network.tta else ZOOMS[:1]
+    turns = (False, True) if "flip" in network.tta else (False,)
+    views = [view(zoom, mirrored) for zoom, mirrored in product(zooms, turns)]
+    return Ensemble(views) if len(views) > 1 else views[0].segmenter
