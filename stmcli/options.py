@@ -22,6 +22,7 @@ class MemoryOptions:
     every: int = 5  # keep each N-th frame; 0 keeps only the first and the previous
     max_slots: int = 20  # hard bound on memory slots, first and previous included
     policy: str = "first+previous+every"
+    gate: float = 0.0  # frames in which an object has a lower confidence are not remembered for it; 0 = all are
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class SegmentOptions:
     soft_bits: int = 8  # of the stored probabilities
     on_corrupt: str = "fail"
     overwrite: bool = False
+    page: bool = True  # write report.html, to look the result through
     resume: bool = True  # take the finished result of the same job as done
 
 

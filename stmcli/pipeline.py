@@ -21,8 +21,9 @@ from stmcli.matting import Matted
 from stmcli.model import STM
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, Writer
-from stmcli.report import Report
-from stmcli.results import MASKS, REPORT, clear, lock, output_names, refuse_corrupt, source_files
+from stmcli.page import Pictures, write_page
+from stmcli.report import Report, cut_note, read_report
+from stmcli.results import MASKS, PAGE, REPORT, clear, lock, output_names, refuse_corrupt, source_files
 from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead
 from stmcli.video import Frame, Source
@@ -86,14 +87,16 @@ def _run(
         report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
         on_start(source.count, report.facts["device"])
         report.save("running")  # so that the same command may go on after a kill
-        clear(job.output / name for name in (MASKS, *before))
+        clear(job.output / name for name in (MASKS, PAGE, *before))
         fit = suited(job.network)
         segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
-        _follow(segmenter, source, given[0].labels(), job, [*writers, report], waiting, on_frame)
+        pictures = [Pictures(source.count)] if job.segment.page else []
+        _follow(segmenter, source, given[0].labels(), job, [*writers, report, *pictures], waiting, on_frame)
         for writer in writers:
             writer.close()
     seconds = time.monotonic() - started
     report.notes += [*source.warnings, *(note for writer in writers for note in writer.notes)]
+    report.notes += cut_note(report.cuts)
     files = tuple(writer.path for writer in writers)
     outcome = _outcome(source, report, seconds, parameter.device) | {
         "outputs": [_name(job, writer) for writer in writers],
@@ -101,6 +104,8 @@ def _run(
         "seconds_waited": waiting.seconds(),
     }
     report.save("ok" if not source.corrupt_frames else "partial", **outcome)
+    for chosen in pictures:
+        write_page(job.output / PAGE, read_report(report.path), chosen)
     result = Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
     refuse_corrupt(source, job.video, job.output, result)
     return result
@@ -111,7 +116,7 @@ def _follow(
     source: Source,
     labels: Labels,
     job: Job,
-    writers: list[Writer | Report],
+    writers: Sequence[Writer | Report | Pictures],
     waiting: Waiting,
     on_frame: Callable[[int], None],
 ) -> None:

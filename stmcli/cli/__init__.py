@@ -10,6 +10,7 @@ from stmcli.cli import (  # noqa: F401  (each adds its commands to the app)
     export,
     info,
     mask,
+    report,
     segment,
     train,
     weights,

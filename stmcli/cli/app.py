@@ -137,6 +137,12 @@ TopOption = Annotated[
 EveryOption = Annotated[int, typer.Option(min=0, help="Keep each N-th frame in memory; 0: first and previous only.")]
 MaxOption = Annotated[int, typer.Option(min=2, help="Most frames in memory, first and previous included.")]
 PolicyOption = Annotated[str, typer.Option(help=f"{', '.join(MEMORY_POLICIES)}.")]
+GateOption = Annotated[
+    float,
+    typer.Option(
+        "--memory-gate", min=0, max=1, help="Do not remember an object from frames with less confidence in it; 0: off."
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace what is there already.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
@@ -180,6 +186,6 @@ def network_options(weights: str, device: str, precision: str, size: int | None,
     return NetworkOptions(weights, device, one_of("--precision", precision, PRECISIONS), size, top_k)
 
 
-def memory_options(every: int, most: int, policy: str) -> MemoryOptions:
+def memory_options(every: int, most: int, policy: str, gate: float) -> MemoryOptions:
     """Check and collect the options of the memory."""
-    return MemoryOptions(every, most, one_of("--mem-policy", policy, MEMORY_POLICIES))
+    return MemoryOptions(every, most, one_of("--mem-policy", policy, MEMORY_POLICIES), gate)

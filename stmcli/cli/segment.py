@@ -11,6 +11,7 @@ from stmcli.cli.app import (
     NETWORK,
     DeviceOption,
     EveryOption,
+    GateOption,
     JsonOption,
     MaxOption,
     OverwriteOption,
@@ -90,6 +91,7 @@ def segment(
     mem_every: EveryOption = MEMORY.every,
     mem_max: MaxOption = MEMORY.max_slots,
     mem_policy: PolicyOption = MEMORY.policy,
+    memory_gate: GateOption = MEMORY.gate,
     per_object: PerObjectOption = EXPORT.per_object,
     audio: AudioOption = EXPORT.audio,
     opacity: OpacityOption = EXPORT.opacity,
@@ -106,6 +108,9 @@ def segment(
     soft_bits: Annotated[int, typer.Option(help="8 or 16, of the stored probabilities.")] = SEGMENT.soft_bits,
     on_corrupt: Annotated[str, typer.Option(help=f"{', '.join(ON_CORRUPT)}.")] = SEGMENT.on_corrupt,
     overwrite: OverwriteOption = SEGMENT.overwrite,
+    page: Annotated[
+        bool, typer.Option("--page/--no-page", help="Write report.html, to look the result through.")
+    ] = SEGMENT.page,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Take this very job as done when it is; or do it again.")
     ] = SEGMENT.resume,
@@ -124,6 +129,7 @@ def segment(
         on_corrupt=one_of("--on-corrupt", on_corrupt, ON_CORRUPT),
         overwrite=overwrite,
         resume=resume,
+        page=page,
     )
     exports = export_options(
         kinds_of("--export", export),
@@ -139,7 +145,7 @@ def segment(
         category=category,
     )
     network = network_options(weights, device, precision, size, top_k)
-    memory = memory_options(mem_every, mem_max, mem_policy)
+    memory = memory_options(mem_every, mem_max, mem_policy, memory_gate)
     from stmcli.job import Job, default_output, plan
     from stmcli.pipeline import Result, segment_video
 
@@ -171,7 +177,8 @@ def _give_result(result: "Result", *, as_json: bool, verbose: int) -> None:
     report = result.output / "report.json"
     if verbose:
         say(_summary(json.loads(report.read_text())))
-    files = [str(path) for path in (*result.files, report)]
+    page = result.output / "report.html"
+    files = [str(path) for path in (*result.files, report, *([page] if page.exists() else []))]
     if as_json:
         give(json.dumps({"output": str(result.output), "files": files, "frames": result.frames}))
     else:
