@@ -13,7 +13,7 @@ PACKAGE = Path(stmcli.__file__).parent
 LAYERS = [
     {"cli"},
     {"policies"},
-    {"pipeline", "batch"},
+    {"pipeline", "batch", "review"},
     {"page"},
     {"export", "train", "bench"},
     {"job"},

@@ -16,7 +16,7 @@ from stmcli.page.clip import absences
 from stmcli.page.pictures import APART, THUMBNAILS, WORST
 from stmcli.video import Frame
 
-HOSTILE = "<script>alert('x')</script> & \"q\".mp4"
+HOSTILE = '<img src=x onerror=alert(1)> & "q" \'s.mp4'
 
 
 class Answer:
@@ -36,15 +36,15 @@ class Reader(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.elements, self.words, self._code = [], [], False
-        self.commands = []
+        self.elements, self.words, self.commands, self._code = [("", {})], [], [], False
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
         self._code = tag == "code"
 
     def handle_data(self, data):
-        self.words.append(data)
+        if self.elements[-1][0] not in ("style", "script"):
+            self.words.append(data)
         if self._code:
             self.commands.append(data)
             self._code = False

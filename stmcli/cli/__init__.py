@@ -11,6 +11,7 @@ from stmcli.cli import (  # noqa: F401  (each adds its commands to the app)
     info,
     mask,
     report,
+    review,
     segment,
     train,
     weights,

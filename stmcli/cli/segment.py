@@ -47,6 +47,7 @@ from stmcli.cli.exports import (
     kinds_of,
 )
 from stmcli.cli.progress import show_progress
+from stmcli.cli.review import serve
 from stmcli.errors import PartialError, UsageError
 from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
 
@@ -114,6 +115,9 @@ def segment(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Take this very job as done when it is; or do it again.")
     ] = SEGMENT.resume,
+    review: Annotated[
+        bool, typer.Option("--review", help="Then look through the result in the browser; Ctrl-C ends that.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Check everything, write nothing.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -162,6 +166,8 @@ def segment(
     if not quiet:
         _say_notes(result)
     _give_result(result, as_json=as_json, verbose=verbose)
+    if review:
+        serve(result.output)
     if fault:
         raise fault
 

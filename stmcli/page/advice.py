@@ -59,7 +59,7 @@ def _source(report: Mapping[str, Any]) -> str:
 def _given(report: Mapping[str, Any]) -> list[str]:
     """Return the words of `--mask` of the run itself."""
     if words := report.get("mask_words"):
-        return [str(word) for word in words]
+        return [str(word) for word in words if word]
     return [f"{mask['frame']}:{mask['path']}" for mask in report.get("masks", [])]
 
 

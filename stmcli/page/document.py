@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stmcli.render import vivid
 
+ASSETS = Path(__file__).parent / "assets"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 COPY = """
 document.addEventListener("click", async event => {
@@ -27,7 +28,7 @@ def text(value: object) -> str:
 
 def document(title: str, body: Iterable[str]) -> bytes:
     """Return a page; `title` is escaped here, `body` is HTML."""
-    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    style = (ASSETS / "style.css").read_text(encoding="utf-8")
     lines = "\n".join(body)
     page = f"""<!doctype html>
 <html lang="en">
