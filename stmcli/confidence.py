@@ -12,7 +12,6 @@ from stmcli.model.stm import STRIDE
 
 # Fitted to J of each frame on the eight validation clips by `python tests/calibration.py DAVIS`, on 2026-11-24.
 BIAS, UNDECIDED, CHANGED = -3.70, -1.42, -0.32
-DOUBTFUL = 0.5  # below this a mask is more likely wrong than right: J under 0.5
 TINY = 0.01  # keeps the logarithms of signs that are zero in bounds
 
 

@@ -13,6 +13,7 @@ BITS = (8, 16)
 PROTOCOLS = ("davis2016", "davis2017", "folder", "ytvos")
 ON_CORRUPT = ("fail", "stop", "skip")
 AUDIO = ("copy", "none")
+DOUBTFUL = 0.5  # confidence below which a mask is more likely wrong than right: J under 0.5
 
 
 @dataclass(frozen=True)

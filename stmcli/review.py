@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stmcli.confidence import DOUBTFUL
 from stmcli.errors import StmError, UsageError
 from stmcli.masks import Labels, read_values, write_labels
+from stmcli.options import DOUBTFUL
 from stmcli.page import ASSETS, fix_command, open_clip, result_report
 from stmcli.render import vivid
 from stmcli.results import MASKS

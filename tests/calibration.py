@@ -14,11 +14,11 @@ import torch
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from stmcli.confidence import DOUBTFUL, TINY, Gauge
+from stmcli.confidence import TINY, Gauge
 from stmcli.evaluate import list_sequences, mask_files
 from stmcli.masks import read_values
 from stmcli.metrics import jaccard
-from stmcli.options import NetworkOptions
+from stmcli.options import DOUBTFUL, NetworkOptions
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import open_source
 from stmcli.weights import load_model, suited

@@ -88,7 +88,13 @@ def test_the_model_needs_torch_and_nothing_else(path):
     assert own(imports(path)) <= {"model", "options", "errors"}
 
 
-@pytest.mark.parametrize("module", ["stmcli", "stmcli.options", "stmcli.video", "stmcli.outputs", "stmcli.datasets"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("stmcli", "stmcli.options", "stmcli.video", "stmcli.outputs", "stmcli.datasets", "stmcli.page"),
+        "stmcli.review",
+    ],
+)
 def test_an_import_does_not_wait_for_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

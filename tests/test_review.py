@@ -213,7 +213,8 @@ def test_a_folder_without_a_result_and_a_lost_clip_are_named(result, tmp_path, s
     assert Review(result, video=tmp_path / "moved").width == 64
 
 
-def test_corrections_go_into_the_next_run(segment, result, tmp_path, make_mask):
+@pytest.mark.usefixtures("result")
+def test_corrections_go_into_the_next_run(segment, tmp_path, make_mask):
     """The command that the page gives is accepted by stm segment."""
     mask = make_mask(ids=(3,))
     frames = tmp_path / "frames"

@@ -6,8 +6,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from stmcli.confidence import DOUBTFUL
 from stmcli.files import write_whole
+from stmcli.options import DOUBTFUL
 from stmcli.page.advice import fix_command, frame_command
 from stmcli.page.charts import chart, thin
 from stmcli.page.document import chip, command, document, grade, text
