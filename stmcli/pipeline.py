@@ -186,7 +186,7 @@ def segment_dataset(
     clips = list_sequences(root, protocol)
     on_start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
     model = model or load_model(network)
-    options, export = SegmentOptions(overwrite=overwrite), ExportOptions(kinds=("none",))
+    options, export = SegmentOptions(overwrite=overwrite, page=False), ExportOptions(kinds=("none",))
     for clip in clips:
         job = Job(clip.frames, (_first_mask(clip),), output / clip.name, options, network, memory, export)
         segment_video(job, model=model, on_frame=on_frame)

@@ -161,6 +161,15 @@ def test_memory_policies_differ_in_what_they_see(model):
     assert all(not torch.equal(a, b) for a, b in pairs)
 
 
+def test_where_all_is_doubtful_a_gate_leaves_the_given_frame(model):
+    first = follow(model, memory=MemoryOptions(2, 20, "first"))
+    gated = follow(model, memory=MemoryOptions(2, 20, gate=1.0))
+    usual = follow(model, memory=MemoryOptions(2, 20))
+    for alone, other in zip(first, gated, strict=True):  # the same frame in several slots weighs no more
+        assert torch.allclose(alone.prob, other.prob, atol=1e-5)
+    assert not torch.allclose(first[-1].prob, usual[-1].prob, atol=1e-4)
+
+
 def test_a_corrupt_frame_repeats_the_prediction_before_it_and_is_not_remembered(model):
     clip = [*frames(6)]
     broken = [Frame(f.index, f.time, np.zeros_like(f.rgb), corrupt=f.index == 3) if f.index == 3 else f for f in clip]

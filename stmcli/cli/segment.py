@@ -175,6 +175,8 @@ def segment(
 def _say_notes(result: "Result") -> None:
     for note in result.notes:
         say(f"note: {note}")
+    if (page := result.output / "report.html").exists():
+        say(f"to look it through: {page}")
     say("already done, nothing to do" if result.done_before else _speed(result.frames, result.seconds))
 
 
@@ -183,8 +185,7 @@ def _give_result(result: "Result", *, as_json: bool, verbose: int) -> None:
     report = result.output / "report.json"
     if verbose:
         say(_summary(json.loads(report.read_text())))
-    page = result.output / "report.html"
-    files = [str(path) for path in (*result.files, report, *([page] if page.exists() else []))]
+    files = [str(path) for path in (*result.files, report)]
     if as_json:
         give(json.dumps({"output": str(result.output), "files": files, "frames": result.frames}))
     else:
