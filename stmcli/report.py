@@ -78,7 +78,7 @@ class Report:
 def cut_note(cuts: Sequence[int]) -> list[str]:
     """Return what to say about scene cuts: nothing when there are none."""
     listed = ", ".join(map(str, cuts[:10])) + ", ..." * (len(cuts) > 10)
-    return [f"a new scene begins at frame {listed}: look at the masks there"] if cuts else []
+    return [f"a new scene begins at frame{'s' * (len(cuts) > 1)} {listed}: look at the masks there"] if cuts else []
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ their host. No part of a request becomes part of a path: a frame is a number tha
 import io
 import json
 import secrets
+import sys
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from stmcli.errors import StmError, UsageError
+from stmcli.files import writing
 from stmcli.masks import Labels, read_values, write_labels
 from stmcli.options import DOUBTFUL
 from stmcli.page import ASSETS, fix_command, open_clip, result_report
@@ -88,7 +90,8 @@ class Review:
 
     def correct(self, number: int, labels: Labels) -> Path:
         """Save the mask of a frame, (H, W), as a correction, and return its path. Raises WriteError."""
-        self.corrections.mkdir(exist_ok=True)
+        with writing(self.corrections):
+            self.corrections.mkdir(exist_ok=True)
         write_labels(self._correction(number), labels)
         return self._correction(number)
 
@@ -146,6 +149,11 @@ class ReviewServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             raise UsageError(f"port {port} cannot be used ({error})", hint="Choose another --port.") from None
         self.hosts = {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")}
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing when the browser has gone away; anything else is shown."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
