@@ -1,6 +1,7 @@
 """The server of stm review: who may ask, for what, and what a saved correction is."""
 
 import http.client
+import io
 import json
 import shlex
 import socket
@@ -129,7 +130,7 @@ def test_another_origin_is_refused_even_with_the_token(server, result):
         "labels/-1",
         "labels/5.png",
         "labels/+5",
-        "labels/\u0665".encode().decode("latin-1"),
+        "labels/%D9%A5",
         "labels/" + "9" * 5000,
         "report.json",
         "review.html/",
@@ -158,8 +159,6 @@ def test_pictures_and_labels_are_those_of_the_frame(server, result):
     assert np.array_equal(np.frombuffer(content, "<u2").reshape(48, 64), stored)
     status, headers, content = ask(server, f"picture/{FIRST + 1}")
     assert (status, headers["Content-Type"]) == (200, "image/jpeg")
-    import io
-
     shown = np.array(Image.open(io.BytesIO(content))).astype(int)
     assert np.abs(shown - picture(1)).mean() < 4
 
@@ -169,7 +168,8 @@ def test_a_correction_is_saved_as_a_mask_and_read_back_and_forgotten(server, res
     assert status == 200
     path = result / "corrections" / f"{FIRST + 2:05d}.png"
     assert np.array_equal(read_labels(path, size=(64, 48)), painted())
-    assert Image.open(path).mode == "P"
+    with Image.open(path) as stored:
+        assert stored.mode == "P"
     words = shlex.split(json.loads(content)["command"])
     assert words[3:7] == ["--mask", "m.png", "--mask", str(result / "corrections")]
     assert np.array_equal(np.frombuffer(ask(server, f"labels/{FIRST + 2}")[2], "<u2").reshape(48, 64), painted())
@@ -187,12 +187,11 @@ def test_a_corrected_given_mask_takes_its_place_in_the_command(server, result):
     assert words[words.index("--mask") + 1] == str(result / "corrections")
 
 
-@pytest.mark.parametrize("length", ["0", "10", "99999999999", "-1", "x", "6144 "])
+@pytest.mark.parametrize("length", ["0", "10", "99999999999", "-1", "x"])
 def test_a_mask_of_another_size_is_refused(server, result, length):
-    body = painted().tobytes() if length == "6144 " else b"0123456789"
-    status, _, _ = ask(server, f"labels/{FIRST}", method="POST", body=body, Content_Length=length)
-    assert status == (200 if length == "6144 " else 400)  # spaces around a value are no part of it
-    assert (result / "corrections").exists() == (length == "6144 ")
+    status, _, _ = ask(server, f"labels/{FIRST}", method="POST", body=b"0123456789", Content_Length=length)
+    assert status == 400
+    assert not (result / "corrections").exists()
 
 
 def test_links_out_of_the_result_are_refused(result, tmp_path):
