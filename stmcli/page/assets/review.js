@@ -84,7 +84,7 @@ function draw(left, top, right, bottom) {
 }
 
 function scale() { return clip.width / canvas.getBoundingClientRect().width; }
-function radius() { return Math.max(.5, $("width").value * scale() / 2); }
+function radius() { return Math.max(.75, $("width").value * scale() / 2); }
 
 function point(event) {
   const box = canvas.getBoundingClientRect();
