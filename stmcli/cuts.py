@@ -8,8 +8,10 @@ Levels = npt.NDArray[np.float64]
 
 SAMPLES = 64  # pixels looked at along the shorter side
 FINE, COARSE = 64, 16  # bins of each colour channel
-LEAST = 0.15  # share of the pixels that change bins; 0.08 at most within the validation clips, 0.21 at least between
-SHIFT = 0.03  # how far they must move on average, share of all levels: even pictures change all bins at once
+LEAST = 0.12  # change that may be a cut; 0.08 at most within the validation clips, 0.16 at least between them
+FAR = (
+    0.2  # of all levels: pixels that move so far count in full, as where all of an even picture changes bins by a hair
+)
 TIMES = 3.0  # how many times the level so far
 MEMORY = 0.8  # of the running level
 
@@ -30,7 +32,8 @@ class CutDetector:
         moved = levels - before  # (3, FINE)
         change = float(np.abs(moved.reshape(3, COARSE, -1).sum(2)).sum() / 6)  # each of 3 channels by at most 2
         shift = float(np.abs(np.cumsum(moved, axis=1)).sum() / (3 * (FINE - 1)))
-        cut = change > max(LEAST, TIMES * self._level) and shift > SHIFT
+        change = min(change, shift / FAR)
+        cut = change > max(LEAST, TIMES * self._level)
         self._level = change / TIMES if cut else max(change, MEMORY * self._level)  # what flickers is no cut twice
         return cut
 

@@ -79,6 +79,7 @@ class Review:
             "height": self.height,
             "doubtful": DOUBTFUL,
             "objects": [[number, colours[(number - 1) % 255 + 1].tolist()] for number in sorted(ids)],
+            "command": self.command(),
             "frames": [self._frame_facts(frame) for frame in self.report["frames"]],
         }
 

@@ -14,6 +14,7 @@ async function start() {
   const other = new Option("another id", "new");
   $("object").append(other);
   drawTimeline();
+  offer(clip.command);
   const first = clip.frames.findIndex(frame => frame.confidence < clip.doubtful);
   await show(first < 0 ? 0 : first);
 }
@@ -40,6 +41,11 @@ function drawTimeline() {
 
 function movePointer() {
   $("timeline").querySelector("b").style.left = `${100 * (place + .5) / clip.frames.length}%`;
+}
+
+function offer(command) {
+  $("command").textContent = command;
+  $("corrected").hidden = !command;
 }
 
 function say(text) { $("state").textContent = text; }
@@ -143,8 +149,7 @@ async function send(method, done) {
   if (!answer.ok) return say(said.error);
   changed = false;
   frame.corrected = method === "POST";
-  $("command").textContent = said.command;
-  $("corrected").hidden = !said.command;
+  offer(said.command);
   drawTimeline();
   if (method === "POST") say(`saved as ${said.file}`);
   else await show(place);
