@@ -7,8 +7,8 @@ RGB = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.float64]
 
 SAMPLES = 64  # pixels looked at along the shorter side
-FINE, COARSE = 64, 16  # bins of each colour channel
-LEAST = 0.12  # change that may be a cut; 0.08 at most within the validation clips, 0.16 at least between them
+FINE, COARSE = 256, 16  # bins of each colour channel
+LEAST = 0.12  # change that may be a cut; 0.08 at most within the validation clips, 0.15 at least between them
 FAR = (
     0.2  # of all levels: pixels that move so far count in full, as where all of an even picture changes bins by a hair
 )
@@ -41,6 +41,6 @@ class CutDetector:
 def _levels(rgb: RGB) -> Levels:
     """Return the histogram of each channel, (3, FINE), each sums to 1."""
     step = max(1, min(rgb.shape[:2]) // SAMPLES)
-    few = rgb[::step, ::step] // (256 // FINE)
+    few = rgb[::step, ::step]
     counts = [np.bincount(few[..., channel].ravel(), minlength=FINE) for channel in range(3)]
     return np.stack(counts) / few[..., 0].size
