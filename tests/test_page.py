@@ -193,12 +193,11 @@ def test_the_page_of_many_clips_has_the_worst_first_and_links_only_inside(tmp_pa
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps(report([sure] * 3)))
         (tmp_path / name / "report.html").write_text("")
-    clips = {name: {"output": name, "status": "ok"} for name in ("good", "b & <c>", "fair")}
-    clips |= {
-        "lost": {"status": "failed", "error": "lost/x.mp4: empty file"},
-        "evil": {"output": "../..", "status": "ok"},
-    }
-    (tmp_path / "summary.json").write_text(json.dumps({"clips": clips}))
+    clips = [{"clip": name, "output": str(tmp_path / name), "status": "ok"} for name in ("good", "b & <c>")]
+    clips += [{"clip": "fair", "output": "/moved/since/fair", "status": "ok", "notes": []}]
+    clips += [{"clip": "lost", "status": "failed", "error": "lost/x.mp4: empty file", "notes": []}]
+    clips += [{"clip": "evil", "output": "../..", "status": "ok"}]
+    (tmp_path / "summary.json").write_text(json.dumps({"clips": len(clips), "results": clips}))
     page = read(write_batch_page(tmp_path))
     text = "".join(page.words)
     places = [text.index(word) for word in ("lost/x.mp4: empty file", "b & <c>", "fair", "good")]

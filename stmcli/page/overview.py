@@ -52,20 +52,18 @@ def _order(line: Line) -> tuple[bool, float, str]:
 def _clips(root: Path) -> dict[str, Mapping[str, Any]]:
     """Return what the summary says of each clip, by name; without a summary, the results that are there."""
     try:
-        listed = json.loads((root / SUMMARY).read_text())["clips"]
+        results = json.loads((root / SUMMARY).read_text())["results"]
+        return {str(one["clip"]): one for one in results}
     except (OSError, ValueError, KeyError, TypeError):
-        listed = {str(path.parent.relative_to(root)): {} for path in sorted(root.rglob(REPORT))}
-    if isinstance(listed, Mapping):
-        return {str(name): facts if isinstance(facts, Mapping) else {} for name, facts in listed.items()}
-    return {str(one.get("clip") or one.get("output")): one for one in listed if isinstance(one, Mapping)}
+        return {str(path.parent.relative_to(root)): {} for path in sorted(root.rglob(REPORT))}
 
 
 def _line(root: Path, name: str, facts: Mapping[str, Any]) -> Line:
-    folder = _folder(root, str(facts.get("output") or name))
+    folder = _folder(root, name, str(facts.get("output") or name))
     report = read_report(folder / REPORT) if folder else {}
     status = str(facts.get("status") or report.get("status") or "missing")
-    done = status in ("ok", "done", "partial") and bool(report.get("frames"))
-    words = [facts.get("error") or report.get("error"), *facts.get("notes", report.get("notes", []))]
+    done = status in ("ok", "partial") and bool(report.get("frames"))
+    words = [facts.get("error") or report.get("error"), *(facts.get("notes") or report.get("notes", []))]
     remark = "; ".join(str(word) for word in words if word) or ("" if status == "ok" else status)
     page = folder / PAGE if folder else None
     link = "./" + quote(os.fsencode(os.path.relpath(page, root))) if page and page.is_file() else ""
@@ -73,9 +71,9 @@ def _line(root: Path, name: str, facts: Mapping[str, Any]) -> Line:
     return Line(done, sure, name, share, len(report.get("frames", [])), len(cuts(report)), remark, link)
 
 
-def _folder(root: Path, output: str) -> Path | None:
-    """Return the folder of a clip; it must be inside the batch's."""
-    for folder in (Path(output), root / output):
+def _folder(root: Path, name: str, output: str) -> Path | None:
+    """Return the folder of a clip; it must be inside the batch's, which may have been moved since."""
+    for folder in (Path(output), root / output, root / name):
         if folder.is_dir() and folder.resolve().is_relative_to(root.resolve()):
             return folder
     return None
