@@ -231,3 +231,39 @@ def test_corrections_go_into_the_next_run(segment, tmp_path, make_mask):
     given = json.loads((tmp_path / "run" / "report.json").read_text())["masks"]
     assert [mask["frame"] for mask in given] == [FIRST, FIRST + 1]
     assert (tmp_path / "run" / "corrections" / f"{FIRST + 1:05d}.png").exists()
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_ends_a_review_and_says_how_to_go_on(stm, result, monkeypatch):
+    monkeypatch.setattr(ReviewServer, "serve_forever", interrupt)
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    answer = stm("review", result)
+    assert answer.exit_code == 0
+    assert answer.stdout.strip().startswith("http://127.0.0.1:")
+    assert opened == [answer.stdout.strip()]
+    assert "No corrections" in answer.stderr
+    Review(result).correct(FIRST, painted())
+    answer = stm("review", result, "--no-browser")
+    assert f"--mask {result / 'corrections'}" in answer.stderr
+    assert len(opened) == 1
+
+
+def test_a_port_in_use_is_named(stm, result):
+    with serving(result) as server:
+        answer = stm("review", result, "--port", server.server_port)
+    assert answer.exit_code == 2
+    assert f"port {server.server_port} cannot be used" in answer.stderr
+
+
+def test_segment_can_go_over_to_the_review(segment, make_clip, make_mask, monkeypatch):
+    monkeypatch.setattr(ReviewServer, "serve_forever", interrupt)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    answer = segment(make_clip(frames=3), "-m", make_mask(), "-o", "out", "-e", "none", "--review")
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.stdout.splitlines()[-1].startswith("http://127.0.0.1:")
