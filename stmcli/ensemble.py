@@ -1,12 +1,11 @@
 """Several views of one clip, followed side by side: mirrored, at other sizes. Each remembers what they agree on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stmcli.model import STM
 from stmcli.options import MemoryOptions, NetworkOptions
@@ -28,14 +27,14 @@ class View:
         if self.mirrored:
             rgb, labels = rgb[:, ::-1], None if labels is None else labels[:, ::-1]
         prediction = self.segmenter.step(rgb, labels)
-        return Prediction(self._turn(prediction.prob), prediction.object_ids)
+        return self._turned(prediction)
 
     def revise(self, prediction: Prediction) -> None:
         """Remember this prediction of the latest frame, not the view's own."""
-        self.segmenter.revise(Prediction(self._turn(prediction.prob), prediction.object_ids))
+        self.segmenter.revise(self._turned(prediction))
 
-    def _turn(self, prob: Tensor) -> Tensor:
-        return prob.flip(-1) if self.mirrored else prob
+    def _turned(self, prediction: Prediction) -> Prediction:
+        return replace(prediction, prob=prediction.prob.flip(-1)) if self.mirrored else prediction
 
 
 class Ensemble:
@@ -56,8 +55,9 @@ class Ensemble:
         Raises ValueError as `Segmenter.step` does.
         """
         seen = [view.step(rgb, labels) for view in self.views]
-        mean = torch.stack([prediction.prob for prediction in seen]).mean(0)
-        prediction = Prediction(mean, seen[0].object_ids)
+        prob = torch.stack([prediction.prob for prediction in seen]).mean(0)
+        measured = [prediction.measured for prediction in seen if prediction.measured is not None]
+        prediction = replace(seen[0], prob=prob, measured=torch.stack(measured).mean(0) if measured else None)
         for view in self.views:
             view.revise(prediction)
         return prediction

@@ -37,7 +37,7 @@ class Job:
 
     def fingerprint(self) -> str:
         """Identify the result: source, mask, weights, and the options that change it."""
-        unlike: dict[str, Any] = {"overwrite": False, "resume": True}
+        unlike: dict[str, Any] = {"overwrite": False, "resume": True, "page": True}
         unlike["on_corrupt"] = SegmentOptions.on_corrupt  # a result with corrupt frames never counts as finished
         parts = {
             "version": __version__,
@@ -154,6 +154,7 @@ def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[st
         "weights": {"path": str(entry), "sha256": sha256(entry), "licence": card_of(entry).licence},
         "source": source_facts(source.info),
         "masks": _mask_facts(given),
+        "mask_words": [str(word) for word in job.masks],
         "objects": list(given[0].ids),
         "options": {name: asdict(getattr(job, name)) for name in ("segment", "network", "memory", "export")},
     }

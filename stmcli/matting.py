@@ -57,6 +57,7 @@ class Matted:
     def __init__(self, rgb: Rgb, prediction: Segmented, *, options: MattingOptions = MattingOptions()) -> None:
         self.prob = prediction.prob  # (N+1, H, W)
         self.object_ids = prediction.object_ids
+        self.cut = isinstance(prediction, Prediction) and prediction.cut
         self._rgb, self._prediction, self._options = rgb, prediction, options
         self._colours: dict[int | None, Rgb] = {}
 
@@ -65,7 +66,7 @@ class Matted:
         return self._prediction.labels()
 
     def confidence(self) -> tuple[float, ...]:
-        """Return for each object the mean probability of the pixels it won; 0 when it won none."""
+        """Return for each object how far its mask is to be trusted, 0..1; 0 when it has no pixel."""
         known = self._prediction
         return (known if isinstance(known, Prediction) else Prediction(self.prob, self.object_ids)).confidence()
 

@@ -56,8 +56,11 @@ class MemoryBank:
             self.turn = (self.turn + 1) % room
         self.previous = False  # it is in memory already, as a kept frame
 
-    def read(self) -> tuple[Tensor, Tensor]:
-        """Return views of all that is in memory: keys (B, N, L, Ck), values (B, N, L, Cv)."""
+    def read(self, *, given_only: bool = False) -> tuple[Tensor, Tensor]:
+        """Return views of all that is in memory, or of given frames only: keys (B, N, L, Ck), values (B, N, L, Cv)."""
+        if given_only:
+            last = self.pinned * self._cells
+            return self._keys[:, :, :last], self._values[:, :, :last]
         first = self.pinned if self.options.policy == "previous" and (self.previous or self.kept) else 0
         last = (self.pinned + self.kept + self.previous) * self._cells
         return self._keys[:, :, first * self._cells : last], self._values[:, :, first * self._cells : last]
@@ -81,3 +84,26 @@ class MemoryBank:
         rows = slice(slot * self._cells, (slot + 1) * self._cells)
         self._keys[:, :, rows] = key
         self._values[:, :, rows] = value
+
+
+class Gate:
+    """Keep what a frame says of an object out of memory where it is doubtful: the last one trusted stands in.
+
+    Each object is judged on its own, on the device, without waiting for it.
+    """
+
+    def __init__(self, least: float) -> None:
+        self.least = least  # confidence, 0..1
+        self._trusted: tuple[Tensor, Tensor] | None = None
+
+    def trust(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Take note of a frame that is right, and return it: key (1, N, h*w, Ck), value (1, N, h*w, Cv)."""
+        self._trusted = key, value
+        return key, value
+
+    def admit(self, key: Tensor, value: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what to remember of a frame, given the confidence in each object, (N,)."""
+        if not self.least or self._trusted is None:
+            return key, value
+        sure = (confidence >= self.least).view(1, -1, 1, 1)
+        return self.trust(torch.where(sure, key, self._trusted[0]), torch.where(sure, value, self._trusted[1]))

@@ -15,6 +15,7 @@ PROTOCOLS = ("davis2016", "davis2017", "folder", "ytvos")
 ON_CORRUPT = ("fail", "stop", "skip")
 AUDIO = ("copy", "none")
 ENCODERS = ("auto", "x264", "nvenc")
+DOUBTFUL = 0.5  # confidence below which a mask is more likely wrong than right: J under 0.5
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class MemoryOptions:
     every: int = 5  # keep each N-th frame; 0 keeps only the first and the previous
     max_slots: int = 20  # hard bound on memory slots, first and previous included
     policy: str = "first+previous+every"
+    gate: float = 0.0  # frames in which an object has a lower confidence are not remembered for it; 0 = all are
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class SegmentOptions:
     soft_bits: int = 8  # of the stored probabilities
     on_corrupt: str = "fail"
     overwrite: bool = False
+    page: bool = True  # write report.html, to look the result through
     resume: bool = True  # take the finished result of the same job as done
 
 

@@ -24,8 +24,9 @@ from stmcli.matting import Matted
 from stmcli.model import STM
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, Writer
-from stmcli.report import Report
-from stmcli.results import MASKS, REPORT, clear, lock, output_names, refuse_corrupt, source_files
+from stmcli.page import Pictures, write_page
+from stmcli.report import Report, cut_note, read_report
+from stmcli.results import MASKS, PAGE, REPORT, clear, lock, output_names, refuse_corrupt, source_files
 from stmcli.segmenter import Follower, Prediction, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead
 from stmcli.video import Frame, Source
@@ -89,15 +90,17 @@ def _run(
         report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
         on_start(source.count, report.facts["device"])
         report.save("running")  # so that the same command may go on after a kill
-        clear(job.output / name for name in (MASKS, *before))
+        clear(job.output / name for name in (MASKS, PAGE, *before))
         if job.network.adapt:
             model = _adapt(model, job, source, given[0], on_adapt)
         segmenter = make_follower(model, job.network, job.memory)
-        _follow(segmenter, source, given[0].labels(), job, [*writers, report], waiting, on_frame)
+        pictures = [Pictures(source.count)] if job.segment.page else []
+        _follow(segmenter, source, given[0].labels(), job, [*writers, report, *pictures], waiting, on_frame)
         for writer in writers:
             writer.close()
     seconds = time.monotonic() - started
     report.notes += [*source.warnings, *(note for writer in writers for note in writer.notes)]
+    report.notes += cut_note(report.cuts)
     files = tuple(writer.path for writer in writers)
     outcome = _outcome(source, report, seconds, parameter.device) | {
         "outputs": [_name(job, writer) for writer in writers],
@@ -105,6 +108,8 @@ def _run(
         "seconds_waited": waiting.seconds(),
     }
     report.save("ok" if not source.corrupt_frames else "partial", **outcome)
+    for chosen in pictures:
+        write_page(job.output / PAGE, read_report(report.path), chosen)
     result = Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
     refuse_corrupt(source, job.video, job.output, result)
     return result
@@ -121,7 +126,7 @@ def _follow(
     source: Source,
     labels: Labels,
     job: Job,
-    writers: list[Writer | Report],
+    writers: Sequence[Writer | Report | Pictures],
     waiting: Waiting,
     on_frame: Callable[[int], None],
 ) -> None:
@@ -194,7 +199,7 @@ def segment_dataset(
     clips = list_sequences(root, protocol)
     on_start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
     model = model or load_model(network)
-    options, export = SegmentOptions(overwrite=overwrite), ExportOptions(kinds=("none",))
+    options, export = SegmentOptions(overwrite=overwrite, page=False), ExportOptions(kinds=("none",))
     for clip in clips:
         job = Job(clip.frames, (_first_mask(clip),), output / clip.name, options, network, memory, export)
         segment_video(job, model=model, on_frame=on_frame, on_adapt=on_adapt)

@@ -1,7 +1,7 @@
 """What `report.json` says about a run: what came in, what was done, what came out."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,11 @@ class Prediction(Protocol):
         """Return (H, W) object ids, 0 is background."""
 
     def confidence(self) -> tuple[float, ...]:
-        """Return how sure the network is of each object, 0..1."""
+        """Return how far the mask of each object is to be trusted, 0..1."""
+
+    @property
+    def cut(self) -> bool:
+        """Tell whether a new scene begins here."""
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     _frames: list[str] = field(default_factory=list)  # JSON: a tenth of the memory of what it says
     _saved: bool = False
+    cuts: list[int] = field(default_factory=list)  # frames that begin a new scene
     decoded: int = 0  # of the noted frames; for the others the mask before is repeated
 
     @property
@@ -50,7 +55,11 @@ class Report:
         objects = {}
         for number, sure in zip(prediction.object_ids, prediction.confidence(), strict=True):
             objects[str(number)] = {**_extent(labels == number), "confidence": round(sure, 4)}
-        self._frames.append(json.dumps({"frame": frame.index, "time": float(frame.time), "objects": objects}))
+        facts = {"frame": frame.index, "time": float(frame.time), "objects": objects}
+        if prediction.cut and not frame.corrupt:  # a corrupt frame repeats the prediction before it
+            facts["cut"] = True
+            self.cuts.append(frame.index)
+        self._frames.append(json.dumps(facts))
 
     def save(self, status: str, **facts: Any) -> None:
         """Write the file, one line for each frame. Raises WriteError."""
@@ -64,6 +73,12 @@ class Report:
             self.save(status, error=error, frames_written=self.count)
         elif self._saved:
             self.path.unlink(missing_ok=True)
+
+
+def cut_note(cuts: Sequence[int]) -> list[str]:
+    """Return what to say about scene cuts: nothing when there are none."""
+    listed = ", ".join(map(str, cuts[:10])) + ", ..." * (len(cuts) > 10)
+    return [f"a new scene begins at frame{'s' * (len(cuts) > 1)} {listed}: look at the masks there"] if cuts else []
 
 
 def read_report(path: Path) -> dict[str, Any]:

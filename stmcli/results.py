@@ -13,7 +13,7 @@ from stmcli.errors import LockedError, PartialError, UsageError
 from stmcli.report import read_report
 from stmcli.video import Source, list_frames
 
-MASKS, REPORT, LOCK = "masks", "report.json", ".lock"
+MASKS, REPORT, PAGE, LOCK = "masks", "report.json", "report.html", ".lock"
 DATASET = "davis"  # the one output that is a tree of folders
 FOLDERS = (MASKS, "soft/*", "soft", "cutout*", DATASET)  # that outputs are in, inner ones first
 FILMS = re.compile(r"(overlay|alpha|matte|green)(-\d+)?\.part\.\w+")  # unfinished ones
@@ -54,7 +54,7 @@ def check_folder(out: Path, names: Iterable[str], *inputs: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
     _require_writable(out)
-    check_outputs([out / name for name in (MASKS, *names, *output_names(out), REPORT)], *inputs)
+    check_outputs([out / name for name in (MASKS, *names, *output_names(out), REPORT, PAGE)], *inputs)
 
 
 def check_outputs(outputs: Sequence[Path], *inputs: Path) -> None:

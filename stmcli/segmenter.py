@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stmcli.confidence import Gauge
+from stmcli.cuts import CutDetector
 from stmcli.masks import object_ids
-from stmcli.memory import MemoryBank
+from stmcli.memory import Gate, MemoryBank
 from stmcli.model import STM
 from stmcli.model.stm import STRIDE
 from stmcli.options import MemoryOptions
@@ -24,6 +26,8 @@ class Prediction:
 
     prob: Tensor  # (N+1, H, W) on the model's device, background first, sums to 1
     object_ids: tuple[int, ...]  # channel i+1 is object_ids[i]
+    measured: Tensor | None = None  # (N,) confidence in each object, 0..1; None: a mask that was given or stored
+    cut: bool = False  # whether a new scene begins here
 
     def labels(self) -> np.ndarray:
         """Return the most likely id of every pixel: (H, W) uint8, or uint16 when an id is above 255."""
@@ -34,7 +38,12 @@ class Prediction:
         return (1 - self.prob[0]).clamp(0, 1).float().cpu().numpy()
 
     def confidence(self) -> tuple[float, ...]:
-        """Return for each object the mean probability of the pixels it won; 0 when it won none."""
+        """Return for each object how far its mask is to be trusted, 0..1; 0 when it has no pixel.
+
+        Where nothing was measured, it is the mean probability of the pixels that the object won.
+        """
+        if self.measured is not None:
+            return tuple(self.measured.tolist())
         labels = self.labels()
         prob = self.prob.float().cpu().numpy()
         won = [prob[i + 1][labels == number] for i, number in enumerate(self.object_ids)]
@@ -115,11 +124,14 @@ class Segmenter:
         self.top_k = top_k  # memory cells that a cell reads; 0 = all
         self.reach = reach  # how far from its own place a cell reads, in cells; 0 = anywhere
         self.bank = MemoryBank(memory or MemoryOptions())
+        self.gate = Gate(self.bank.options.gate)
         self.object_ids: tuple[int, ...] = ()
         self._weight = next(model.parameters())  # tells device and precision
         self._geometry: Geometry | None = None
-        self._pending: tuple[Tensor, Tensor] | None = None  # frame and masks to be remembered
+        self._pending: tuple[Tensor, Tensor, Tensor] | None = None  # frame, masks, confidence; to be remembered
         self._age = 0
+        self.gauge = Gauge()
+        self.cuts = CutDetector()
 
     @torch.inference_mode()
     def step(self, rgb: np.ndarray, labels: np.ndarray | None = None) -> Prediction:
@@ -129,41 +141,50 @@ class Segmenter:
         """
         if labels is not None and labels.shape != rgb.shape[:2]:
             raise ValueError(f"the labels are {labels.shape} but the frame is {rgb.shape[:2]}")
+        cut = self.cuts.is_cut(rgb)
         if labels is not None:
             return self._begin(rgb, labels)
         if self._geometry is None or rgb.shape[:2] != self._geometry.source:
             raise ValueError("the first frame needs labels, and all frames have its size")
+        if cut:
+            self._pending = None  # what the frame before shows says nothing about another scene
         self._remember()
         frame = self._upload(rgb)
-        logits = self.model.segment(frame, *self.bank.read(), top_k=self.top_k, reach=self.reach).logits
+        read = self.bank.read(given_only=cut)
+        logits, query = self.model.segment(frame, *read, top_k=self.top_k, reach=self.reach)
         prob = torch.softmax(self._geometry.crop(logits), dim=1)  # (1, N+1, h, w)
         self._age += 1
-        self._pending = frame, F.pad(prob[:, 1:], self._geometry.pad)  # no object in the padding
-        return Prediction(self._geometry.leave(prob)[0], self.object_ids)
+        masks = F.pad(prob[:, 1:], self._geometry.pad)  # no object in the padding
+        measured = self.gauge.measure(masks, query)
+        self._pending = frame, masks, measured
+        return Prediction(self._geometry.leave(prob)[0], self.object_ids, measured, cut)
 
     def revise(self, prediction: Prediction) -> None:
         """Remember another prediction of the latest frame than its own; labels that were given stay as they are."""
-        if self._pending is None or self._geometry is None:
+        if self._pending is None or self._geometry is None or prediction.measured is None:
             return
         places = [1 + prediction.object_ids.index(number) for number in self.object_ids]
-        self._pending = self._pending[0], self._geometry.enter(prediction.prob[None, places])
+        masks = self._geometry.enter(prediction.prob[None, places])
+        self._pending = self._pending[0], masks, prediction.measured
 
     def _begin(self, rgb: np.ndarray, labels: np.ndarray) -> Prediction:
         self.object_ids = object_ids(labels)
+        self.gauge.begin()
         self._geometry = Geometry.fit(rgb.shape[0], rgb.shape[1], self.size, zoom=self.zoom)
         ids = torch.tensor((0, *self.object_ids)).view(-1, 1, 1)
         truth = (torch.from_numpy(labels.astype(np.int64)) == ids).to(self._weight.device, torch.float32)
         truth[0] = 1 - truth[1:].sum(0)  # void is background
         masks = self._geometry.enter(truth[None, 1:])  # (1, N, H, W)
-        self.bank.pin(*self.model.memorize(self._upload(rgb), masks.to(self._weight.dtype)))
+        self.bank.pin(*self.gate.trust(*self.model.memorize(self._upload(rgb), masks.to(self._weight.dtype))))
         return Prediction(truth, self.object_ids)
 
     def _remember(self) -> None:
         """Put the frame before into memory, if the policy wants to read it."""
         if self._pending is None or not self.bank.wants(age=self._age):
             return
-        frame, masks = self._pending
-        self.bank.write(*self.model.memorize(frame, masks.to(frame.dtype)), age=self._age)
+        frame, masks, confidence = self._pending
+        memory = self.model.memorize(frame, masks.to(frame.dtype))
+        self.bank.write(*self.gate.admit(*memory, confidence), age=self._age)
 
     def _upload(self, rgb: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1] on the model's device, padded; the only upload of a frame."""

@@ -13,7 +13,8 @@ PACKAGE = Path(stmcli.__file__).parent
 LAYERS = [
     {"cli"},
     {"policies"},
-    {"pipeline", "batch"},
+    {"pipeline", "batch", "review"},
+    {"page"},
     {"export", "train", "bench"},
     {"job"},
     {"trainer", "curve"},
@@ -28,7 +29,7 @@ LAYERS = [
     {"segmenter"},
     {"weights"},
     {"clips"},
-    {"memory"},
+    {"memory", "confidence"},
     {"model"},
     {"maskcheck"},
     {"given", "maskfix"},
@@ -37,7 +38,7 @@ LAYERS = [
     {"images", "ghosts"},
     {"render", "diagram"},
     {"metrics"},
-    {"options"},
+    {"options", "cuts"},
     {"files", "threads", "listeners"},
     {"errors"},
 ]
@@ -88,7 +89,13 @@ def test_the_model_needs_torch_and_nothing_else(path):
     assert own(imports(path)) <= {"model", "options", "errors"}
 
 
-@pytest.mark.parametrize("module", ["stmcli", "stmcli.options", "stmcli.video", "stmcli.outputs", "stmcli.datasets"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("stmcli", "stmcli.options", "stmcli.video", "stmcli.outputs", "stmcli.datasets", "stmcli.page"),
+        "stmcli.review",
+    ],
+)
 def test_an_import_does_not_wait_for_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

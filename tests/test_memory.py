@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stmcli.memory import MemoryBank
+from stmcli.memory import Gate, MemoryBank
 from stmcli.options import MEMORY_POLICIES, MemoryOptions
 
 FULL = "first+previous+every"
@@ -116,3 +116,35 @@ def test_given_masks_must_leave_a_slot():
     bank.pin(*entry(0))
     with pytest.raises(ValueError, match="leave a slot"):
         bank.pin(*entry(1))
+
+
+def test_only_the_given_frames_are_read_when_asked():
+    bank = MemoryBank(MemoryOptions(every=1, max_slots=6))
+    for _ in follow(bank, 5):
+        pass
+    keys, values = bank.read(given_only=True)
+    assert keys.shape[2] == values.shape[2] == CELLS
+    assert not keys.any()
+    assert not values.any()
+
+
+def two_objects(age):
+    return tuple(part.repeat(1, 2, 1, 1) for part in entry(age))
+
+
+def test_of_a_doubtful_object_the_last_trusted_frame_is_remembered_again():
+    gate = Gate(0.5)
+    gate.trust(*two_objects(0))
+    seen = []
+    for age, sure in ((1, (0.9, 0.4)), (2, (0.3, 0.5)), (3, (0.2, 0.2))):
+        key, value = gate.admit(*two_objects(age), torch.tensor(sure))
+        assert torch.equal(key[..., 0], value[..., 0])
+        seen.append(key[0, :, 0, 0].tolist())
+    assert seen == [[1, 0], [1, 2], [1, 2]]
+
+
+def test_without_a_gate_all_is_remembered_as_it_is():
+    gate = Gate(0)
+    gate.trust(*two_objects(0))
+    key, value = two_objects(1)
+    assert gate.admit(key, value, torch.zeros(2)) == (key, value)

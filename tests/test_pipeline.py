@@ -62,7 +62,8 @@ def test_every_frame_gives_a_mask_and_an_overlay_frame(job):
     seen = []
     result = segment_video(job, on_frame=seen.append)
     names = [f"{index:05d}.png" for index in range(6)]
-    assert files(job.output) == sorted(["masks", *(f"masks/{name}" for name in names), "overlay.mp4", "report.json"])
+    reports = ("report.html", "report.json")
+    assert files(job.output) == sorted(["masks", *(f"masks/{name}" for name in names), "overlay.mp4", *reports])
     assert seen == list(range(6))
     assert (result.frames, result.files) == (6, (job.output / "masks", job.output / "overlay.mp4"))
     assert np.array_equal(read_values(job.output / "masks" / names[0]), read_values(job.masks[0]))
@@ -139,7 +140,7 @@ def test_the_report_holds_what_happened(job):
         "licence": "free",
     }
     assert (report["source"]["width"], report["source"]["height"]) == (64, 48)
-    assert report["options"]["memory"] == {"every": 5, "max_slots": 20, "policy": "first+previous+every"}
+    assert report["options"]["memory"] == {"every": 5, "max_slots": 20, "policy": "first+previous+every", "gate": 0}
     for frame in report["frames"]:
         labels = read_values(job.output / "masks" / f"{frame['frame']:05d}.png")
         for number, facts in frame["objects"].items():
@@ -152,6 +153,28 @@ def test_the_report_holds_what_happened(job):
             else:
                 assert facts["box"] is None
     assert report["frames"][0]["objects"]["1"] == {"area": 96, "box": [0, 0, 8, 12], "confidence": 1.0}
+
+
+def test_the_page_is_that_of_the_report_and_can_be_left_out(job, stm):
+    segment_video(job)
+    page = job.output / "report.html"
+    text = page.read_text()
+    assert job.video.name in text
+    assert text.count("data:image/jpeg") >= 6
+    page.unlink()
+    assert stm("report", job.output).stdout.strip() == str(page)
+    assert page.read_text().count("<figure") == text.count("<figure")
+    segment_video(exporting(job, "none", segment={"page": False}, overwrite=True))
+    assert not page.exists()
+
+
+def test_a_scene_cut_is_in_the_report(job, make_folder):
+    folder = make_folder([f"{index}.png" for index in range(8)])
+    for index in range(4, 8):
+        Image.fromarray(np.full((48, 64, 3), (10, 200, 90), np.uint8)).save(folder / f"{index}.png")
+    result = segment_video(exporting(replace(job, video=folder), "none"))
+    assert [frame["frame"] for frame in report_of(job)["frames"] if frame.get("cut")] == [4]
+    assert any("a new scene begins at frame 4" in note for note in result.notes)
 
 
 def test_odd_masks_are_noted_and_nothing_is_warned(job):
@@ -201,7 +224,8 @@ def test_another_jobs_result_is_refused_and_replaced_with_y(job, make_mask):
             plan(changed)
     assert hashes(job.output, "**/*.*") == before
     segment_video(exporting(other, "none", segment={"end": 3}, overwrite=True))
-    assert files(job.output) == ["masks", *(f"masks/0000{index}.png" for index in range(4)), "report.json"]
+    masks = [f"masks/0000{index}.png" for index in range(4)]
+    assert files(job.output) == ["masks", *masks, "report.html", "report.json"]
 
 
 def test_memory_options_change_the_result(job):

@@ -107,7 +107,7 @@ def test_every_policy_is_segmented_into_a_folder_of_its_own_and_scored(evaluate,
     assert list(table) == ["first", "previous", "first+previous", "first+previous+every"]
     for policy, scores in table.items():
         report = json.loads((tmp_path / "out" / policy / "whole" / "report.json").read_text())
-        assert report["options"]["memory"] == {"every": 2, "max_slots": 20, "policy": policy}
+        assert report["options"]["memory"] == {"every": 2, "max_slots": 20, "policy": policy, "gate": 0}
         assert len(scores["sequences"]["whole"]["1"]["J_per_frame"]) == FRAMES - 1
         reports = [json.loads((tmp_path / "out" / policy / c / "report.json").read_text()) for c in ("late", "whole")]
         seconds, frames = (sum(one[key] for one in reports) for key in ("seconds", "frames_written"))

@@ -9,7 +9,7 @@ from conftest import picture
 
 from stmcli.model.layers import memory_read
 from stmcli.options import MemoryOptions
-from stmcli.segmenter import Segmenter, propagate
+from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.video import Frame
 from stmcli.weights import read
 
@@ -93,7 +93,15 @@ def test_labels_follow_the_largest_probability(model):
     for prediction in follow(model, labels=given(ids=(3, 7)))[1:]:
         winner = prediction.prob.argmax(0).numpy()
         assert np.array_equal(prediction.labels(), np.array([0, 3, 7])[winner])
-        for place, sure in enumerate(prediction.confidence()):
+
+
+def test_confidence_is_measured_and_is_the_mean_probability_where_it_is_not(model):
+    given_one, *rest = follow(model, labels=given(ids=(3, 7)))
+    assert given_one.confidence() == (1, 1)
+    for prediction in rest:
+        assert prediction.confidence() == tuple(prediction.measured.tolist())
+        winner = prediction.prob.argmax(0).numpy()
+        for place, sure in enumerate(Prediction(prediction.prob, (3, 7)).confidence()):
             won = prediction.prob[place + 1].numpy()[winner == place + 1]
             assert sure == pytest.approx(won.mean() if won.size else 0, abs=1e-6)
 
@@ -153,6 +161,15 @@ def test_memory_policies_differ_in_what_they_see(model):
     assert all(not torch.equal(a, b) for a, b in pairs)
 
 
+def test_where_all_is_doubtful_a_gate_leaves_the_given_frame(model):
+    first = follow(model, memory=MemoryOptions(2, 20, "first"))
+    gated = follow(model, memory=MemoryOptions(2, 20, gate=1.0))
+    usual = follow(model, memory=MemoryOptions(2, 20))
+    for alone, other in zip(first, gated, strict=True):  # the same frame in several slots weighs no more
+        assert torch.allclose(alone.prob, other.prob, atol=1e-5)
+    assert not torch.allclose(first[-1].prob, usual[-1].prob, atol=1e-4)
+
+
 def test_a_corrupt_frame_repeats_the_prediction_before_it_and_is_not_remembered(model):
     clip = [*frames(6)]
     broken = [Frame(f.index, f.time, np.zeros_like(f.rgb), corrupt=f.index == 3) if f.index == 3 else f for f in clip]
@@ -174,7 +191,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 import numpy as np, psutil, torch
-from stmcli.segmenter import Segmenter, propagate
+from stmcli.segmenter import Prediction, Segmenter, propagate
 from stmcli.video import Frame
 from stmcli.weights import read
 weights, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

@@ -10,6 +10,8 @@ from stmcli.cli import (  # noqa: F401  (each adds its commands to the app)
     export,
     info,
     mask,
+    report,
+    review,
     segment,
     train,
     weights,

@@ -162,6 +162,12 @@ FirstNumberOption = Annotated[
     int | None,
     typer.Option(min=0, help="Number of the clip's first frame, in all names and options.", show_default="its own"),
 ]
+GateOption = Annotated[
+    float,
+    typer.Option(
+        "--memory-gate", min=0, max=1, help="Do not remember an object from frames with less confidence in it; 0: off."
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace what is there already.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
@@ -219,6 +225,6 @@ def network_options(
     return NetworkOptions(weights, device, precision, size, top_k, reach, views, adapt)
 
 
-def memory_options(every: int, most: int, policy: str) -> MemoryOptions:
+def memory_options(every: int, most: int, policy: str, gate: float) -> MemoryOptions:
     """Check and collect the options of the memory."""
-    return MemoryOptions(every, most, one_of("--mem-policy", policy, MEMORY_POLICIES))
+    return MemoryOptions(every, most, one_of("--mem-policy", policy, MEMORY_POLICIES), gate)

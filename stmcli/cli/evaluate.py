@@ -15,6 +15,7 @@ from stmcli.cli.app import (
     AdaptOption,
     DeviceOption,
     EveryOption,
+    GateOption,
     JsonOption,
     MaxOption,
     OverwriteOption,
@@ -89,6 +90,7 @@ def evaluate(
     mem_every: EveryOption = MEMORY.every,
     mem_max: MaxOption = MEMORY.max_slots,
     mem_policy: PolicyOption = MEMORY.policy,
+    memory_gate: GateOption = MEMORY.gate,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -104,7 +106,7 @@ def evaluate(
     categories = read_seen(seen)
     _check_targets(csv, submission, plot=plot, overwrite=overwrite)
     network = network_options(weights, device, precision, size, top_k, reach, tta, adapt)
-    memory = memory_options(mem_every, mem_max, mem_policy)
+    memory = memory_options(mem_every, mem_max, mem_policy, memory_gate)
     if policies:
         if run is None or plot or submission or mem_policy != MEMORY.policy:
             cause = "--policies segments with every policy and makes one table"

@@ -13,6 +13,7 @@ from stmcli.cli.app import (
     DeviceOption,
     EveryOption,
     FirstNumberOption,
+    GateOption,
     JsonOption,
     MaxOption,
     OverwriteOption,
@@ -51,6 +52,7 @@ from stmcli.cli.exports import (
     kinds_of,
 )
 from stmcli.cli.progress import show_progress
+from stmcli.cli.review import serve
 from stmcli.errors import PartialError, UsageError
 from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
 
@@ -99,6 +101,7 @@ def segment(
     mem_every: EveryOption = MEMORY.every,
     mem_max: MaxOption = MEMORY.max_slots,
     mem_policy: PolicyOption = MEMORY.policy,
+    memory_gate: GateOption = MEMORY.gate,
     per_object: PerObjectOption = EXPORT.per_object,
     audio: AudioOption = EXPORT.audio,
     encoder: EncoderOption = EXPORT.encoder,
@@ -116,9 +119,15 @@ def segment(
     soft_bits: Annotated[int, typer.Option(help="8 or 16, of the stored probabilities.")] = SEGMENT.soft_bits,
     on_corrupt: Annotated[str, typer.Option(help=f"{', '.join(ON_CORRUPT)}.")] = SEGMENT.on_corrupt,
     overwrite: OverwriteOption = SEGMENT.overwrite,
+    page: Annotated[
+        bool, typer.Option("--page/--no-page", help="Write report.html, to look the result through.")
+    ] = SEGMENT.page,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Take this very job as done when it is; or do it again.")
     ] = SEGMENT.resume,
+    review: Annotated[
+        bool, typer.Option("--review", help="Then look through the result in the browser; Ctrl-C ends that.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Check everything, write nothing.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -135,6 +144,7 @@ def segment(
         on_corrupt=one_of("--on-corrupt", on_corrupt, ON_CORRUPT),
         overwrite=overwrite,
         resume=resume,
+        page=page,
     )
     exports = export_options(
         kinds_of("--export", export),
@@ -151,7 +161,7 @@ def segment(
         category=category,
     )
     network = network_options(weights, device, precision, size, top_k, reach, tta, adapt)
-    memory = memory_options(mem_every, mem_max, mem_policy)
+    memory = memory_options(mem_every, mem_max, mem_policy, memory_gate)
     from stmcli.job import Job, default_output, plan
     from stmcli.pipeline import Result, segment_video
 
@@ -168,6 +178,8 @@ def segment(
     if not quiet:
         _say_notes(result)
     _give_result(result, as_json=as_json, verbose=verbose)
+    if review:
+        serve(result.output)
     if fault:
         raise fault
 
@@ -175,6 +187,8 @@ def segment(
 def _say_notes(result: "Result") -> None:
     for note in result.notes:
         say(f"note: {note}")
+    if (page := result.output / "report.html").exists():
+        say(f"to look it through: {page}")
     say("already done, nothing to do" if result.done_before else _speed(result.frames, result.seconds))
 
 

@@ -1,0 +1,23 @@
+"""stm report: the page of a result, once more."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stmcli.cli.app import QuietOption, app, give
+from stmcli.cli.progress import show_progress
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The output folder of stm segment.")],
+    video: Annotated[Path | None, typer.Option(help="Where the clip is now.", show_default="where it was then")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Write report.html of a result again: a page to look the masks through, with the doubtful frames first."""
+    from stmcli.page import remake_page
+
+    with show_progress(folder.name, quiet=quiet) as show:
+        path = remake_page(folder, video=video, on_start=show.start, on_frame=lambda _: show.advance())
+    give(path)

@@ -1,0 +1,83 @@
+"""What to do about a frame that is wrong: the commands, ready to copy."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+
+# What a command line must repeat so that a second run does what the first one did, by option dataclass and field.
+FLAGS = {
+    "network": {
+        "weights": "--weights",
+        "device": "--device",
+        "precision": "--precision",
+        "size": "--size",
+        "top_k": "--top-k",
+    },
+    "memory": {"every": "--mem-every", "max_slots": "--mem-max", "policy": "--mem-policy", "gate": "--memory-gate"},
+    "segment": {"start": "--start", "end": "--end", "on_corrupt": "--on-corrupt", "soft_bits": "--soft-bits"},
+    "export": {
+        "audio": "--audio",
+        "opacity": "--opacity",
+        "alpha_codec": "--alpha-codec",
+        "alpha_mode": "--alpha-mode",
+        "bits": "--bits",
+        "background": "--background",
+    },
+}
+SWITCHES = {
+    "segment": {"keep_soft": "--keep-soft"},
+    "export": {"per_object": "--per-object", "refine": "--no-refine", "contour": "--no-contour"},
+}
+DEFAULTS = {
+    "network": NetworkOptions(),
+    "memory": MemoryOptions(),
+    "segment": SegmentOptions(),
+    "export": ExportOptions(),
+}
+
+
+def frame_command(report: Mapping[str, Any], frame: int, picture: str) -> str:
+    """Return the command that writes a frame to paint on."""
+    return shlex.join(["stm", "frame", _path(_source(report)), "--at", str(frame), "-o", picture])
+
+
+def fix_command(report: Mapping[str, Any], output: Path, *masks: str) -> str:
+    """Return the command that segments the same clip with more masks, words of `--mask`."""
+    words = ["stm", "segment", _path(_source(report))]
+    for mask in [*_given(report), *masks]:
+        words += ["--mask", mask]
+    return shlex.join([*words, *_options(report.get("options", {})), "-o", _path(str(output)), "-y"])
+
+
+def _source(report: Mapping[str, Any]) -> str:
+    return str(report.get("source", {}).get("path", "CLIP"))
+
+
+def _given(report: Mapping[str, Any]) -> list[str]:
+    """Return the words of `--mask` of the run itself."""
+    if words := report.get("mask_words"):
+        return [str(word) for word in words if word]
+    return [f"{mask['frame']}:{mask['path']}" for mask in report.get("masks", [])]
+
+
+def _options(options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    words: list[str] = []
+    for group, default in DEFAULTS.items():
+        values = options.get(group, {})
+        changed = {name: value for name, value in values.items() if value != getattr(default, name, value)}
+        for name, flag in FLAGS[group].items():
+            words += [flag, str(changed[name])] if changed.get(name) is not None else []
+        words += [flag for name, flag in SWITCHES.get(group, {}).items() if name in changed]
+    export, objects = options.get("export", {}), options.get("segment", {}).get("objects")
+    if export.get("kinds") and tuple(export["kinds"]) != ExportOptions.kinds:
+        words += [word for kind in export["kinds"] for word in ("--export", str(kind))]
+    for number, name in export.get("categories", ()):
+        words += ["--category", f"{number}={name}"]
+    return [*words, *(["--objects", ",".join(map(str, objects))] if objects else [])]
+
+
+def _path(path: str) -> str:
+    return f"./{path}" if path.startswith("-") else path

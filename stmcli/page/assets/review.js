@@ -1,0 +1,204 @@
+"use strict";
+// Look through a result and paint on it. Labels are ids in a Uint16Array; the canvas only shows them.
+const $ = id => document.getElementById(id);
+const canvas = $("paint"), context = canvas.getContext("2d", {willReadFrequently: true});
+const UNDO = 20;
+let clip, place = 0, labels, changed = false, erasing = false, last = null, past = [], colours = new Map();
+
+async function start() {
+  clip = await (await fetch("clip.json")).json();
+  $("name").textContent = clip.name;
+  canvas.width = clip.width;
+  canvas.height = clip.height;
+  for (const [id, colour] of clip.objects) addObject(id, colour);
+  const other = new Option("another id", "new");
+  $("object").append(other);
+  drawTimeline();
+  offer(clip.command);
+  const first = clip.frames.findIndex(frame => frame.confidence < clip.doubtful);
+  await show(first < 0 ? 0 : first);
+}
+
+function addObject(id, colour) {
+  colours.set(id, colour);
+  $("object").insertBefore(new Option(`object ${id}`, id), $("object").querySelector("[value=new]"));
+}
+
+function drawTimeline() {
+  const line = $("timeline"), most = 400, step = Math.max(1, Math.ceil(clip.frames.length / most));
+  line.replaceChildren();
+  for (let at = 0; at < clip.frames.length; at += step) {
+    const part = clip.frames.slice(at, at + step), bar = document.createElement("i");
+    const sure = Math.min(...part.map(frame => frame.confidence));
+    bar.style.height = `${Math.max(4, 100 * sure)}%`;
+    bar.classList.toggle("doubtful", sure < clip.doubtful);
+    bar.classList.toggle("corrected", part.some(frame => frame.corrected));
+    line.append(bar);
+  }
+  line.append(document.createElement("b"));
+  movePointer();
+}
+
+function movePointer() {
+  $("timeline").querySelector("b").style.left = `${100 * (place + .5) / clip.frames.length}%`;
+}
+
+function offer(command) {
+  $("command").textContent = command;
+  $("corrected").hidden = !command;
+}
+
+function say(text) { $("state").textContent = text; }
+
+async function show(to) {
+  if (to < 0 || to >= clip.frames.length) return;
+  if (changed && !confirm("This frame has changes that are not saved. Leave them?")) return;
+  const frame = clip.frames[to];
+  const answer = await fetch(`labels/${frame.frame}`);
+  if (!answer.ok) return say(`frame ${frame.frame}: ${await answer.text()}`);
+  place = to;
+  labels = new Uint16Array(await answer.arrayBuffer());
+  changed = false;
+  past = [];
+  $("picture").src = `picture/${frame.frame}`;
+  $("number").textContent = `frame ${frame.frame}`;
+  $("confidence").textContent = `confidence ${frame.confidence.toFixed(2)}${frame.cut ? ", a new scene" : ""}`;
+  say(frame.corrected ? "with your correction" : "as segmented");
+  movePointer();
+  draw(0, 0, clip.width, clip.height);
+}
+
+function colourOf(id) {
+  if (!colours.has(id)) colours.set(id, [255, 255, 255]);
+  return colours.get(id);
+}
+
+function draw(left, top, right, bottom) {
+  left = Math.max(0, Math.floor(left)); top = Math.max(0, Math.floor(top));
+  right = Math.min(clip.width, Math.ceil(right)); bottom = Math.min(clip.height, Math.ceil(bottom));
+  if (left >= right || top >= bottom) return;
+  const image = context.createImageData(right - left, bottom - top), alpha = 2.55 * $("opacity").value;
+  let at = 0;
+  for (let y = top; y < bottom; y++)
+    for (let x = left; x < right; x++, at += 4) {
+      const id = labels[y * clip.width + x];
+      if (!id) continue;
+      const [red, green, blue] = colourOf(id);
+      image.data[at] = red; image.data[at + 1] = green; image.data[at + 2] = blue; image.data[at + 3] = alpha;
+    }
+  context.putImageData(image, left, top);
+}
+
+function scale() { return clip.width / canvas.getBoundingClientRect().width; }
+function radius() { return Math.max(.75, $("width").value * scale() / 2); }
+
+function point(event) {
+  const box = canvas.getBoundingClientRect();
+  return [(event.clientX - box.left) * scale(), (event.clientY - box.top) * scale()];
+}
+
+function stroke([x0, y0], [x1, y1]) {
+  const r = radius(), id = erasing ? 0 : Number($("object").value), length = Math.hypot(x1 - x0, y1 - y0);
+  const steps = Math.max(1, Math.ceil(length / Math.max(.5, r / 2)));
+  for (let step = 0; step <= steps; step++)
+    dab(x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps, r, id);
+  changed = true;
+  draw(Math.min(x0, x1) - r - 1, Math.min(y0, y1) - r - 1, Math.max(x0, x1) + r + 1, Math.max(y0, y1) + r + 1);
+}
+
+function dab(x, y, r, id) {
+  for (let row = Math.max(0, Math.floor(y - r)); row <= Math.min(clip.height - 1, y + r); row++) {
+    const half = Math.sqrt(Math.max(0, r * r - (row + .5 - y) ** 2));
+    const from = Math.max(0, Math.round(x - half)), to = Math.min(clip.width, Math.round(x + half));
+    if (from < to) labels.fill(id, row * clip.width + from, row * clip.width + to);
+  }
+}
+
+canvas.addEventListener("pointerdown", event => {
+  if (event.button !== 0 || !labels) return;
+  canvas.setPointerCapture(event.pointerId);
+  past.push(labels.slice());
+  if (past.length > UNDO) past.shift();
+  last = point(event);
+  stroke(last, last);
+});
+canvas.addEventListener("pointermove", event => {
+  const cursor = $("cursor"), box = $("stage").getBoundingClientRect();
+  cursor.style.cssText = `display:block;width:${$("width").value}px;height:${$("width").value}px;` +
+    `left:${event.clientX - box.left}px;top:${event.clientY - box.top}px`;
+  if (!last) return;
+  const now = point(event);
+  stroke(last, now);
+  last = now;
+});
+for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => { last = null; });
+canvas.addEventListener("pointerleave", () => { $("cursor").style.display = "none"; });
+
+function undo() {
+  if (!past.length) return;
+  labels = past.pop();
+  draw(0, 0, clip.width, clip.height);
+}
+
+async function send(method, done) {
+  const frame = clip.frames[place];
+  const body = method === "POST" ? labels : undefined;
+  const answer = await fetch(`labels/${frame.frame}`, {method, body}).catch(() => null);
+  if (!answer) return say("the review has ended; start it again");
+  const said = await answer.json();
+  if (!answer.ok) return say(said.error);
+  changed = false;
+  frame.corrected = method === "POST";
+  offer(said.command);
+  drawTimeline();
+  if (method === "POST") say(`saved as ${said.file}`);
+  else await show(place);
+}
+
+function use(eraser) {
+  erasing = eraser;
+  $("brush").setAttribute("aria-pressed", !eraser);
+  $("eraser").setAttribute("aria-pressed", eraser);
+}
+
+function nextDoubtful() {
+  const later = clip.frames.findIndex((frame, at) => at > place && frame.confidence < clip.doubtful);
+  if (later < 0) say("no doubtful frame after this one");
+  else show(later);
+}
+
+$("object").addEventListener("change", event => {
+  if (event.target.value !== "new") return use(false);
+  const id = Number(prompt("The id of the object, 1 to 65535, not 255"));
+  if (Number.isInteger(id) && id > 0 && id < 65536 && id !== 255) {
+    if (!colours.has(id)) addObject(id, [255, 255, 255]);
+    event.target.value = id;
+  } else event.target.selectedIndex = 0;
+  use(false);
+});
+const wait = action => () => { action(); };
+$("previous").onclick = wait(() => show(place - 1));
+$("next").onclick = wait(() => show(place + 1));
+$("doubtful").onclick = nextDoubtful;
+$("brush").onclick = () => use(false);
+$("eraser").onclick = () => use(true);
+$("undo").onclick = undo;
+$("save").onclick = () => send("POST");
+$("forget").onclick = () => send("DELETE");
+$("opacity").oninput = () => draw(0, 0, clip.width, clip.height);
+$("zoom").oninput = () => { $("stage").style.width = `${$("zoom").value}%`; };
+$("timeline").onpointerdown = event => {
+  const box = $("timeline").getBoundingClientRect();
+  show(Math.min(clip.frames.length - 1, Math.floor((event.clientX - box.left) / box.width * clip.frames.length)));
+};
+document.addEventListener("keydown", event => {
+  if (event.target.matches("input, select")) return;
+  const keys = {ArrowLeft: () => show(place - 1), ArrowRight: () => show(place + 1), d: nextDoubtful,
+    b: () => use(false), e: () => use(true), s: () => send("POST")};
+  if ((event.ctrlKey || event.metaKey) && event.key === "z") undo();
+  else if (!event.ctrlKey && !event.metaKey && keys[event.key]) keys[event.key]();
+  else return;
+  event.preventDefault();
+});
+window.addEventListener("beforeunload", event => { if (changed) event.preventDefault(); });
+start();

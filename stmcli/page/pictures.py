@@ -1,0 +1,118 @@
+"""Pick the few frames of a clip that its page shows while they pass, and keep them small."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from stmcli.render import overlay
+from stmcli.video import Frame
+
+THUMBNAILS = 48  # at most, in the strip
+THUMBNAIL = 192  # px along the longer side
+WORST = 8  # frames shown large, at most
+LARGE = 960  # px along the longer side
+APART = 5  # frames between two of the worst, at least; of long clips a fiftieth
+QUALITY = 72  # of the JPEGs
+NOWHERE = 1.0  # the confidence of a frame that shows no object
+
+
+class Prediction(Protocol):
+    """Hold the answer for one frame."""
+
+    def labels(self) -> npt.NDArray[np.integer]:
+        """Return (H, W) object ids, 0 is background."""
+
+    def confidence(self) -> tuple[float, ...]:
+        """Return how far the mask of each object is to be trusted, 0..1; 0 when it has no pixel."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One frame with its objects tinted, as a JPEG."""
+
+    frame: int
+    confidence: float  # of the worst object that it shows
+    width: int
+    height: int
+    uri: str  # data:
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is needed to draw a picture later, no larger than it."""
+
+    frame: int
+    confidence: float
+    rgb: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.integer]
+
+    def draw(self) -> Picture:
+        image = Image.fromarray(overlay(self.rgb, self.labels))
+        content = io.BytesIO()
+        image.save(content, "JPEG", quality=QUALITY)
+        uri = "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+        return Picture(self.frame, self.confidence, image.width, image.height, uri)
+
+
+class Pictures:
+    """Collect a strip of the whole clip and its worst frames; takes frames like a writer, in bounded memory."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self._apart = max(APART, (count or 0) // 50)
+        self._strip: list[_Kept] = []
+        self._every, self._seen = 1, 0
+        self._worst: list[_Kept] = []  # in the order of their frames
+
+    def write(self, frame: Frame, prediction: Prediction) -> None:
+        """Look at one frame."""
+        sure = worst_of(prediction.confidence())
+        if self._seen % self._every == 0:
+            self._strip.append(_keep(frame, prediction, sure, THUMBNAIL))
+            if len(self._strip) == 2 * THUMBNAILS:
+                self._strip, self._every = self._strip[::2], 2 * self._every
+        self._seen += 1
+        if not frame.corrupt:
+            self._judge(frame, prediction, sure)
+
+    def strip(self) -> list[Picture]:
+        """Return frames from the first to the last, evenly apart."""
+        step = -(-len(self._strip) // THUMBNAILS)
+        return [kept.draw() for kept in self._strip[:: step or 1]]
+
+    def worst(self) -> list[Picture]:
+        """Return the frames of lowest confidence, the lowest first, no two of them near each other."""
+        return [kept.draw() for kept in sorted(self._worst, key=lambda kept: kept.confidence)]
+
+    def _judge(self, frame: Frame, prediction: Prediction, sure: float) -> None:
+        near = [kept for kept in self._worst if abs(frame.index - kept.frame) < self._apart]
+        full = len(self._worst) == WORST and not near
+        rivals = near or (self._worst if full else [])
+        if sure == NOWHERE or (near and sure >= min(kept.confidence for kept in near)):
+            return
+        if full and sure >= max(kept.confidence for kept in rivals):
+            return
+        gone = near or ([max(rivals, key=lambda kept: kept.confidence)] if full else [])
+        self._worst = [kept for kept in self._worst if all(kept is not other for other in gone)]
+        self._worst.append(_keep(frame, prediction, sure, LARGE))
+
+
+def worst_of(confidences: Sequence[float]) -> float:
+    """Return the lowest confidence of the objects that a frame shows."""
+    return min((sure for sure in confidences if sure > 0), default=NOWHERE)
+
+
+def _keep(frame: Frame, prediction: Prediction, sure: float, longest: int) -> _Kept:
+    image = Image.fromarray(np.ascontiguousarray(frame.rgb))
+    factor = max(1, max(image.size) // longest)
+    image = image.reduce(factor) if factor > 1 else image
+    image.thumbnail((longest, longest), Image.Resampling.BILINEAR)
+    labels = prediction.labels()
+    rows = np.arange(image.height) * labels.shape[0] // image.height
+    columns = np.arange(image.width) * labels.shape[1] // image.width
+    return _Kept(frame.index, sure, np.array(image), labels[rows[:, None], columns])

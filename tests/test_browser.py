@@ -1,0 +1,76 @@
+"""The pages in a headless Chromium, where there is one."""
+
+import html
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from test_page import collect, report
+from test_review import FIRST, result, serving  # noqa: F401  (a fixture)
+
+from stmcli import page, review
+from stmcli.masks import read_values
+from stmcli.page import write_page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the pages were not opened in a browser")
+
+WIDTHS = """<script>
+document.documentElement.dataset.widths = JSON.stringify([document.documentElement.scrollWidth, innerWidth,
+  [...document.images].every(image => image.complete && image.naturalWidth > 0)]);
+</script>"""
+DRIVER = """
+setTimeout(async () => {
+  const press = (kind, x, y) => canvas.dispatchEvent(new PointerEvent(kind,
+    {clientX: canvas.getBoundingClientRect().left + x, clientY: canvas.getBoundingClientRect().top + y, button: 0}));
+  canvas.setPointerCapture = () => {};
+  const size = clip.width / canvas.getBoundingClientRect().width;
+  $("width").value = 10;
+  press("pointerdown", 20 / size, 30 / size); press("pointermove", 40 / size, 30 / size); press("pointerup", 0, 0);
+  await send("POST");
+  document.documentElement.dataset.done = $("state").textContent;
+}, 1500);
+"""
+
+
+def browse(url, tmp_path, *, width=1200, height=900):
+    """Return the page as the browser holds it in the end, and what it complained about."""
+    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    words += [f"--window-size={width},{height}", "--virtual-time-budget=6000", "--enable-logging=stderr", "--dump-dom"]
+    done = subprocess.run([*words, url], capture_output=True, text=True, timeout=120, check=True)
+    return html.unescape(done.stdout), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_report_opens_without_complaints_and_does_not_scroll_sideways(tmp_path, width):
+    sure = np.random.default_rng(0).uniform(0.2, 0.9, 60).round(3).tolist()
+    path = tmp_path / "a report & more.html"
+    write_page(path, report(sure, name="a" * 120 + ".mp4", cut=(20,)), collect(sure))
+    path.write_text(path.read_text().replace("</html>", WIDTHS + "</html>"))
+    text, complaints = browse(path.as_uri(), tmp_path, width=width)
+    assert complaints == []
+    scroll, inner, whole = re.search(r'data-widths="\[(\d+),(\d+),(\w+)\]"', text).groups()
+    assert int(scroll) <= int(inner)
+    assert whole == "true"
+
+
+def test_a_stroke_painted_in_the_browser_becomes_a_correction(tmp_path, result, monkeypatch):  # noqa: F811
+    assets = shutil.copytree(page.ASSETS, tmp_path / "assets")
+    script = assets / "review.js"
+    script.write_text(script.read_text() + DRIVER)
+    monkeypatch.setattr(review, "ASSETS", assets)
+    with serving(result) as server:
+        text, complaints = browse(server.url, tmp_path)
+    assert complaints == []
+    number = FIRST + 2  # the only doubtful frame is shown first
+    assert f"frame {number}" in text
+    before = read_values(result / "masks" / f"{number:05d}.png")
+    after = read_values(result / "corrections" / f"{number:05d}.png")
+    assert not before[30, 20:41].any()
+    assert (after[30, 20:41] == 3).all()
+    rows, columns = np.nonzero(after != before)
+    assert columns.min() >= 18
+    assert columns.max() <= 42
+    assert abs(rows - 30).max() <= 2

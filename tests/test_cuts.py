@@ -1,0 +1,84 @@
+"""Scene cuts are found, and only they: what they change is tested with a network."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+
+from stmcli.cuts import CutDetector
+from stmcli.segmenter import Segmenter, propagate
+from stmcli.video import Frame
+from stmcli.weights import read
+
+
+def scene(seed, height=72, width=96):
+    """A picture of smooth blobs whose colours belong to this scene."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (3, 4, 3)).astype(np.uint8)
+    return small.repeat(height // 3, axis=0).repeat(width // 4, axis=1)
+
+
+def cuts(pictures):
+    detector = CutDetector()
+    return [index for index, rgb in enumerate(pictures) if detector.is_cut(rgb)]
+
+
+def test_a_cut_is_found_at_its_frame_and_nowhere_else():
+    one, two = scene(1), scene(2)
+    clip = [np.roll(one, 2 * t, axis=1) for t in range(6)] + [np.roll(two, t, axis=1) for t in range(6)]
+    assert cuts(clip) == [6]
+    assert cuts(clip + clip[:6]) == [6, 12]
+
+
+def test_motion_noise_and_slow_light_are_no_cuts():
+    rng = np.random.default_rng(0)
+    still = scene(3).astype(float)
+    fade = [np.clip(still * (1 - 0.02 * t) + rng.normal(0, 4, still.shape), 0, 255).astype(np.uint8) for t in range(20)]
+    assert cuts(fade) == []
+    assert cuts([np.roll(scene(3), 9 * t, axis=1) for t in range(20)]) == []
+
+
+def test_a_clip_that_always_flickers_has_no_cut_after_it_is_known_to():
+    clip = [scene(4 + t % 2) for t in range(12)]
+    assert len(cuts(clip)) < 3
+
+
+class Deaf:
+    """A detector that finds nothing."""
+
+    def is_cut(self, _):
+        return False
+
+
+@pytest.fixture(scope="module")
+def model(tiny_weights):
+    return read(tiny_weights)[0].eval().requires_grad_(False)
+
+
+def follow(model, pictures, *, deaf=False):
+    segmenter = Segmenter(model)
+    if deaf:
+        segmenter.cuts = Deaf()
+    labels = np.zeros(pictures[0].shape[:2], np.uint8)
+    labels[:20, :20] = 1
+    frames = [Frame(index, Fraction(index, 25), rgb) for index, rgb in enumerate(pictures)]
+    return [prediction for _, prediction in propagate(segmenter, frames, labels)]
+
+
+def test_without_a_cut_every_probability_stays_as_it_was(model):
+    clip = [np.roll(picture(t, 96, 72), t, axis=1) for t in range(8)]
+    heard, deaf = follow(model, clip), follow(model, clip, deaf=True)
+    assert not any(prediction.cut for prediction in heard)
+    assert all(torch.equal(a.prob, b.prob) for a, b in zip(heard, deaf, strict=True))
+
+
+def test_at_a_cut_only_the_given_frame_is_read(model):
+    one, two = scene(1), scene(2)
+    clip = [*(np.roll(one, t, axis=1) for t in range(7)), two, two]
+    predictions = follow(model, clip)
+    assert [prediction.cut for prediction in predictions] == [False] * 7 + [True, False]
+    alone = follow(model, [one, two])[1]  # the given frame, and nothing else, is in memory
+    assert torch.equal(predictions[7].prob, alone.prob)
+    assert not torch.equal(follow(model, clip, deaf=True)[7].prob, alone.prob)

@@ -1,0 +1,213 @@
+"""The pages, read without a browser."""
+
+import json
+import shlex
+from fractions import Fraction
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from stmcli.page import Pictures, write_batch_page, write_page
+from stmcli.page.advice import fix_command
+from stmcli.page.charts import POINTS, thin
+from stmcli.page.clip import absences
+from stmcli.page.pictures import APART, THUMBNAILS, WORST
+from stmcli.video import Frame
+
+HOSTILE = '<img src=x onerror=alert(1)> & "q" \'s.mp4'
+
+
+class Answer:
+    def __init__(self, *confidence, labels=None):
+        self._confidence = confidence
+        self._labels = np.eye(48, 64, dtype=np.uint8) if labels is None else labels
+
+    def labels(self):
+        return self._labels
+
+    def confidence(self):
+        return self._confidence
+
+
+class Reader(HTMLParser):
+    """Collect the elements and the text of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements, self.words, self.commands, self._code = [("", {})], [], [], False
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._code = tag == "code"
+
+    def handle_data(self, data):
+        if self.elements[-1][0] not in ("style", "script"):
+            self.words.append(data)
+        if self._code:
+            self.commands.append(data)
+            self._code = False
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+def read(path):
+    reader = Reader()
+    reader.feed(path.read_text(encoding="utf-8"))
+    return reader
+
+
+def report(confidences, *, name=HOSTILE, areas=None, cut=(), first=0):
+    frames = []
+    for place, sure in enumerate(confidences):
+        area = 100 if areas is None else areas[place]
+        facts = {"frame": first + place, "time": place / 25, "objects": {"1": {"area": area, "confidence": sure}}}
+        frames.append(facts | ({"cut": True} if place in cut else {}))
+    return {
+        "status": "ok",
+        "source": {"path": f"/clips/{name}", "width": 64, "height": 48},
+        "mask_words": ["first mask's.png"],
+        "objects": [1],
+        "weights": {"path": "compact.safetensors", "licence": "free"},
+        "notes": ["<b>note</b>"],
+        "frames": frames,
+    }
+
+
+def collect(confidences, *, first=0):
+    pictures = Pictures(len(confidences))
+    for place, sure in enumerate(confidences):
+        rgb = np.full((48, 64, 3), place % 256, np.uint8)
+        pictures.write(Frame(first + place, Fraction(place, 25), rgb), Answer(sure))
+    return pictures
+
+
+def made(tmp_path, confidences, **facts):
+    write_page(
+        tmp_path / "report.html", report(confidences, **facts), collect(confidences, first=facts.get("first", 0))
+    )
+    return read(tmp_path / "report.html")
+
+
+def test_a_page_loads_nothing_and_escapes_every_name(tmp_path):
+    page = made(tmp_path, [0.9, 0.4, 0.8])
+    urls = [value for _, attrs in page.elements for name, value in attrs.items() if name in ("src", "href", "action")]
+    assert urls
+    assert all(url.startswith("data:image/jpeg;base64,") for url in urls)
+    assert not page.all("link")
+    assert len(page.all("script")) == 1
+    assert not page.all("b")
+    assert "url(" not in (tmp_path / "report.html").read_text()
+    assert HOSTILE in "".join(page.words)
+    policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_dips_of_the_confidence_are_shown_large_the_lowest_first(tmp_path):
+    sure = [0.9] * 60
+    sure[10:14] = [0.45, 0.3, 0.2, 0.4]
+    sure[30], sure[50] = 0.1, 0.35
+    page = made(tmp_path, sure, first=100)
+    assert [attrs["id"] for attrs in page.all("article") if "id" in attrs] == ["frame-130", "frame-112", "frame-150"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_worst_frames_are_far_apart_and_the_lowest_is_among_them(seed):
+    sure = np.random.default_rng(seed).uniform(0.05, 0.95, 300)
+    worst = collect(sure.tolist()).worst()
+    frames = sorted(one.frame for one in worst)
+    assert worst[0].frame == sure.argmin()
+    assert len(frames) == WORST
+    assert min(np.diff(frames)) >= APART
+
+
+def test_frames_without_the_object_are_not_the_worst():
+    assert [one.frame for one in collect([1.0, 0.0, 0.6, 0.0]).worst()] == [2]
+
+
+def test_a_long_clip_makes_no_larger_page(tmp_path):
+    sure = np.random.default_rng(0).uniform(0.1, 0.9, 20_000).round(3).tolist()
+    pictures = collect(sure)
+    assert len(pictures.strip()) <= THUMBNAILS
+    frames = [one.frame for one in pictures.strip()]
+    assert frames[0] == 0
+    assert frames[-1] > 19_000
+    assert len(set(np.diff(frames))) == 1
+    write_page(tmp_path / "report.html", report(sure, cut=range(0, 20_000, 7)), pictures)
+    assert (tmp_path / "report.html").stat().st_size < 1_000_000
+
+
+def test_a_curve_keeps_its_lowest_point_when_thinned():
+    values = np.ones(5000)
+    values[1234] = 0.2
+    points = thin(values.tolist(), lowest=True)
+    assert len(points) == POINTS
+    x, y = min(points, key=lambda point: point[1])
+    assert (x, y) == (pytest.approx(1234 / 4999, abs=1 / POINTS), 0.2)
+
+
+def test_commands_are_quoted_and_repeat_the_run(tmp_path):
+    page = made(tmp_path, [0.9, 0.9, 0.3], first=85)
+    words = next(shlex.split(line) for line in page.commands if "87:fixed-87.png" in line)
+    assert words[:3] == ["stm", "segment", f"/clips/{HOSTILE}"]
+    assert words[3:7] == ["--mask", "first mask's.png", "--mask", "87:fixed-87.png"]
+    assert words[words.index("-o") + 1] == str(tmp_path)
+
+
+def test_a_command_repeats_what_was_not_the_default():
+    facts = report([0.5]) | {
+        "options": {
+            "network": {"weights": "paper", "size": None, "device": "auto"},
+            "memory": {"every": 3, "max_slots": 20},
+            "segment": {"objects": [1, 3], "start": 7, "keep_soft": True},
+            "export": {"kinds": ["alpha", "matte"], "refine": False, "audio": "copy"},
+        }
+    }
+    words = shlex.split(fix_command(facts, "out"))
+    for pair in (("--weights", "paper"), ("--mem-every", "3"), ("--objects", "1,3"), ("--start", "7")):
+        assert words[words.index(pair[0]) + 1] == pair[1]
+    assert {"--keep-soft", "--no-refine", "alpha", "matte"} <= set(words)
+    assert not {"--size", "--device", "--mem-max", "--audio"} & set(words)
+
+
+def test_absences_are_told_with_whether_the_object_came_back(tmp_path):
+    areas = [5, 5, 0, 0, 5, 0, 0]
+    found = [(one.first, one.last, one.back) for one in absences(report([0.8] * 7, areas=areas, first=10), "1")]
+    assert found == [(12, 13, True), (15, 16, False)]
+    text = "".join(made(tmp_path, [0.8] * 7, areas=areas, first=10).words)
+    assert "12 to 13 (came back), 15 to 16 (did not come back)" in text
+
+
+def test_cuts_are_marked_in_the_strip_and_the_curves(tmp_path):
+    page = made(tmp_path, [0.8] * 6, cut=(3,))
+    assert "A new scene begins at 3" in "".join(page.words)
+    assert sum("after-cut" in attrs.get("class", "") for attrs in page.all("figure")) == 1
+    lines = [attrs["d"] for attrs in page.all("path") if attrs["class"] == "cut"]
+    assert lines == ["M480.0 0V100"] * 2
+
+
+def test_the_page_of_many_clips_has_the_worst_first_and_links_only_inside(tmp_path):
+    for name, sure in (("good", 0.9), ("b & <c>", 0.3), ("fair", 0.6)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(report([sure] * 3)))
+        (tmp_path / name / "report.html").write_text("")
+    clips = [{"clip": name, "output": str(tmp_path / name), "status": "ok"} for name in ("good", "b & <c>")]
+    clips += [{"clip": "fair", "output": "/moved/since/fair", "status": "ok", "notes": []}]
+    clips += [{"clip": "lost", "status": "failed", "error": "lost/x.mp4: empty file", "notes": []}]
+    clips += [{"clip": "evil", "output": "../..", "status": "ok"}]
+    (tmp_path / "summary.json").write_text(json.dumps({"clips": len(clips), "results": clips}))
+    page = read(write_batch_page(tmp_path))
+    text = "".join(page.words)
+    places = [text.index(word) for word in ("lost/x.mp4: empty file", "b & <c>", "fair", "good")]
+    assert places == sorted(places)
+    assert [unquote(attrs["href"]) for attrs in page.all("a")] == [
+        f"./{name}/report.html" for name in ("b & <c>", "fair", "good")
+    ]
+
+
+def test_the_page_of_many_clips_needs_no_summary(tmp_path):
+    (tmp_path / "a" / "x").mkdir(parents=True)
+    (tmp_path / "a" / "x" / "report.json").write_text(json.dumps(report([0.5])))
+    assert "a/x" in "".join(read(write_batch_page(tmp_path)).words)
