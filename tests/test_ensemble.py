@@ -82,7 +82,7 @@ def test_each_view_remembers_the_mean_of_all(model):
     assert torch.allclose(said, wanted, atol=1e-6)
     fitted = Geometry.fit(51, 67, 32)
     for view, kept in zip(views, (said, said.flip(-1)), strict=True):
-        frame, masks = view.segmenter._pending
+        frame, masks, _ = view.segmenter._pending
         assert torch.equal(masks, fitted.enter(kept[None, 1:]))
         assert frame.shape[-2:] == masks.shape[-2:]
 
