@@ -12,7 +12,7 @@ from safetensors import safe_open
 from test_clips import pack, still, write_stills
 
 from stmcli import losses, trainer
-from stmcli.clips import Clips, StillClips, load_stills
+from stmcli.clips import ClipMaker, Clips, StillClips, load_stills
 from stmcli.curve import CURVE
 from stmcli.errors import TrainingError, UsageError
 from stmcli.evaluate import list_sequences
@@ -60,7 +60,8 @@ def dataset(tmp_path):
 
 
 def make_trainer(paths, options=OPTIONS, **changes):
-    return Trainer(new_model("tiny"), load_stills(paths), replace(options, **changes), CLIPS)
+    options = replace(options, **changes)
+    return Trainer(new_model("tiny"), ClipMaker(load_stills(paths), (), CLIPS, seed=options.seed), options)
 
 
 def load(folder):
@@ -81,7 +82,7 @@ def same(one, other):
 def numbers(state):
     """Return of a state what must not depend on time, nor on what may change when a run goes on."""
     step, _, *_, loss, iou = state["progress"]
-    return {**{key: state[key] for key in ("model", "ema", "clips")}, "rest": (step, loss, iou), **moments(state)}
+    return {**{key: state[key] for key in ("model", "ema")}, "rest": (step, loss, iou), **moments(state)}
 
 
 def moments(state):
@@ -158,7 +159,7 @@ def test_both_encoders_and_key_heads_start_from_the_same_numbers():
 def test_the_loss_falls_on_a_clip_seen_again_and_again(stills):
     trainer = make_trainer(stills, steps=30, lr=5e-3)
     clips = StillClips(load_stills(stills), CLIPS, seed=1).batch(2)
-    trainer.clips.batch = lambda *_: clips
+    trainer._clips = lambda: clips
     trainer.advance()
     first = trainer.loss
     for _ in range(19):
@@ -197,7 +198,7 @@ def test_a_state_of_before_the_newest_entries_can_be_restored(stills):
     trainer = make_trainer(stills)
     trainer.advance()
     old = trainer.state()
-    for name in ("validated", "init", "device", "stills"):
+    for name in ("validated", "init", "device", "data", "processes"):
         del old[name]
     other = make_trainer(stills)
     other.restore(old)
@@ -268,7 +269,7 @@ def test_a_run_is_never_overwritten(stills, tmp_path):
 )
 def test_options_that_cannot_work_are_refused_at_once(tmp_path, options, clips, text):
     with pytest.raises(UsageError, match=text):
-        train([], tmp_path / "a", options=options, clips=clips, device="cpu")
+        train([tmp_path], tmp_path / "a", options=options, clips=clips, device="cpu")
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(stills, tmp_path, monkeypatch):
@@ -354,7 +355,7 @@ def test_validation_scores_the_merged_objects_between_the_ends(dataset, monkeypa
         for frame in frames:
             yield frame, type("P", (), {"labels": lambda _: labels})()
 
-    monkeypatch.setattr("stmcli.train.propagate", stay)
+    monkeypatch.setattr("stmcli.validation.propagate", stay)
     found = validate(new_model("tiny"), list_sequences(dataset, "davis2016"), size=32)
     overlaps = [(32 - 2 * t) / (32 + 2 * t) for t in (1, 2)]  # a square of 32 px, 2 px further each frame
     assert found == pytest.approx(np.mean(overlaps))
