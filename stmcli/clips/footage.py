@@ -217,10 +217,10 @@ class VideoClips:
         rows, columns = (np.flatnonzero(mask.any(axis).cpu().numpy()) for axis in (1, 0))
         half = min(height, width) / 2 * math.exp(choices.uniform(*np.log(SHOWN)))
         middle = [_near(choices, seen, half, length) for seen, length in ((columns, width), (rows, height))]
-        turn, shear = TURN * choices.normal(), SHEAR * choices.normal()
-        matrix = affine(torch.tensor(half), torch.tensor(turn), torch.tensor(shear))  # (2, 2), px
-        matrix = matrix * torch.tensor([[1.0 - 2 * choices.integers(2), 1.0]])
-        line = (torch.arange(self.options.crop) + 0.5) * (2 / self.options.crop) - 1
+        pose = torch.tensor([half, TURN * choices.normal(), SHEAR * choices.normal()], dtype=torch.float64)
+        matrix = affine(*pose)  # (2, 2), px
+        matrix = matrix * torch.tensor([1 - 2 * choices.integers(2), 1])
+        line = (torch.arange(self.options.crop, dtype=torch.float64) + 0.5) * (2 / self.options.crop) - 1
         y, x = torch.meshgrid(line, line, indexing="ij")
         places = torch.stack([x, y], -1) @ matrix.T + torch.tensor(middle)
         return (places / torch.tensor([width / 2, height / 2]) - 1).float().to(self.chance.device)
