@@ -1,7 +1,7 @@
 """Train a network on clips made of stills, of videos, or of both: the run from its options to its files."""
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from stmcli.evaluate import Sequence as Clip
 from stmcli.model import SIZES, STM
 from stmcli.model.stm import STRIDE
 from stmcli.options import ClipOptions, NetworkOptions, TrainOptions
-from stmcli.ranks import Ranks, joined
+from stmcli.ranks import joined
 from stmcli.runfiles import RunFiles
 from stmcli.trainer import Progress, Trainer, new_model
 from stmcli.validation import validate, validation_clips
@@ -64,19 +64,13 @@ def train(
     files = RunFiles(output)
     files.check(resume=resume, init=init)
     sequences = validation_clips(validation) if validation else []
-    sets = _load_videos(videos, sequences)
-    with joined(pick_device(str(device))) as (ranks, where):
-        maker = make_clips(stills, sets, options, clips, where, ranks)
-        trainer = Trainer(first_model(init, options), maker, options, ranks)
-        trainer.init = init or ""
+    with build_trainer(stills, videos, options, clips, device, init, sequences) as trainer, closing(trainer):
         if resume:
             trainer.restore(files.load(trainer))
-        with closing(trainer):
-            if ranks.leads:
-                _lead(trainer, sequences, files, on_step)
-            else:
-                while trainer.done < 1:
-                    trainer.advance()
+        if trainer.ranks.leads:
+            _lead(trainer, sequences, files, on_step)
+        while trainer.done < 1:  # the others follow
+            trainer.advance()
     best = trainer.best if trainer.best >= 0 else None
     return Result(files.weights, trainer.step, trainer.seconds, trainer.loss, trainer.iou, best)
 
@@ -136,18 +130,24 @@ def check_options(options: TrainOptions, clips: ClipOptions, *, stills: bool, vi
         raise UsageError(f"a share of {clips.stills_share} stills is not between 0 and 1")
 
 
-def make_clips(
+@contextmanager
+def build_trainer(
     stills: Sequence[Path],
-    sets: Sequence[Videos],
+    videos: Sequence[tuple[Path, float]],
     options: TrainOptions,
     clips: ClipOptions,
-    device: torch.device,
-    ranks: Ranks,
-) -> ClipMaker:
-    """Read what the clips of a run are made of. Raises UsageError, TrainingError."""
-    images = load_stills(stills, device=device, canvas=max(CANVAS, clips.crop))
-    facts = {"seed": options.seed, "rank": ranks.rank, "processes": ranks.local}
-    return ClipMaker(images, sets, clips, device=device, **facts)
+    device: torch.device | str,
+    init: str | None = None,
+    sequences: Sequence[Clip] = (),
+) -> Iterator[Trainer]:
+    """Read what a run needs and join its other processes for the block. Raises UsageError, TrainingError."""
+    sets = _load_videos(videos, sequences)
+    with joined(pick_device(str(device))) as (ranks, where):
+        images = load_stills(stills, device=where, canvas=max(CANVAS, clips.crop))
+        maker = ClipMaker(images, sets, clips, device=where, seed=options.seed, rank=ranks.rank, processes=ranks.local)
+        trainer = Trainer(_first_model(init, options), maker, options, ranks)
+        trainer.init = init or ""
+        yield trainer
 
 
 def _load_videos(videos: Sequence[tuple[Path, float]], sequences: Sequence[Clip]) -> list[Videos]:
@@ -160,7 +160,7 @@ def _load_videos(videos: Sequence[tuple[Path, float]], sequences: Sequence[Clip]
     return sets
 
 
-def first_model(init: str | None, options: TrainOptions) -> STM:
+def _first_model(init: str | None, options: TrainOptions) -> STM:
     """Build the network that a run starts from. Raises UsageError for weights of another size."""
     if init:
         return _load_init(init, options.size)

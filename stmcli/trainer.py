@@ -182,6 +182,11 @@ class Trainer:
         """Summarise where the run is."""
         return Progress(self.step, self.done, self.seconds, self.loss, self.iou, self.rate(), self.score)
 
+    def settle(self) -> None:
+        """Wait until nothing goes on beside the caller."""
+        if self.ahead is not None:
+            self.ahead.wait()
+
     def close(self) -> None:
         """End the thread that makes clips."""
         if self.ahead is not None:

@@ -12,7 +12,7 @@ import stmcli
 PACKAGE = Path(stmcli.__file__).parent
 LAYERS = [
     {"cli"},
-    {"policies"},
+    {"policies", "profiling"},
     {"pipeline", "batch"},
     {"export", "train", "bench"},
     {"runfiles", "validation"},

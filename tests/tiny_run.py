@@ -46,7 +46,7 @@ def main(words: list[str]) -> None:
         if "--alike" in words:
             trainer.maker.rank = 0
         advance(trainer)
-        if os.environ.get("RANK") and trainer.step == OPTIONS.steps:
+        if os.environ.get("RANK"):
             torch.save(trainer.state(), output.with_name(f"rank{trainer.ranks.rank}.pt"))
         if trainer.step == fatal and trainer.ranks.rank == trainer.ranks.size - 1:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -81,6 +81,9 @@ def train(
     validate_every: Annotated[
         str, typer.Option(help="Time between validations.")
     ] = f"{TRAIN.validate_every / 60:.0f}m",
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Only measure: steps on the same clips, and full steps with new ones.")
+    ] = False,
     device: DeviceOption = NETWORK.device,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all.")] = 0,
     seed: int = TRAIN.seed,
@@ -111,13 +114,17 @@ def train(
         time_budget=_seconds("--time-budget", time_budget) if time_budget else None,
         validate_every=_seconds("--validate-every", validate_every),
     )
+    videos = [parse_root(text) for text in video or []]
+    if profile:
+        _profile(stills or [], videos, options, clips, device, init, output.name, quiet)
+        return
     if not options.train_norm and not init and not resume:
         say("note: batch norm keeps the statistics of a random network; start from trained weights by --init")
     with show_progress(output.name, quiet=quiet) as show:
         result = run_training(
             stills or [],
             output,
-            videos=[parse_root(text) for text in video or []],
+            videos=videos,
             options=options,
             clips=clips,
             device=pick_device(device),
@@ -127,6 +134,40 @@ def train(
             on_step=show.training,
         )
     give(result.weights)
+
+
+def _profile(
+    stills: list[Path],
+    videos: list[tuple[Path, float]],
+    options: TrainOptions,
+    clips: ClipOptions,
+    device: str,
+    init: str | None,
+    name: str,
+    quiet: bool,
+) -> None:
+    from stmcli.profiling import ROUNDS, profile
+    from stmcli.train import check_options
+    from stmcli.weights import pick_device
+
+    check_options(options, clips, stills=bool(stills), videos=bool(videos))
+    where = pick_device(device)
+    with show_progress(name, quiet=quiet) as show:
+        show.start(2 * ROUNDS, where.type)
+        found = profile(
+            stills,
+            videos=videos,
+            options=options,
+            clips=clips,
+            device=where,
+            init=init,
+            on_step=show.advance,
+        )
+    give(f"bare {found.bare:.2f} clips/s  forward, backward and optimizer on the same clips")
+    give(f"full {found.full:.2f} clips/s  with new clips, as a run does")
+    give(f"ratio {found.ratio:.3f}")
+    if found.busy is not None:
+        give(f"GPU {100 * found.busy:.0f} % busy  by {found.measure}")
 
 
 def _options(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,11 @@ class Ahead:
         if then < 1:
             self._next = step + 1, self._thread.submit(self._make, step + 1, then)
         return clips
+
+    def wait(self) -> None:
+        """Wait until the next clips are made."""
+        if self._next is not None:
+            wait([self._next[1]])
 
     def close(self) -> None:
         """End the thread."""
