@@ -48,6 +48,11 @@ class Ranks:
         return float(shared)
 
 
+def leads() -> bool:
+    """Tell, before it joins the others, whether this process is the one that reports."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     """Join the other processes for as long as the block runs; give the device that is this one's own."""

@@ -81,6 +81,14 @@ def test_only_annotated_frames_are_used(tmp_path):
     assert [shot.number for shot in video.shots] == [0, 5, 10, 15]
 
 
+def test_a_frame_that_is_missing_is_passed_over(tmp_path):
+    write_video(tmp_path, numbers=range(4))
+    (tmp_path / "JPEGImages" / "480p" / "car" / "00001.png").unlink()
+    (video,) = load_videos(tmp_path).videos
+    assert [shot.number for shot in video.shots] == [0, 2, 3]
+    assert numbers(VideoClips([load_videos(tmp_path)], PLAIN, seed=0).batch(1, frames=5, skip=1)) == [[0, 2, 3, 3, 3]]
+
+
 def test_what_the_lists_keep_for_validation_is_not_trained_on(tmp_path):
     for name in ("a", "b", "c"):
         write_video(tmp_path, name)

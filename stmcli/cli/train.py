@@ -99,6 +99,7 @@ def train(
     import torch
 
     from stmcli.clips import parse_root
+    from stmcli.ranks import leads
     from stmcli.train import train as run_training
     from stmcli.weights import pick_device
 
@@ -115,10 +116,11 @@ def train(
         validate_every=_seconds("--validate-every", validate_every),
     )
     videos = [parse_root(text) for text in video or []]
+    quiet = quiet or not leads()
     if profile:
         _profile(stills or [], videos, options, clips, device, init, output.name, quiet)
         return
-    if not options.train_norm and not init and not resume:
+    if not options.train_norm and not init and not resume and leads():
         say("note: batch norm keeps the statistics of a random network; start from trained weights by --init")
     with show_progress(output.name, quiet=quiet) as show:
         result = run_training(
@@ -133,7 +135,8 @@ def train(
             resume=resume,
             on_step=show.training,
         )
-    give(result.weights)
+    if leads():
+        give(result.weights)
 
 
 def _profile(
@@ -147,6 +150,7 @@ def _profile(
     quiet: bool,
 ) -> None:
     from stmcli.profiling import ROUNDS, profile
+    from stmcli.ranks import leads
     from stmcli.train import check_options
     from stmcli.weights import pick_device
 
@@ -163,6 +167,8 @@ def _profile(
             init=init,
             on_step=show.advance,
         )
+    if not leads():
+        return
     give(f"bare {found.bare:.2f} clips/s  forward, backward and optimizer on the same clips")
     give(f"full {found.full:.2f} clips/s  with new clips, as a run does")
     give(f"ratio {found.ratio:.3f}")

@@ -149,7 +149,7 @@ class VideoClips:
     def _draw(self, length: int, apart: int) -> tuple[Video, list[Shot]]:
         """Choose a video and `length` of its frames in temporal order, each at most `apart` after the one before.
 
-        Where annotations are farther apart than that, it is the next one.
+        Where annotations are farther apart than that, it is the next one. A video with fewer frames repeats its last.
         """
         choices = self.chance.choices
         weights = np.array([one.weight for one in self.sets])
