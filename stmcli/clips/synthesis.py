@@ -8,6 +8,7 @@ All of it is batched tensor work on the training device.
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,13 +58,15 @@ class StillClips:
 
         The first `objects` of the K are those of the still at the back.
         """
-        o, choices = self.options, self.chance.choices
-        backs = [self.stills[i] for i in choices.integers(len(self.stills), size=size)]
-        pasted = choices.integers(min(max(1, objects - 1), o.pasted), o.pasted + 1, size)
-        pasted = -np.sort(-pasted * (choices.random(size) >= o.whole_image))  # so every layer is a slice of the batch
+        o = self.options
+        backs, pasted = self._plan(size, objects)
         jump = draw_jumps(self.chance, size, length, o.jump)
         seen = [[(still, self._object(still))] for still in backs]  # by clip, what was cut out so far
-        squares = [square(self.chance, *one[0], objects=objects, union=o.union) for one in seen]
+        together = np.where((pasted > 0) | (objects == 1), o.union, 0.0)
+        squares = [
+            square(self.chance, *one[0], objects=objects, union=float(union))
+            for one, union in zip(seen, together, strict=True)
+        ]
         shot = self._shoot(torch.stack(squares), jump, back=True)
         frames, visible = shot[:, :, :3], shot.new_zeros(size, objects + o.pasted, length, o.crop, o.crop)
         visible[:, :objects] = shot[:, :, 3:].transpose(1, 2)
@@ -77,6 +80,19 @@ class StillClips:
         return frames, visible
 
     # -- layers ------------------------------------------------------------------------------------------------
+
+    def _plan(self, size: int, objects: int) -> tuple[list[Still], npt.NDArray[np.int64]]:
+        """Choose the stills at the back and how many objects are pasted over each: those with many come first.
+
+        So every layer is a slice of the batch. None are pasted only where the still has objects enough by itself.
+        """
+        o, choices = self.options, self.chance.choices
+        backs = [self.stills[i] for i in choices.integers(len(self.stills), size=size)]
+        pasted = choices.integers(min(max(1, objects - 1), o.pasted), o.pasted + 1, size)
+        enough = np.array([o.whole_image == 1 or len(still.boxes) >= objects for still in backs])
+        pasted[(choices.random(size) < o.whole_image) & enough] = 0
+        order = np.argsort(-pasted, kind="stable")
+        return [backs[i] for i in order], pasted[order]
 
     def _cut(self, seen: list[tuple[Still, int]]) -> Tensor:
         """Cut what is pasted next into a clip: (4, C, C); take note of it in `seen`."""
