@@ -1,4 +1,4 @@
-"""The loss of a network on synthetic clips, unrolled through its own memory."""
+"""The loss of a network on training clips, unrolled through its own memory."""
 
 from collections.abc import Iterator
 
@@ -10,12 +10,15 @@ from stmcli.clips import Clips
 from stmcli.model import STM
 from stmcli.options import TrainOptions
 
+UNKNOWN = -1  # the label of a pixel that is void
 
-def unroll(model: STM, clips: Clips) -> Iterator[tuple[int, Tensor, Tensor]]:
+
+def unroll(model: STM, clips: Clips, *, detach: bool = False) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Run through clips as inference would, with gradients through the memory.
 
     Yields (t, logits (B, N+1, S, S), read (B, N, h*w)) for t = 1 .. T-1; read is the share of each query cell's
-    attention that falls on the object. The network's own prediction is what goes into memory.
+    attention that falls on the object. The network's own prediction is what goes into memory; with `detach` no
+    gradient flows through it.
     """
     rgb = [_channels_last(clips.rgb[:, t]) for t in range(clips.rgb.shape[1])]
     keys, values = model.memorize(rgb[0], clips.masks[:, 0])
@@ -24,7 +27,8 @@ def unroll(model: STM, clips: Clips) -> Iterator[tuple[int, Tensor, Tensor]]:
         logits, query = model.segment(rgb[t], keys, values)
         yield t, logits, _read_share(query, keys, cells)
         if t + 1 < len(rgb):
-            key, value = model.memorize(rgb[t], torch.softmax(logits, dim=1)[:, 1:])
+            masks = torch.softmax(logits, dim=1)[:, 1:]
+            key, value = model.memorize(rgb[t], masks.detach() if detach else masks)
             keys, values = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
             cells = torch.cat([cells, _cells(clips.masks[:, t])], dim=2)
 
@@ -48,20 +52,27 @@ def _read_share(query: Tensor, keys: Tensor, cells: Tensor) -> Tensor:
 def clip_loss(model: STM, clips: Clips, options: TrainOptions, *, hard: float) -> tuple[Tensor, Tensor]:
     """Mean loss over frames 1 .. T-1, and the IoU in the last frame (for people, not for the optimizer)."""
     total = clips.rgb.new_zeros(())
-    for t, logits, share in unroll(model, clips):
+    for t, logits, share in unroll(model, clips, detach=options.detach):
         masks = clips.masks[:, t]  # (B, N, S, S)
+        void = None if clips.void is None else clips.void[:, t]
         log_prob = torch.log_softmax(logits.float(), dim=1)
-        total = total + _pixel_loss(log_prob, masks, hard=hard)
-        total = total + options.dice_loss * _dice_loss(log_prob[:, 1:].exp(), masks)
+        total = total + _pixel_loss(log_prob, masks, void, hard=hard)
+        prob = log_prob[:, 1:].exp()
+        total = total + options.dice_loss * _dice_loss(prob if void is None else prob * (1 - void[:, None]), masks)
         total = total + options.read_loss * _read_loss(share, _cells(masks))
     return total / (clips.rgb.shape[1] - 1), _iou(logits.detach(), masks)
 
 
-def _pixel_loss(log_prob: Tensor, masks: Tensor, *, hard: float) -> Tensor:
-    """Cross-entropy of (B, N+1, S, S) log probabilities, over the hardest share of each clip's pixels."""
+def _pixel_loss(log_prob: Tensor, masks: Tensor, void: Tensor | None = None, *, hard: float) -> Tensor:
+    """Cross-entropy of (B, N+1, S, S) log probabilities, over the hardest share of each clip's pixels.
+
+    Pixels that are void, (B, S, S), add nothing.
+    """
     ids = torch.arange(1, masks.shape[1] + 1, device=masks.device, dtype=masks.dtype).view(-1, 1, 1)
     labels = (masks * ids).amax(1).long()  # (B, S, S)
-    loss = F.nll_loss(log_prob, labels, reduction="none").flatten(1)  # (B, S*S)
+    if void is not None:
+        labels = labels.masked_fill(void > 0, UNKNOWN)
+    loss = F.nll_loss(log_prob, labels, reduction="none", ignore_index=UNKNOWN).flatten(1)  # (B, S*S)
     if hard < 1:
         loss = loss.topk(max(1, int(hard * loss.shape[1])), dim=1, sorted=False).values
     return loss.mean()

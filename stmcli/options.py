@@ -98,14 +98,16 @@ class MaskOptions:
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """How synthetic clips are made from stills (paper, section 4.1, and what its successors added)."""
+    """How training clips are made: of stills (paper, section 4.1, and what its successors added) and of videos."""
 
     crop: int = 160  # side of a training frame, px
-    frames: int = 3
+    frames: int = 3  # of a clip at the start of the run
+    frames_end: int | None = None  # at the end of the run; None = as at the start
+    stills_share: float = 0.5  # of the steps, when there are stills and videos
     pasted: int = 3  # objects cut from other stills, at most
     whole_image: float = 0.25  # share of clips without pasted objects: the paper's whole-image affine
     kin: float = 0.4  # share of pasted objects that come from the same collection as the tracked one
-    union: float = 0.3  # share of stills whose objects are tracked as one
+    union: float = 0.3  # share of clips in which all objects of the picture are tracked as one
     translate: float = 0.22  # motion per frame, in half-crops (standard deviation)
     rotate: float = 0.16  # radians
     zoom: float = 0.12  # log scale
@@ -116,6 +118,15 @@ class ClipOptions:
     flicker: float = 0.06  # photometric change from frame to frame
     blur: float = 0.3  # share of blurred clips
     noise: float = 0.04  # largest standard deviation of the noise
+    jpeg: float = 0.0  # share of clips with the blocks of a JPEG
+    motion_blur: float = 0.0  # share of clips blurred along a line
+    jump: float = 0.0  # share of clips that zoom suddenly between two frames
+    occluder: float = 0.0  # share of clips in which something passes over the object, which comes back
+    twin: float = 0.0  # share of pasted objects that are copies of another one in the clip
+    regions: float = 0.0  # share of pasted objects that are random regions of a still
+    skip: int = 25  # frames of a video that are left out between two frames of a clip, at most
+    skip_end: int = 5  # that at the end of the run
+    skip_grown: float = 0.5  # share of the run in which it grows from 0
 
 
 @dataclass(frozen=True)
@@ -123,18 +134,92 @@ class TrainOptions:
     """One training run."""
 
     size: str = "compact"  # a name from model.SIZES
-    batch: int = 16
-    objects: int = 1  # objects tracked per clip
+    batch: int = 16  # clips of a step, in each process
+    objects: int = 1  # objects tracked per clip, at most
     steps: int = 20_000
     time_budget: float | None = None  # seconds; the schedule follows whichever ends first
     lr: float = 5e-4
+    cosine: bool = True  # the learning rate falls to zero; off: it stays
     warmup: int = 300  # steps
     weight_decay: float = 0.05
+    beta2: float = 0.99  # of Adam
     clip_norm: float = 1.0
     ema: float = 0.999
     hard: float = 0.5  # share of pixels, the hardest, that count at the end of the run
     read_loss: float = 0.5  # weight of the loss on the memory read
     dice_loss: float = 0.5
+    detach: bool = False  # off: gradients flow through the predicted masks that are memorized
+    train_norm: bool = True  # off: batch norm keeps its statistics, scales and shifts
+    equal_start: bool = True  # both encoders and key heads of a new network start from the same numbers
     validate_every: float = 1200.0  # seconds of training between validations
     validate_size: int = 240  # shorter side inside the network at validation, px
     seed: int = 0
+
+
+# What `stm train --preset` starts from; section 4 of the paper for the second.
+PRESETS = {
+    "scratch": (TrainOptions(), ClipOptions()),
+    "paper": (
+        TrainOptions(
+            size="resnet50",
+            batch=4,
+            lr=1e-5,
+            cosine=False,
+            warmup=1,
+            weight_decay=0.0,
+            beta2=0.999,
+            clip_norm=float("inf"),
+            ema=0.0,
+            hard=1.0,
+            read_loss=0.0,
+            dice_loss=0.0,
+            train_norm=False,
+            equal_start=False,
+            validate_size=480,
+        ),
+        ClipOptions(
+            crop=384,
+            pasted=0,
+            whole_image=1.0,
+            kin=0.0,
+            union=0.0,
+            warp=0.0,
+            light=0.0,
+            flicker=0.0,
+            blur=0.0,
+            noise=0.0,
+            skip_end=25,
+            skip_grown=1.0,
+        ),
+    ),
+}
+
+# The ingredients of training that `stm train --without NAME` leaves out and `--with NAME` puts in:
+# the option that holds each, its value without and with it.
+INGREDIENTS: dict[str, tuple[str, float, float]] = {
+    "pasted": ("pasted", 0, 3),
+    "whole-image": ("whole_image", 0.0, 0.25),
+    "kin": ("kin", 0.0, 0.4),
+    "union": ("union", 0.0, 0.3),
+    "translate": ("translate", 0.0, 0.22),
+    "rotate": ("rotate", 0.0, 0.16),
+    "zoom": ("zoom", 0.0, 0.12),
+    "shear": ("shear", 0.0, 0.08),
+    "warp": ("warp", 0.0, 0.05),
+    "light": ("light", 0.0, 0.25),
+    "flicker": ("flicker", 0.0, 0.06),
+    "blur": ("blur", 0.0, 0.3),
+    "noise": ("noise", 0.0, 0.04),
+    "jpeg": ("jpeg", 0.0, 0.3),
+    "motion-blur": ("motion_blur", 0.0, 0.2),
+    "jump": ("jump", 0.0, 0.2),
+    "occluder": ("occluder", 0.0, 0.25),
+    "twin": ("twin", 0.0, 0.3),
+    "regions": ("regions", 0.0, 0.2),
+    "read-loss": ("read_loss", 0.0, 0.5),
+    "dice-loss": ("dice_loss", 0.0, 0.5),
+    "hard": ("hard", 1.0, 0.5),
+    "ema": ("ema", 0.0, 0.999),
+    "equal-start": ("equal_start", False, True),
+    "train-norm": ("train_norm", False, True),
+}

@@ -1,21 +1,22 @@
 """One training step, and all that has to be kept to make the next one."""
 
 import copy
-import hashlib
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from stmcli.clips import Still, StillClips
+from stmcli.clips import Ahead, ClipMaker, Clips, has_core_to_spare
 from stmcli.errors import TrainingError
 from stmcli.losses import clip_loss
 from stmcli.model import SIZES, STM
-from stmcli.options import ClipOptions, TrainOptions
+from stmcli.options import TrainOptions
+from stmcli.ranks import Ranks
+
+RUNNING = ("running_mean", "running_var")  # what batch norm gathers from the clips
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,19 @@ class Progress:
     saved: bool = False
 
 
-def new_model(size: str, *, seed: int = 0) -> STM:
-    """Build a network to be trained from scratch; both encoders and key heads start from the same numbers.
+def new_model(size: str, *, seed: int = 0, equal_start: bool = True) -> STM:
+    """Build a network to be trained from scratch.
 
-    With equal starts the memory read matches a frame with itself from the first step on.
+    With equal starts of both encoders and key heads the memory read matches a frame with itself from the first
+    step on.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = STM(SIZES[size])
-    start = model.query_encoder.state_dict()
-    model.memory_encoder.load_state_dict(start, strict=False)
-    model.memory_head.key.load_state_dict(model.query_head.key.state_dict())
+    if equal_start:
+        start = model.query_encoder.state_dict()
+        model.memory_encoder.load_state_dict(start, strict=False)
+        model.memory_head.key.load_state_dict(model.query_head.key.state_dict())
     return model
 
 
@@ -53,16 +56,19 @@ class Trainer:
     are being updated `whole` is False, and there is no state worth saving.
     """
 
-    def __init__(self, model: STM, stills: Sequence[Still], options: TrainOptions, clips: ClipOptions) -> None:
+    def __init__(self, model: STM, maker: ClipMaker, options: TrainOptions, ranks: Ranks | None = None) -> None:
         self.options = options
-        self.clip_options = clips
-        self.device = stills[0].pixels.device
+        self.maker = maker
+        self.ranks = ranks or Ranks()
+        self.device = maker.device
         self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if not options.train_norm:
+            _freeze_norm(self.model)
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.clips = StillClips(stills, clips, seed=options.seed)
         self.optimizer = torch.optim.AdamW(
-            _decayed(self.model, options.weight_decay), lr=options.lr, betas=(0.9, 0.99), fused=True
+            _decayed(self.model, options.weight_decay), lr=options.lr, betas=(0.9, options.beta2), fused=True
         )
+        self.ahead = Ahead(self._make) if has_core_to_spare(self.device, self.ranks.local) else None
         self.init = ""  # the weights that the run started from; empty: random ones
         self.step = 0
         self.seconds = 0.0
@@ -73,12 +79,14 @@ class Trainer:
         self.whole = True
         self._buffers = dict(self.model.named_buffers())
         self._buffers_before = {name: x.clone() for name, x in self._buffers.items()}
-        self._clips_before = self.clips.state()
 
     @property
     def done(self) -> float:
         """Share of the run, 0 to 1, by whichever of steps and time ends first."""
-        share = self.step / self.options.steps
+        return self._done_at(self.step)
+
+    def _done_at(self, step: int) -> float:
+        share = step / self.options.steps
         if self.options.time_budget:
             share = max(share, self.seconds / self.options.time_budget)
         return min(1.0, share)
@@ -88,7 +96,7 @@ class Trainer:
         started = time.monotonic()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
-        loss, iou, norm = self._gradients()
+        loss, iou, norm = self.gradients(self._clips())
         if not math.isfinite(loss + norm):
             cause = f"the loss is {loss} and its gradient {norm} at step {self.step}"
             raise TrainingError(cause, hint="start a new run with a lower --lr, perhaps with --init from this one")
@@ -100,29 +108,39 @@ class Trainer:
         self.seconds += time.monotonic() - started
         self._commit()
         self.whole = True
+        self.seconds = self.ranks.first(self.seconds, self.device)
 
-    def _gradients(self) -> tuple[float, float, float]:
-        """Make clips and compute the gradient of their loss, clipped: loss, IoU, norm of the gradient."""
+    def _clips(self) -> Clips:
+        if self.ahead is None:
+            return self._make(self.step, self.done)
+        return self.ahead(self.step, self.done, then=self._done_at(self.step + 1))
+
+    def _make(self, step: int, done: float) -> Clips:
+        return self.maker.batch(self.options.batch, self.options.objects, step=step, done=done)
+
+    def gradients(self, clips: Clips) -> tuple[float, float, float]:
+        """Compute the gradient of the loss on clips, over all processes, clipped: loss, IoU, norm of the gradient."""
         o = self.options
         hard = 1 - (1 - o.hard) * min(1.0, max(0.0, (self.done - 0.1) / 0.5))
-        clips = self.clips.batch(o.batch, o.objects)
         with torch.autocast(self.device.type, torch.bfloat16):
             loss, iou = clip_loss(self.model, clips, o, hard=hard)
         self.optimizer.zero_grad()
         loss.backward()
+        seen = torch.stack([loss.detach(), iou])
+        self.ranks.mean_([*(p.grad for p in self.model.parameters() if p.grad is not None), seen])
+        self.ranks.mean_([x for name, x in self._buffers.items() if name.rpartition(".")[2] in RUNNING])
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), o.clip_norm)
-        loss, iou, norm = torch.stack([loss.detach(), iou, norm]).tolist()  # the only wait for the device
+        loss, iou, norm = torch.stack([*seen, norm]).tolist()  # the only wait for the device
         return loss, iou, norm
 
     def _commit(self) -> None:
-        """Note what the next step changes before it counts: running statistics, and which clips come."""
+        """Note the running statistics, which the next step changes before it counts."""
         torch._foreach_copy_(list(self._buffers_before.values()), list(self._buffers.values()))
-        self._clips_before = self.clips.state()
 
     def rate(self) -> float:
-        """Learning rate: linear warm-up, then a cosine to zero."""
+        """Learning rate: linear warm-up, then a cosine to zero, or as it is."""
         warm = min(1.0, (self.step + 1) / self.options.warmup)
-        return self.options.lr * warm * 0.5 * (1 + math.cos(math.pi * self.done))
+        return self.options.lr * warm * (0.5 * (1 + math.cos(math.pi * self.done)) if self.options.cosine else 1.0)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -141,13 +159,13 @@ class Trainer:
             "model": self.model.state_dict() | self._buffers_before,
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "clips": self._clips_before,
             "progress": (self.step, self.seconds, self.best, self.score, self.loss, self.iou),
             "validated": self.validated,
             "init": self.init,
-            "options": {"train": asdict(self.options), "clips": asdict(self.clip_options)},
+            "options": {"train": asdict(self.options), "clips": asdict(self.maker.options)},
             "device": self.device.type,
-            "stills": self.stills_print(),
+            "data": self.maker.facts(),
+            "processes": self.ranks.size,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -155,20 +173,31 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.clips.restore(state["clips"])
         self.step, self.seconds, self.best, self.score, self.loss, self.iou = state["progress"]
         self.validated = state.get("validated", 0.0)
         self.init = state.get("init", "")
         self._commit()
 
-    def stills_print(self) -> str:
-        """Tell sets of stills apart by what is where in them, not by their pixels."""
-        facts = [(still.group, tuple(still.pixels.shape), still.boxes) for still in self.clips.stills]
-        return hashlib.sha256(repr(facts).encode()).hexdigest()
-
     def progress(self) -> Progress:
         """Summarise where the run is."""
         return Progress(self.step, self.done, self.seconds, self.loss, self.iou, self.rate(), self.score)
+
+    def settle(self) -> None:
+        """Wait until nothing goes on beside the caller."""
+        if self.ahead is not None:
+            self.ahead.wait()
+
+    def close(self) -> None:
+        """End the thread that makes clips."""
+        if self.ahead is not None:
+            self.ahead.close()
+
+
+def _freeze_norm(model: nn.Module) -> None:
+    """Keep batch norm as it is: statistics, scales and shifts (paper, section 4)."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval().requires_grad_(False)
 
 
 def _decayed(model: nn.Module, decay: float) -> list[dict[str, object]]:
@@ -181,4 +210,6 @@ def _decayed(model: nn.Module, decay: float) -> list[dict[str, object]]:
 
 
 def _running(mean: float, value: float) -> float:
+    if math.isnan(value):  # no object was there, nor found
+        return mean
     return value if math.isnan(mean) else mean + 0.02 * (value - mean)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stmcli.clips import StillClips, load_stills
+from stmcli.clips import ClipMaker, StillClips, load_stills
+from stmcli.clips.cutouts import cutout
 from stmcli.errors import TrainingError, UsageError
 from stmcli.options import ClipOptions
 
@@ -128,16 +129,16 @@ def test_the_same_seed_makes_the_same_clips(mixed):
     assert not torch.equal(one.rgb, third.rgb)
 
 
-def test_clips_go_on_where_their_state_was_taken(mixed):
-    clips, options = StillClips(mixed, ClipOptions(crop=32), seed=0), ClipOptions(crop=32)
-    clips.batch(2)
-    state = clips.state()
-    expected = clips.batch(2)
-    again = StillClips(mixed, options, seed=9)
-    again.restore(state)
-    found = again.batch(2)
-    assert torch.equal(found.rgb, expected.rgb)
-    assert torch.equal(found.masks, expected.masks)
+def test_the_clips_of_a_step_depend_on_seed_process_and_step_alone(mixed):
+    options = ClipOptions(crop=32)
+    maker = ClipMaker(mixed, (), options, seed=3)
+    first, second = (maker.batch(2, 1, step=step, done=0.0) for step in (0, 1))
+    again = ClipMaker(mixed, (), options, seed=3).batch(2, 1, step=1, done=0.0)
+    assert torch.equal(again.rgb, second.rgb)
+    assert torch.equal(again.masks, second.masks)
+    other_rank = ClipMaker(mixed, (), options, seed=3, rank=1).batch(2, 1, step=1, done=0.0)
+    assert not torch.equal(first.rgb, second.rgb)
+    assert not torch.equal(other_rank.rgb, second.rgb)
 
 
 def test_clips_have_the_shapes_and_ranges_they_say(mixed):
@@ -159,14 +160,14 @@ def test_image_and_mask_of_a_whole_still_move_together(red):
 
 def test_what_is_pasted_over_the_object_hides_it_in_the_mask_too(mixed):
     source = StillClips(mixed, replace(PLAIN, whole_image=0.0, kin=0.0, area=(0.2, 0.4)), seed=0)
-    frames, visible = source._paint(12)
+    frames, visible = source._paint(12, 1, 3)
     top = visible[:, 1:].amax(1)  # (B, T, S, S): what is seen of any pasted object
     hidden = (top > 0.9) & (visible[:, 0] > 0.1)
     assert not hidden.any()
     assert (visible.sum(1) <= 1 + 1e-5).all()
     coloured = redness(frames).abs() + (frames[:, :, 2] - frames[:, :, :2].amax(2)).clamp(min=0)
     assert (coloured[visible.sum(1) > 0.999] > 0.05).float().mean() > 0.95
-    alone = StillClips(mixed, replace(PLAIN, whole_image=1.0), seed=0)._paint(12)[1][:, 0]
+    alone = StillClips(mixed, replace(PLAIN, whole_image=1.0), seed=0)._paint(12, 1, 3)[1][:, 0]
     assert visible[:, 0].mean() < alone.mean()  # some of it is covered
 
 
@@ -177,9 +178,8 @@ def test_clips_can_do_without_pasted_objects(red):
 def test_a_very_thin_object_can_be_pasted(tmp_path):
     thin = still(width=64, height=256, box=(2, 30, 254, 31))
     (loaded,) = load_stills([write_stills(tmp_path / "a", {"a": thin})])
-    source = StillClips([loaded], ClipOptions(crop=32, whole_image=0.0), seed=0)
     narrow = replace(loaded, boxes={1: (0, 120, 600, 121)})
-    assert source._cutout(narrow).shape == (4, 256, 256)
+    assert cutout(narrow, 1).shape == (4, 256, 256)
 
 
 def test_small_batches_survive_a_clip_without_its_object(tmp_path):

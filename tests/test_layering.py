@@ -12,12 +12,14 @@ import stmcli
 PACKAGE = Path(stmcli.__file__).parent
 LAYERS = [
     {"cli"},
-    {"policies"},
+    {"policies", "profiling"},
     {"pipeline", "batch", "review"},
     {"page"},
     {"export", "train", "bench"},
     {"job"},
+    {"runfiles", "validation"},
     {"trainer", "curve"},
+    {"ranks"},
     {"losses"},
     {"evaluate"},
     {"results"},

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from test_clips import pack, still, write_stills
 
 from stmcli import losses, trainer
-from stmcli.clips import Clips, StillClips, load_stills
+from stmcli.clips import ClipMaker, Clips, StillClips, load_stills
 from stmcli.curve import CURVE
 from stmcli.errors import TrainingError, UsageError
 from stmcli.evaluate import list_sequences
@@ -60,7 +60,8 @@ def dataset(tmp_path):
 
 
 def make_trainer(paths, options=OPTIONS, **changes):
-    return Trainer(new_model("tiny"), load_stills(paths), replace(options, **changes), CLIPS)
+    options = replace(options, **changes)
+    return Trainer(new_model("tiny"), ClipMaker(load_stills(paths), (), CLIPS, seed=options.seed), options)
 
 
 def load(folder):
@@ -81,7 +82,7 @@ def same(one, other):
 def numbers(state):
     """Return of a state what must not depend on time, nor on what may change when a run goes on."""
     step, _, *_, loss, iou = state["progress"]
-    return {**{key: state[key] for key in ("model", "ema", "clips")}, "rest": (step, loss, iou), **moments(state)}
+    return {**{key: state[key] for key in ("model", "ema")}, "rest": (step, loss, iou), **moments(state)}
 
 
 def moments(state):
@@ -103,6 +104,14 @@ def test_the_pixel_loss_is_the_cross_entropy():
     assert losses._pixel_loss(log_prob, masks, hard=1).item() == pytest.approx(np.mean(expected), rel=1e-5)
     hardest = np.sort(np.reshape(expected, (2, 16)), axis=1)[:, -4:]
     assert losses._pixel_loss(log_prob, masks, hard=0.25).item() == pytest.approx(hardest.mean(), rel=1e-5)
+
+
+def test_void_pixels_add_nothing_to_the_loss():
+    logits, masks, void = torch.randn(1, 2, 4, 4), torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4)
+    void[0, :2] = 1
+    found = losses._pixel_loss(logits.log_softmax(1), masks, void, hard=1)
+    expected = -logits.log_softmax(1)[0, 0, 2:].sum() / 16
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_read_share_is_the_attention_that_falls_on_the_object():
@@ -144,6 +153,16 @@ def test_gradients_reach_the_memory_encoder_through_a_predicted_frame():
     assert model.memory_encoder.planes[0].weight.grad.abs().sum() > 0
 
 
+def test_no_gradient_flows_through_a_predicted_mask_that_is_detached():
+    model = new_model("tiny").train()
+    clips = Clips(torch.rand(1, 3, 3, 32, 32), torch.zeros(1, 3, 1, 32, 32))
+    clips.masks[:, :, :, 8:24, 8:24] = 1
+    for detach in (False, True):
+        predictions = [logits for _, logits, _ in unroll(model, clips, detach=detach)]
+        (reached,) = torch.autograd.grad(predictions[1].sum(), [predictions[0]], allow_unused=True)
+        assert (reached is None) == detach
+
+
 def test_both_encoders_and_key_heads_start_from_the_same_numbers():
     before = torch.get_rng_state()
     model = new_model("tiny", seed=5)
@@ -158,13 +177,40 @@ def test_both_encoders_and_key_heads_start_from_the_same_numbers():
 def test_the_loss_falls_on_a_clip_seen_again_and_again(stills):
     trainer = make_trainer(stills, steps=30, lr=5e-3)
     clips = StillClips(load_stills(stills), CLIPS, seed=1).batch(2)
-    trainer.clips.batch = lambda *_: clips
+    trainer._clips = lambda: clips
     trainer.advance()
     first = trainer.loss
     for _ in range(19):
         trainer.advance()
     loss, _ = clip_loss(trainer.model, clips, trainer.options, hard=1)
     assert loss.item() < 0.75 * first
+
+
+def test_batch_norm_stays_as_it_is_when_it_is_not_trained(stills):
+    trainer = make_trainer(stills, train_norm=False, cosine=False, warmup=1)
+    before = {name: x.clone() for name, x in trainer.model.state_dict().items()}
+    rates = []
+    for _ in range(2):
+        rates.append(trainer.rate())
+        trainer.advance()
+    after = trainer.model.state_dict()
+    frozen = [name for name in before if ".bn" in name or "downsample.1" in name]
+    assert frozen
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not torch.equal(before["decoder.predict.weight"], after["decoder.predict.weight"])
+    assert rates == [trainer.options.lr] * 2
+
+
+def test_clips_made_ahead_are_those_made_on_demand(stills, monkeypatch):
+    trainers = []
+    for spare in (True, False):
+        monkeypatch.setattr(trainer, "has_core_to_spare", lambda *_, spare=spare: spare)
+        trainers.append(make_trainer(stills))
+        for _ in range(3):
+            trainers[-1].advance()
+        trainers[-1].close()
+    assert (trainers[0].ahead is None, trainers[1].ahead is None) == (False, True)
+    assert same(numbers(trainers[0].state()), numbers(trainers[1].state()))
 
 
 def test_the_average_follows_the_weights(stills):
@@ -197,7 +243,7 @@ def test_a_state_of_before_the_newest_entries_can_be_restored(stills):
     trainer = make_trainer(stills)
     trainer.advance()
     old = trainer.state()
-    for name in ("validated", "init", "device", "stills"):
+    for name in ("validated", "init", "device", "data", "processes"):
         del old[name]
     other = make_trainer(stills)
     other.restore(old)
@@ -237,6 +283,7 @@ def test_a_finished_run_goes_on_to_more_steps_and_with_nothing_to_do_does_nothin
 def test_another_run_is_not_gone_on_with(stills, tmp_path):
     train(stills, tmp_path / "a", options=replace(OPTIONS, steps=1), clips=CLIPS, device="cpu")
     for options, clips, paths, text in (
+        (replace(OPTIONS, size="compact"), CLIPS, stills, "size was tiny and is compact"),
         (replace(OPTIONS, batch=3, lr=1.0), CLIPS, stills, "last.pt: batch was 2 and is 3, lr was 0.0005 and is 1.0"),
         (OPTIONS, replace(CLIPS, crop=48), stills, "crop was 32 and is 48"),
         (OPTIONS, CLIPS, stills[:1], "the stills are others"),
@@ -258,17 +305,24 @@ def test_a_run_is_never_overwritten(stills, tmp_path):
         train(stills, tmp_path / "b", options=OPTIONS, clips=CLIPS, device="cpu", resume=True)
 
 
+def test_videos_are_not_trained_on_and_validated_on(dataset, tmp_path):
+    with pytest.raises(UsageError, match="car: is trained on and validated on"):
+        train([], tmp_path / "a", videos=[(dataset, 1.0)], options=OPTIONS, clips=CLIPS, validation=dataset)
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "clips", "text"),
     [
         (replace(OPTIONS, size="huge"), CLIPS, "no network size 'huge'"),
         (OPTIONS, replace(CLIPS, crop=40), "multiple of 16"),
         (replace(OPTIONS, objects=9), CLIPS, "9 objects"),
+        (OPTIONS, replace(CLIPS, frames_end=1), "at least 2 frames"),
     ],
 )
 def test_options_that_cannot_work_are_refused_at_once(tmp_path, options, clips, text):
     with pytest.raises(UsageError, match=text):
-        train([], tmp_path / "a", options=options, clips=clips, device="cpu")
+        train([tmp_path], tmp_path / "a", options=options, clips=clips, device="cpu")
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(stills, tmp_path, monkeypatch):
@@ -354,7 +408,7 @@ def test_validation_scores_the_merged_objects_between_the_ends(dataset, monkeypa
         for frame in frames:
             yield frame, type("P", (), {"labels": lambda _: labels})()
 
-    monkeypatch.setattr("stmcli.train.propagate", stay)
+    monkeypatch.setattr("stmcli.validation.propagate", stay)
     found = validate(new_model("tiny"), list_sequences(dataset, "davis2016"), size=32)
     overlaps = [(32 - 2 * t) / (32 + 2 * t) for t in (1, 2)]  # a square of 32 px, 2 px further each frame
     assert found == pytest.approx(np.mean(overlaps))

@@ -1,72 +1,198 @@
 """stm train."""
 
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from stmcli.cli.app import NETWORK, DeviceOption, QuietOption, app, give
+from stmcli.cli.app import NETWORK, DeviceOption, QuietOption, app, give, one_of, say
 from stmcli.cli.progress import show_progress
 from stmcli.errors import UsageError
-from stmcli.options import ClipOptions, TrainOptions
+from stmcli.options import INGREDIENTS, PRESETS, ClipOptions, TrainOptions
 
-TRAIN, CLIPS = TrainOptions(), ClipOptions()
+TRAIN, CLIPS = PRESETS["scratch"]
+Options = TypeVar("Options", TrainOptions, ClipOptions)
+
+
+def _preset(default: object) -> Any:
+    return f"{default}, or the preset's"
 
 
 @app.command()
 def train(
-    stills: Annotated[list[Path], typer.Argument(help="Folders or tars with images/ and masks/.")],
+    stills: Annotated[
+        list[Path] | None, typer.Argument(help="Folders or tars with images/ and masks/.", show_default=False)
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o")] = Path("runs/stm"),
+    video: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROOT[:WEIGHT]", help="A dataset in the DAVIS or YouTube-VOS layout; repeatable."),
+    ] = None,
+    stills_share: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of steps on stills beside videos.", show_default=_preset(CLIPS.stills_share)
+        ),
+    ] = None,
     val: Annotated[Path | None, typer.Option(help="A DAVIS root to validate on; never trained on.")] = None,
-    size: Annotated[str, typer.Option(help="compact or resnet50.")] = TRAIN.size,
+    preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}; other options override it.")] = "scratch",
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Leave out an ingredient; repeatable. `list` names them.")
+    ] = None,
+    with_: Annotated[
+        list[str] | None, typer.Option("--with", metavar="NAME", help="Put in an ingredient; repeatable.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="compact or resnet50.", show_default=_preset(TRAIN.size))] = None,
     init: Annotated[str | None, typer.Option(help="Start a new run from these weights.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run in --output stopped.")] = False,
-    steps: Annotated[int, typer.Option(min=1)] = TRAIN.steps,
+    steps: Annotated[int | None, typer.Option(min=1, show_default=_preset(TRAIN.steps))] = None,
     time_budget: Annotated[str | None, typer.Option(help="End after 90m, 2h ...; whichever is first.")] = None,
-    batch: Annotated[int, typer.Option(min=1)] = TRAIN.batch,
-    objects: Annotated[int, typer.Option(min=1, help="Objects tracked per clip.")] = TRAIN.objects,
-    crop: Annotated[int, typer.Option(min=32, help="Side of a training frame, px.")] = CLIPS.crop,
-    frames: Annotated[int, typer.Option(min=2, help="Frames per clip.")] = CLIPS.frames,
-    lr: Annotated[float, typer.Option(min=0)] = TRAIN.lr,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Clips of a step, in each process.", show_default=_preset(TRAIN.batch))
+    ] = None,
+    objects: Annotated[
+        int | None, typer.Option(min=1, help="Objects tracked per clip, at most.", show_default=_preset(TRAIN.objects))
+    ] = None,
+    crop: Annotated[
+        int | None, typer.Option(min=32, help="Side of a training frame, px.", show_default=_preset(CLIPS.crop))
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=2, help="Frames per clip.", show_default=_preset(CLIPS.frames))
+    ] = None,
+    frames_end: Annotated[
+        int | None, typer.Option(min=2, help="Frames per clip at the end of the run.", show_default="as --frames")
+    ] = None,
+    skip: Annotated[
+        int | None,
+        typer.Option(min=0, help="Frames of a video left out in between, at most.", show_default=_preset(CLIPS.skip)),
+    ] = None,
+    skip_end: Annotated[
+        int | None,
+        typer.Option(min=0, help="That at the end of the run.", show_default=_preset(CLIPS.skip_end)),
+    ] = None,
+    detach: Annotated[
+        bool | None,
+        typer.Option(
+            "--detach/--no-detach", help="No gradients through predicted masks.", show_default=_preset("no-detach")
+        ),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(min=0, show_default=_preset(TRAIN.lr))] = None,
     validate_every: Annotated[
         str, typer.Option(help="Time between validations.")
     ] = f"{TRAIN.validate_every / 60:.0f}m",
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Only measure: steps on the same clips, and full steps with new ones.")
+    ] = False,
     device: DeviceOption = NETWORK.device,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all.")] = 0,
     seed: int = TRAIN.seed,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a network from still images with object masks (stage 1)."""
+    """Train a network from still images with object masks, from annotated videos, or from both.
+
+    `torchrun --nproc-per-node N -m stmcli train ...` trains in N processes, each with its own GPU.
+    """
+    if "list" in (without or []):
+        give("\n".join(INGREDIENTS))
+        return
     import torch
 
+    from stmcli.clips import parse_root
+    from stmcli.ranks import leads
     from stmcli.train import train as run_training
     from stmcli.weights import pick_device
 
     if threads:
         torch.set_num_threads(threads)
-    options = TrainOptions(
-        size=size,
-        batch=batch,
-        objects=objects,
-        steps=steps,
-        lr=lr,
+    given = {"size": size, "batch": batch, "objects": objects, "steps": steps, "lr": lr, "detach": detach}
+    given |= {"crop": crop, "frames": frames, "frames_end": frames_end, "stills_share": stills_share}
+    given |= {"skip": skip, "skip_end": skip_end}
+    options, clips = _options(preset, given, without=without or [], with_=with_ or [])
+    options = replace(
+        options,
         seed=seed,
         time_budget=_seconds("--time-budget", time_budget) if time_budget else None,
         validate_every=_seconds("--validate-every", validate_every),
     )
+    videos = [parse_root(text) for text in video or []]
+    quiet = quiet or not leads()
+    if profile:
+        _profile(stills or [], videos, options, clips, device, init, output.name, quiet)
+        return
+    if not options.train_norm and not init and not resume and leads():
+        say("note: batch norm keeps the statistics of a random network; start from trained weights by --init")
     with show_progress(output.name, quiet=quiet) as show:
         result = run_training(
-            stills,
+            stills or [],
             output,
+            videos=videos,
             options=options,
-            clips=ClipOptions(crop=crop, frames=frames),
+            clips=clips,
             device=pick_device(device),
             validation=val,
             init=init,
             resume=resume,
             on_step=show.training,
         )
-    give(result.weights)
+    if leads():
+        give(result.weights)
+
+
+def _profile(
+    stills: list[Path],
+    videos: list[tuple[Path, float]],
+    options: TrainOptions,
+    clips: ClipOptions,
+    device: str,
+    init: str | None,
+    name: str,
+    quiet: bool,
+) -> None:
+    from stmcli.profiling import ROUNDS, profile
+    from stmcli.ranks import leads
+    from stmcli.train import check_options
+    from stmcli.weights import pick_device
+
+    check_options(options, clips, stills=bool(stills), videos=bool(videos))
+    where = pick_device(device)
+    with show_progress(name, quiet=quiet) as show:
+        show.start(2 * ROUNDS, where.type)
+        found = profile(
+            stills,
+            videos=videos,
+            options=options,
+            clips=clips,
+            device=where,
+            init=init,
+            on_step=show.advance,
+        )
+    if not leads():
+        return
+    give(f"bare {found.bare:.2f} clips/s  forward, backward and optimizer on the same clips")
+    give(f"full {found.full:.2f} clips/s  with new clips, as a run does")
+    give(f"ratio {found.ratio:.3f}")
+    if found.busy is not None:
+        give(f"GPU {100 * found.busy:.0f} % busy  by {found.measure}")
+
+
+def _options(
+    preset: str, given: dict[str, Any], *, without: list[str], with_: list[str]
+) -> tuple[TrainOptions, ClipOptions]:
+    """Merge options, the later over the earlier: those of a preset, of ingredients, and those given themselves."""
+    train, clips = PRESETS[one_of("--preset", preset, tuple(PRESETS))]
+    changed: dict[str, Any] = {}
+    for option, names, place in (("--without", without, 1), ("--with", with_, 2)):
+        for name in names:
+            ingredient = INGREDIENTS[one_of(option, name, tuple(INGREDIENTS))]
+            changed[ingredient[0]] = ingredient[place]
+    changed |= {name: value for name, value in given.items() if value is not None}
+    return _replaced(train, changed), _replaced(clips, changed)
+
+
+def _replaced(options: Options, changed: dict[str, Any]) -> Options:
+    names = {field.name for field in fields(options)}
+    return replace(options, **{name: value for name, value in changed.items() if name in names})
 
 
 def _seconds(option: str, text: str) -> float:

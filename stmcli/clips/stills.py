@@ -1,0 +1,104 @@
+"""Stills with object masks: read from folders and tars, held on the training device."""
+
+import io
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stmcli.errors import TrainingError, UsageError
+from stmcli.masks import is_binary
+
+CANVAS = 256  # side of the square that a layer is cut from, px, unless the crop is larger
+MASK_MODES = ("1", "L", "P")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow raises for a damaged file
+
+
+@dataclass(frozen=True)
+class Still:
+    """An image with the objects in it."""
+
+    group: str  # the collection it is from; objects of one group resemble each other
+    pixels: Tensor  # (4, H, W) uint8: RGB and object ids, on the training device; the shorter side is the canvas
+    boxes: dict[int, tuple[int, int, int, int]]  # id -> top, left, bottom, right
+
+
+def load_stills(paths: Sequence[Path], *, device: torch.device | str = "cpu", canvas: int = CANVAS) -> list[Still]:
+    """Read stills from folders or tars that hold `images/` and `masks/` (palette or id PNGs of the same stem).
+
+    `canvas` is their shorter side, px. Raises UsageError when a path does not exist, TrainingError when nothing
+    usable is in it.
+    """
+    stills = []
+    for path in paths:
+        if not path.exists():
+            raise UsageError("no such file", path=path, hint="give folders or tars with images/ and masks/")
+        read = (_still(path, *pair, canvas=canvas) for pair in _pairs(path))
+        found = [replace(still, pixels=still.pixels.to(device)) for still in read if still is not None]
+        if not found:
+            raise TrainingError("no stills with objects in it", path=path, hint="it needs images/ and masks/")
+        stills += found
+    return stills
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
+    """Yield (stem, image file, mask file)."""
+    images: dict[str, bytes] = {}
+    masks: dict[str, bytes] = {}
+    for name, content in _members(path):
+        folder = {"images": images, "masks": masks}.get(name.parent.name)
+        if folder is not None and name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith("."):
+            folder[name.stem] = content
+    for stem in sorted(images.keys() & masks.keys()):
+        yield stem, images[stem], masks[stem]
+
+
+def _members(path: Path) -> Iterator[tuple[Path, bytes]]:
+    if path.is_dir():
+        for file in sorted(path.rglob("*.*")):
+            if file.is_file():
+                yield file, file.read_bytes()
+        return
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                content = tar.extractfile(member)
+                if content is not None:
+                    yield Path(member.name), content.read()
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise TrainingError(f"not a tar that can be read ({error})", path=path, hint="copy it again") from None
+
+
+def _still(path: Path, stem: str, image: bytes, mask: bytes, *, canvas: int) -> Still | None:
+    try:
+        ids = Image.open(io.BytesIO(mask))
+        ids.load()
+        rgb = Image.open(io.BytesIO(image)).convert("RGB")
+    except UNREADABLE as error:
+        raise TrainingError(f"{stem} cannot be read ({error})", path=path, hint="replace or remove it") from None
+    if ids.mode not in MASK_MODES:
+        hint = "save masks as palette or 8-bit grey PNG"
+        raise TrainingError(f"the mask of {stem} is of colour mode {ids.mode}", path=path, hint=hint)
+    scale = canvas / min(ids.size)
+    size = (max(canvas, round(ids.width * scale)), max(canvas, round(ids.height * scale)))
+    labels = np.asarray(ids.resize(size, Image.Resampling.NEAREST)).astype(np.uint8)
+    if is_binary(labels):
+        labels = (labels > 0).astype(np.uint8)
+    boxes = {int(i): _box(labels == i) for i in np.unique(labels) if i not in (0, 255)}
+    if not boxes:
+        return None
+    pixels = np.dstack([np.asarray(rgb.resize(size, Image.Resampling.BILINEAR)), labels])
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return Still(stem.rstrip("0123456789-_"), tensor, boxes)
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1

@@ -1,0 +1,169 @@
+"""Videos to train on: where their annotated frames are, in the DAVIS and the YouTube-VOS layout."""
+
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from stmcli.clips.stills import IMAGE_SUFFIXES
+from stmcli.errors import TrainingError, UsageError
+
+LISTS = ("ImageSets/2017", "ImageSets/2016", "ImageSets/480p")  # train.txt and val.txt, the first that is there
+IMAGES, MASKS = "JPEGImages", "Annotations"
+RESOLUTION = "480p"  # preferred where there are several
+HINT = "it needs JPEGImages/ and Annotations/, as DAVIS or YouTube-VOS has them"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file in a folder, or inside a tar."""
+
+    path: Path
+    offset: int = 0
+    size: int = -1  # bytes; -1: to the end
+    member: str = ""  # its name in the tar
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.member}" if self.member else str(self.path)
+
+    def read(self) -> bytes:
+        """Return what is in it. Raises OSError."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """An annotated frame."""
+
+    number: int  # in the video; frames between may be without annotation
+    image: File
+    mask: File
+
+
+@dataclass(frozen=True)
+class Video:
+    """A clip of a dataset: its annotated frames in temporal order."""
+
+    name: str
+    shots: tuple[Shot, ...]
+
+
+@dataclass(frozen=True)
+class Videos:
+    """A dataset, and how often it is drawn from beside others."""
+
+    root: Path
+    weight: float
+    videos: tuple[Video, ...]
+
+
+def parse_root(text: str) -> tuple[Path, float]:
+    """Split ROOT[:WEIGHT]. Raises UsageError for a weight that is no positive number."""
+    root, _, weight = text.rpartition(":")
+    if not root or Path(text).exists() or not weight.replace(".", "", 1).isdecimal():
+        return Path(text), 1.0
+    if float(weight) <= 0:
+        raise UsageError(f"--video {text}: the weight must be above 0", hint="Leave the dataset out")
+    return Path(root), float(weight)
+
+
+def load_videos(root: Path, weight: float = 1.0, *, shortest: int = 2) -> Videos:
+    """List the videos of a dataset, a folder or an uncompressed tar, that have `shortest` annotated frames or more.
+
+    Those of `ImageSets/<year>/train.txt` where there is such a list, else all but those of `val.txt`.
+    Raises UsageError when there is no such path, TrainingError when nothing in it can be trained on.
+    """
+    if not root.exists():
+        raise UsageError("no such file or folder", path=root, hint=HINT)
+    files = dict(_walk(root) if root.is_dir() else _members(root))
+    base = _base(root, files)
+    files = {name.removeprefix(base): file for name, file in files.items() if name.startswith(base)}
+    clips = _chosen(root, _pairs(root, files), files)
+    videos = tuple(Video(name, _shots(pairs)) for name, pairs in sorted(clips.items()) if len(pairs) >= shortest)
+    if not videos:
+        raise TrainingError(f"no video with {shortest} annotated frames to train on", path=root, hint=HINT)
+    return Videos(root, weight, videos)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, File]]:
+    for folder, _, names in os.walk(root, followlinks=True):
+        for name in names:
+            if name[0] != ".":
+                path = Path(folder, name)
+                yield path.relative_to(root).as_posix(), File(path)
+
+
+def _members(root: Path) -> Iterator[tuple[str, File]]:
+    try:
+        with tarfile.open(root, "r:") as tar:
+            for member in tar:
+                if member.isreg() and PurePosixPath(member.name).name[0] != ".":
+                    yield member.name.removeprefix("./"), File(root, member.offset_data, member.size, member.name)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        hint = "give a folder or an uncompressed tar"
+        raise TrainingError(f"not a tar that can be read ({error})", path=root, hint=hint) from None
+
+
+def _base(root: Path, files: dict[str, File]) -> str:
+    """Return what stands before JPEGImages/: of several datasets under `root` the one called train."""
+    bases = sorted({name[: f"/{name}".index(f"/{IMAGES}/")] for name in files if f"/{IMAGES}/" in f"/{name}"})
+    if len(bases) > 1:
+        bases = [base for base in bases if PurePosixPath(base).name == "train"] or bases
+    if len(bases) != 1:
+        cause = f"holds {len(bases)} datasets" if bases else f"no {IMAGES}/ in it"
+        raise TrainingError(cause, path=root, hint=HINT)
+    return bases[0]
+
+
+def _pairs(root: Path, files: dict[str, File]) -> dict[str, list[tuple[str, File, File]]]:
+    """Return by clip the stem, image and mask of each annotated frame, of one resolution."""
+    masks = {name.removeprefix(f"{MASKS}/").rpartition(".")[0]: name for name in files if name.startswith(f"{MASKS}/")}
+    clips: dict[str, dict[str, list[tuple[str, File, File]]]] = {}
+    for name, file in files.items():
+        path = PurePosixPath(name)
+        place = path.with_suffix("").relative_to(path.parts[0])
+        if path.parts[0] != IMAGES or path.suffix.lower() not in IMAGE_SUFFIXES or len(place.parts) < 2:
+            continue
+        if (mask := masks.get(str(place))) is not None:
+            resolution = str(place.parent.parent)
+            clips.setdefault(resolution, {}).setdefault(place.parent.name, []).append((place.name, file, files[mask]))
+    if not clips:
+        raise TrainingError("no frame with an annotation of the same name", path=root, hint=HINT)
+    return clips.get(RESOLUTION) or clips[min(clips)]
+
+
+def _chosen(
+    root: Path, clips: dict[str, list[tuple[str, File, File]]], files: dict[str, File]
+) -> dict[str, list[tuple[str, File, File]]]:
+    """Leave out what is for validation, by the dataset's own lists."""
+    train, val = (_listed(files, f"{kind}.txt") for kind in ("train", "val"))
+    if train:
+        missing = sorted(train - clips.keys())
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            cause = f"no annotated frames of clip {missing[0]}{more}, which the list names"
+            raise TrainingError(cause, path=root, hint="complete the dataset, or shorten the list")
+        return {name: clips[name] for name in train}
+    left = {name: pairs for name, pairs in clips.items() if name not in val}
+    if not left:
+        raise TrainingError("all of its clips are for validation, by ImageSets", path=root, hint="give a training set")
+    return left
+
+
+def _listed(files: dict[str, File], name: str) -> set[str]:
+    """Return the clips of a list; lines name a clip, or its images as in DAVIS-2016."""
+    for folder in LISTS:
+        if (file := files.get(f"{folder}/{name}")) is not None:
+            words = [line.split()[0] for line in file.read().decode(errors="replace").splitlines() if line.split()]
+            return {PurePosixPath(word).parent.name if "/" in word else word for word in words}
+    return set()
+
+
+def _shots(pairs: Sequence[tuple[str, File, File]]) -> tuple[Shot, ...]:
+    """Put frames in temporal order; names that are no numbers are counted."""
+    numeric = all(stem.isdecimal() for stem, _, _ in pairs)
+    ordered = sorted(pairs, key=lambda pair: (int(pair[0]) if numeric else 0, pair[0]))
+    return tuple(Shot(int(stem) if numeric else i, image, mask) for i, (stem, image, mask) in enumerate(ordered))

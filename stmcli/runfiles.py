@@ -1,0 +1,135 @@
+"""The folder of a training run: its state, its weights, its curve."""
+
+import csv
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stmcli.curve import CURVE, read_curve
+from stmcli.errors import TrainingError, UsageError, WriteError
+from stmcli.options import ClipOptions, TrainOptions
+from stmcli.trainer import Trainer
+from stmcli.weights import LICENCE, Card, save
+
+FREE = ("steps", "time_budget", "validate_every")  # options that may change when a run goes on
+
+
+class RunFiles:
+    """The output folder of a run: `last.pt`, `best.safetensors`, `curve.csv`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = path / "last.pt"
+        self.weights = path / "best.safetensors"
+        self.curve = path / "curve.csv"
+        self.saved = 0.0  # seconds of training at the latest save
+
+    def check(self, *, resume: bool, init: str | None) -> None:
+        """Raise UsageError when a run would be lost, or there is none to go on with."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError("not a folder", path=self.path, hint="Choose another output folder")
+        if resume and init:
+            raise UsageError("--init starts a new run and --resume goes on with one", hint="Use one of them")
+        if resume and not self.last.is_file():
+            raise UsageError("no run to go on with", path=self.last, hint="Leave out --resume to start one")
+        if not resume and (self.last.exists() or self.weights.exists()):
+            hint = "Go on with it by --resume, or choose another output folder"
+            raise UsageError("holds a run already", path=self.path, hint=hint)
+
+    def load(self, trainer: Trainer) -> dict[str, Any]:
+        """Read the state of the run that `trainer` is to go on with; raise TrainingError unless it is the same."""
+        try:
+            state = torch.load(self.last, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError):
+            raise TrainingError("damaged, or not a run", path=self.last, hint="start a new run") from None
+        if not isinstance(state, dict) or "options" not in state:
+            raise TrainingError("not the state of a run", path=self.last, hint="start a new run")
+        changed = [*_changes(state["options"], trainer), *_moves(state, trainer)]
+        if changed:
+            hint = "go on with what it was started with, or start a new run with --init"
+            raise TrainingError(", ".join(changed), path=self.last, hint=hint)
+        return dict(state)
+
+    def begin(self, trainer: Trainer) -> None:
+        """Make the folder, and leave in the curve only what belongs to the steps that `trainer` has made."""
+        self.saved = trainer.seconds
+        with _write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            rows = [row for row in read_curve(self.curve) if int(row[0]) <= trainer.step]
+            with self.curve.open("w", newline="") as file:
+                csv.writer(file).writerows([CURVE, *rows])
+
+    def log(self, trainer: Trainer, *, score: float | None) -> None:
+        """Add a line to the curve."""
+        now = trainer.progress()
+        numbers = f"{now.seconds:.1f}", f"{now.loss:.4f}", f"{now.iou:.4f}", f"{now.lr:.3e}"
+        with _write_errors(self.curve), self.curve.open("a", newline="") as file:
+            csv.writer(file).writerow([now.step, *numbers, "" if score is None else f"{score:.4f}"])
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the state of the run, and the weights when no validation tells which are best."""
+        part = self.path / ".last.pt.part"
+        with _write_errors(self.last):
+            torch.save(trainer.state(), part)
+            os.replace(part, self.last)
+        self.saved = trainer.seconds
+        if trainer.best < 0:
+            self.keep_weights(trainer)
+
+    def keep_weights(self, trainer: Trainer) -> None:
+        """Write the averaged weights, in half precision."""
+        o = trainer.options
+        facts = [f"{trainer.step} steps on {trainer.maker.summary()}", *_unusual(trainer)]
+        facts += [f"started from {trainer.init}"] if trainer.init else []
+        origin = f"stm train: {', '.join(facts)}"
+        card = Card(trainer.model.dims, LICENCE, size=o.validate_size, origin=origin)
+        save(self.weights, trainer.ema, card, dtype=torch.float16)
+
+
+def _changes(before: dict[str, dict[str, Any]], trainer: Trainer) -> list[str]:
+    """List the options that are not what they were, but for those that may change."""
+    old = _defaults() | before["train"] | before["clips"]
+    return [f"{name} was {old[name]} and is {value}" for name, value in _differing(old, trainer) if name not in FREE]
+
+
+def _moves(state: dict[str, Any], trainer: Trainer) -> list[str]:
+    """List what else is not as it was: data, device, number of processes."""
+    now = trainer.maker.facts()
+    old = {"stills": state.get("stills", now["stills"]), "videos": []} | state.get("data", {})
+    changed = [f"the {kind} are others" for kind in now if now[kind] != old[kind]]
+    if (device := state.get("device", trainer.device.type)) != trainer.device.type:
+        changed.append(f"device was {device} and is {trainer.device.type}")
+    if (processes := state.get("processes", 1)) != trainer.ranks.size:
+        changed.append(f"the run had {processes} processes and has {trainer.ranks.size}")
+    return changed
+
+
+def _unusual(trainer: Trainer) -> list[str]:
+    """Name the options that are not the defaults, for the weights to say how they were trained."""
+    processes = [f"{trainer.ranks.size} processes"] if trainer.ranks.size > 1 else []
+    return [f"{name}={value}" for name, value in _differing(_defaults(), trainer)] + processes
+
+
+def _defaults() -> dict[str, Any]:
+    return asdict(TrainOptions()) | asdict(ClipOptions())
+
+
+def _differing(old: dict[str, Any], trainer: Trainer) -> list[tuple[str, Any]]:
+    new = asdict(trainer.options) | asdict(trainer.maker.options)
+    return [(name, value) for name, value in new.items() if value != old[name]]
+
+
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turn what a full or closed disk raises into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch reports a full disk by the latter
+        reason = getattr(error, "strerror", None) or error
+        raise WriteError(f"cannot be written ({reason})", path=path, hint="Free space, then --resume") from None
