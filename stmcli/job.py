@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from stmcli import __version__
-from stmcli.given import GivenMask, list_mask_files, read_given
+from stmcli.given import GivenMask, ids_of, list_mask_files, read_given
 from stmcli.kinds import Output, outputs, soft_outputs
+from stmcli.memory import given_room
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.report import source_facts
 from stmcli.results import MASKS, REPORT, check_folder, earlier_result, source_files
@@ -80,10 +81,10 @@ def plan(job: Job) -> dict[str, Any]:
             "size": f"{source.info.width}x{source.info.height}",
             "frames": source.count,
             "masks": _mask_facts(given),
-            "objects": list(given[0].ids),
+            "objects": list(ids_of(given)),
             "weights": str(find(job.network.weights)),
             "device": str(pick_device(job.network.device)),
-            "outputs": [str(job.output / name) for name in (MASKS, *job.names(given[0].ids), REPORT)],
+            "outputs": [str(job.output / name) for name in (MASKS, *job.names(ids_of(given)), REPORT)],
             "done_before": done is not None,
             "notes": [*notes, *source.warnings],
         }
@@ -102,17 +103,17 @@ def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str
     options = job.segment
     source = _open_source(job, options.start)
     try:
-        given = read_given(job.masks, source, objects=options.objects, warn=notes.append)
-        check_folder(
-            job.output, job.names(given[0].ids), job.video, *(file.path for file in list_mask_files(job.masks))
+        given = read_given(
+            job.masks, source, objects=options.objects, corrections=options.corrections, warn=notes.append
         )
+        masks = (file.path for file in list_mask_files(job.masks))
+        check_folder(job.output, job.names(ids_of(given)), job.video, *masks)
         if options.start is None and given[0].frame > source.info.first_chosen:
             notes.append(f"the clip is followed from frame {given[0].frame}, the first with a mask")
             source.close()
             source = _open_source(job, given[0].frame)
-        if len(given) > 1:
-            frames = ", ".join(str(mask.frame) for mask in given[1:4]) + ", ..." * (len(given) > 4)
-            notes.append(f"the masks of later frames ({frames}) were checked; they are not used yet")
+        if len(given) > (room := given_room(job.memory)) and "first" in job.memory.policy:
+            notes.append(f"{len(given)} masks are given; the memory holds the first and the latest {room} in all")
         yield source, given, notes
     finally:
         source.close()
@@ -154,7 +155,7 @@ def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[st
         "weights": {"path": str(entry), "sha256": sha256(entry), "licence": card_of(entry).licence},
         "source": source_facts(source.info),
         "masks": _mask_facts(given),
-        "objects": list(given[0].ids),
+        "objects": list(ids_of(given)),
         "options": {name: asdict(getattr(job, name)) for name in ("segment", "network", "memory", "export")},
     }
 

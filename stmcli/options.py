@@ -79,6 +79,7 @@ class SegmentOptions:
     on_corrupt: str = "fail"
     overwrite: bool = False
     resume: bool = True  # take the finished result of the same job as done
+    corrections: bool = True  # later masks correct known objects; off: they only bring new ones
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import torch
 from stmcli.errors import Interrupted, StmError
 from stmcli.evaluate import Sequence as Clip
 from stmcli.evaluate import list_sequences, mask_files
-from stmcli.given import GivenMask
+from stmcli.given import GivenMask, ids_of
 from stmcli.job import Job, done_before, open_job, run_facts
 from stmcli.kinds import open_writers, opened
 from stmcli.listeners import unheard
-from stmcli.masks import Labels, read_values
+from stmcli.masks import read_values
 from stmcli.matting import Matted
 from stmcli.model import STM
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions, MemoryOptions, NetworkOptions, SegmentOptions
@@ -73,11 +73,11 @@ def _run(
     on_frame: Callable[[int], None],
 ) -> Result:
     started = time.monotonic()
-    before = output_names(job.output)
-    may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(given[0].ids)))]  # for a run after this one is killed
+    before, ids = output_names(job.output), ids_of(given)
+    may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(ids)))]  # for a run after this one is killed
     report = Report(job.output / REPORT, run_facts(job, given, source) | {"outputs": may_be_there}, notes)
     waiting = Waiting()
-    unopened = _writers(job, source, given[0].ids, model)
+    unopened = _writers(job, source, ids, model)
     with _writing(job, unopened, report) as writers:  # a missing encoder must not cost loading the network
         model = model or load_model(job.network)
         parameter = next(model.parameters())
@@ -87,7 +87,7 @@ def _run(
         clear(job.output / name for name in (MASKS, *before))
         fit = suited(job.network)
         segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
-        _follow(segmenter, source, given[0].labels(), job, [*writers, report], waiting, on_frame)
+        _follow(segmenter, source, given, job, [*writers, report], waiting, on_frame)
         for writer in writers:
             writer.close()
     seconds = time.monotonic() - started
@@ -107,13 +107,13 @@ def _run(
 def _follow(
     segmenter: Segmenter,
     source: Source,
-    labels: Labels,
+    given: tuple[GivenMask, ...],
     job: Job,
     writers: list[Writer | Report],
     waiting: Waiting,
     on_frame: Callable[[int], None],
 ) -> None:
-    """Carry the labels through the clip; decoding and writing run in threads beside the network.
+    """Carry the given masks through the clip; decoding and writing run in threads beside the network.
 
     But on a CPU the network has all cores, and every step of it waits for the slowest of them: there a few
     milliseconds of writing are over sooner between two frames than beside one. Soft alpha takes more than that.
@@ -129,7 +129,8 @@ def _follow(
             writer.write(frame, matted)
 
     with closing(ahead(source)) as frames, write_frames(write) as behind:
-        for pair in propagate(segmenter, waiting.on("decoding", frames), labels):
+        decoded = waiting.on("decoding", frames)
+        for pair in propagate(segmenter, decoded, given[0].labels(), later=given[1:]):
             with waiting.while_("writing"):
                 behind.put(pair)
             on_frame(pair[0].index)
@@ -176,14 +177,16 @@ def segment_dataset(
 ) -> Path:
     """Segment every clip of a DAVIS-style dataset from its first mask; masks go to `output/<clip>/masks`.
 
+    By the protocol of YouTube-VOS every object is followed from its own first mask.
     Clips that are done already are not done again; give `model` to use one that is loaded. Raises StmError.
     """
     clips = list_sequences(root, protocol)
     on_start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
     model = model or load_model(network)
-    options, export = SegmentOptions(overwrite=overwrite), ExportOptions(kinds=("none",))
+    options, export = SegmentOptions(overwrite=overwrite, corrections=False), ExportOptions(kinds=("none",))
     for clip in clips:
-        job = Job(clip.frames, (_first_mask(clip),), output / clip.name, options, network, memory, export)
+        mask = clip.annotations if protocol == "ytvos" else _first_mask(clip)
+        job = Job(clip.frames, (mask,), output / clip.name, options, network, memory, export)
         segment_video(job, model=model, on_frame=on_frame)
     return output
 

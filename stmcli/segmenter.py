@@ -1,6 +1,6 @@
 """One frame in, one prediction out: the network, its memory, and the way from pixels to tensors and back."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,12 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stmcli.given import GivenMask
 from stmcli.masks import object_ids
 from stmcli.memory import MemoryBank
 from stmcli.model import STM
 from stmcli.model.stm import STRIDE
 from stmcli.options import MemoryOptions
 from stmcli.video import Frame
+
+TINY = 1e-7
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,9 @@ class Geometry:
 class Segmenter:
     """Follow the objects of one clip, frame by frame.
 
-    The first step takes the labels that the user gave; every later one only a frame. What a frame leaves in memory
-    is computed when the next frame comes, so the last frame of a clip costs no memory encoder.
+    The first step takes the labels that the user gave; every later one a frame, and labels where the user gave some:
+    objects enter there, or are corrected. What a frame leaves in memory is computed when the next frame comes, so
+    the last frame of a clip costs no memory encoder.
     """
 
     def __init__(self, model: STM, *, memory: MemoryOptions | None = None, size: int = 0, top_k: int = 0) -> None:
@@ -92,41 +96,75 @@ class Segmenter:
         self.size = size  # shorter side inside the network, px; 0 = the source's
         self.top_k = top_k  # memory cells that a cell reads; 0 = all
         self.bank = MemoryBank(memory or MemoryOptions())
-        self.object_ids: tuple[int, ...] = ()
+        self.object_ids: tuple[int, ...] = ()  # in the order in which they entered
+        self.expected: tuple[int, ...] = ()  # ids that enter some time: every prediction has a channel for them
         self._weight = next(model.parameters())  # tells device and precision
         self._geometry: Geometry | None = None
         self._pending: tuple[Tensor, Tensor] | None = None  # frame and masks to be remembered
         self._age = 0
 
     @torch.inference_mode()
-    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None) -> Prediction:
+    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None, *, absent: Sequence[int] = ()) -> Prediction:
         """Segment the next frame: rgb (H, W, 3) uint8, for the first one also labels (H, W).
 
-        Raises ValueError when the first frame comes without labels, or a frame or the labels have another size.
+        Labels are the truth about the ids in them, and about those that are `absent` from the frame. The network
+        segments the other known objects, and has no say where a given id is. Raises ValueError when the first frame
+        comes without labels, or a frame or the labels have another size.
         """
         if labels is not None and labels.shape != rgb.shape[:2]:
             raise ValueError(f"the labels are {labels.shape} but the frame is {rgb.shape[:2]}")
-        if labels is not None:
-            return self._begin(rgb, labels)
+        if self._geometry is None and labels is not None:
+            self._geometry = Geometry.fit(rgb.shape[0], rgb.shape[1], self.size)
         if self._geometry is None or rgb.shape[:2] != self._geometry.source:
             raise ValueError("the first frame needs labels, and all frames have its size")
         self._remember()
         frame = self._upload(rgb)
-        logits = self.model.segment(frame, *self.bank.read(), top_k=self.top_k).logits
-        prob = torch.softmax(self._geometry.crop(logits), dim=1)  # (1, N+1, h, w)
-        self._age += 1
-        self._pending = frame, F.pad(prob[:, 1:], self._geometry.pad)  # no object in the padding
-        return Prediction(self._geometry.leave(prob)[0], self.object_ids)
+        return self._follow(frame) if labels is None else self._take(frame, labels, absent)
 
-    def _begin(self, rgb: np.ndarray, labels: np.ndarray) -> Prediction:
-        self.object_ids = object_ids(labels)
-        self._geometry = Geometry.fit(rgb.shape[0], rgb.shape[1], self.size)
+    def _follow(self, frame: Tensor) -> Prediction:
+        """Segment a frame by what is in memory."""
+        prob = self._segment(frame)  # (1, N+1, h, w)
+        self._age += 1
+        self._pending = frame, F.pad(prob[:, 1:], self._fitted.pad)  # no object in the padding
+        return self._answer(self._fitted.leave(prob)[0])
+
+    def _take(self, frame: Tensor, labels: np.ndarray, absent: Sequence[int]) -> Prediction:
+        """Take what is given of a frame, segment the rest of it, and keep it in memory for good."""
+        given = {*object_ids(labels), *absent}
+        known = [place for place, number in enumerate((0, *self.object_ids)) if place and number not in given]
+        others = self._fitted.leave(self._segment(frame)) if known else None  # (1, N+1, H, W)
+        self._age += 1 if self.object_ids else 0
+        self.object_ids += tuple(sorted(given - {*self.object_ids}))
+        prob = self._truth(labels)
+        if others is not None:
+            places = [0, *known]
+            share = others[0, places] / others[0, places].sum(0).clamp(min=TINY)
+            prob[places] = share * prob[0]  # what the given ids leave free
+        masks = self._fitted.enter(prob[None, 1:])  # (1, N, H, W)
+        self.bank.pin(*self.model.memorize(frame, masks.to(frame.dtype)))
+        self._pending = None
+        return self._answer(prob)
+
+    def _truth(self, labels: np.ndarray) -> Tensor:
+        """(H, W) -> (N+1, H, W) of zeros and ones; void is background."""
         ids = torch.tensor((0, *self.object_ids)).view(-1, 1, 1)
         truth = (torch.from_numpy(labels.astype(np.int64)) == ids).to(self._weight.device, torch.float32)
-        truth[0] = 1 - truth[1:].sum(0)  # void is background
-        masks = self._geometry.enter(truth[None, 1:])  # (1, N, H, W)
-        self.bank.pin(*self.model.memorize(self._upload(rgb), masks.to(self._weight.dtype)))
-        return Prediction(truth, self.object_ids)
+        truth[0] = 1 - truth[1:].sum(0)
+        return truth
+
+    def _segment(self, frame: Tensor) -> Tensor:
+        """Return prob (1, N+1, h, w) at working size."""
+        logits = self.model.segment(frame, *self.bank.read(), top_k=self.top_k).logits
+        return torch.softmax(self._fitted.crop(logits), dim=1)
+
+    def _answer(self, prob: Tensor) -> Prediction:
+        """Sort the channels (N+1, H, W) by their ids, with an empty one for each object that is still to come."""
+        ids = tuple(sorted({*self.object_ids, *self.expected}))
+        if ids == self.object_ids:
+            return Prediction(prob, ids)
+        answer = prob.new_zeros(len(ids) + 1, *prob.shape[1:])
+        answer[[0, *(1 + ids.index(number) for number in self.object_ids)]] = prob
+        return Prediction(answer, ids)
 
     def _remember(self) -> None:
         """Put the frame before into memory, if the policy wants to read it."""
@@ -137,21 +175,33 @@ class Segmenter:
 
     def _upload(self, rgb: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1] on the model's device, padded; the only upload of a frame."""
-        assert self._geometry is not None
         pixels = torch.from_numpy(np.require(rgb, requirements=("C", "W"))).to(self._weight.device)
         frame = pixels.permute(2, 0, 1)[None].float() / 255
-        return self._geometry.enter(frame).to(self._weight.dtype, memory_format=torch.channels_last)
+        return self._fitted.enter(frame).to(self._weight.dtype, memory_format=torch.channels_last)
+
+    @property
+    def _fitted(self) -> Geometry:
+        assert self._geometry is not None
+        return self._geometry
 
 
-def propagate(segmenter: Segmenter, frames: Iterable[Frame], labels: np.ndarray) -> Iterator[tuple[Frame, Prediction]]:
+def propagate(
+    segmenter: Segmenter, frames: Iterable[Frame], labels: np.ndarray, *, later: Sequence[GivenMask] = ()
+) -> Iterator[tuple[Frame, Prediction]]:
     """Carry the labels (H, W) of the first frame through all frames; yields each frame with its prediction.
 
-    A frame that could not be decoded repeats the prediction before it and is not remembered.
+    Masks of later frames bring objects in, or correct them; predictions have all ids from the first frame on. A frame
+    that could not be decoded repeats the prediction before it and is not remembered.
     """
     prediction: Prediction | None = None
+    masks = {mask.frame: mask for mask in later}
+    segmenter.expected = tuple(sorted({*object_ids(labels), *(number for mask in later for number in mask.ids)}))
     for frame in frames:
+        mask = masks.get(frame.index)
         if prediction is None:
             prediction = segmenter.step(frame.rgb, labels)
+        elif mask:
+            prediction = segmenter.step(frame.rgb, mask.labels(), absent=mask.absent)
         elif not frame.corrupt:
             prediction = segmenter.step(frame.rgb)
         yield frame, prediction
