@@ -1,5 +1,6 @@
 """The masks that a person gives for a clip: which file belongs to which frame, all read and checked together."""
 
+import hashlib
 import os
 import re
 import warnings
@@ -49,6 +50,11 @@ class GivenMask:
         """Keep labels (H, W) small."""
         packed = zlib.compress(np.ascontiguousarray(labels).tobytes(), 1)
         return cls(frame, path, object_ids(labels), labels.shape, labels.dtype, packed)
+
+    def digest(self) -> str:
+        """Identify all that the mask says."""
+        facts = repr((self.frame, self.ids, self.absent, self.shape, self.dtype.str)).encode()
+        return hashlib.sha256(facts + self.packed).hexdigest()
 
     def labels(self) -> Labels:
         """Return the labels, (H, W)."""

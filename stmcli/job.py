@@ -15,7 +15,7 @@ from stmcli import __version__
 from stmcli.given import GivenMask, ids_of, list_mask_files, read_given
 from stmcli.kinds import Output, outputs, soft_outputs
 from stmcli.memory import given_room
-from stmcli.options import SOFT_EXPORTS, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.options import SOFT_EXPORTS, SOFT_FILMS, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.report import source_facts
 from stmcli.results import MASKS, REPORT, check_folder, earlier_result, source_files
 from stmcli.video import Source, open_source
@@ -38,19 +38,33 @@ class Job:
 
     def fingerprint(self) -> str:
         """Identify the result: source, mask, weights, and the options that change it."""
-        unlike: dict[str, Any] = {"overwrite": False, "resume": True}
+        masks = [(str(file.frame), _identity(file.path)) for file in list_mask_files(self.masks)]
+        return _digest({**self._parts(), "masks": masks})
+
+    def likeness(self) -> str:
+        """Identify all but the masks."""
+        return _digest(self._parts())
+
+    @property
+    def can_go_on(self) -> bool:
+        """Tell whether an unfinished run can go on in the middle.
+
+        A soft film needs the network's numbers of all frames, and a corrupt frame those of the frame before.
+        """
+        return not {*self.export.kinds}.intersection(SOFT_FILMS) and self.segment.on_corrupt != "skip"
+
+    def _parts(self) -> dict[str, Any]:
+        unlike: dict[str, Any] = {"overwrite": False, "resume": True, "keep_memory": False}
         unlike["on_corrupt"] = SegmentOptions.on_corrupt  # a result with corrupt frames never counts as finished
-        parts = {
+        return {
             "version": __version__,
             "source": _identity(self.video),
-            "masks": [(str(file.frame), _identity(file.path)) for file in list_mask_files(self.masks)],
             "weights": sha256(find(self.network.weights)),
             "segment": asdict(replace(self.segment, **unlike)),
             "network": asdict(replace(self.network, weights="")),
             "memory": asdict(self.memory),
             "export": asdict(self.export),
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def outputs(self, ids: Sequence[int]) -> list[Output]:
         """Return what to write beside the masks for the objects `ids`. Raises UsageError."""
@@ -75,7 +89,7 @@ def plan(job: Job) -> dict[str, Any]:
     Raises the StmError that the job would raise.
     """
     with open_job(job) as (source, given, notes):
-        done = done_before(job)
+        done = done_before(job, given)
         return {
             "source": str(job.video),
             "size": f"{source.info.width}x{source.info.height}",
@@ -125,13 +139,32 @@ def _open_source(job: Job, start: int | None) -> Source:
     return open_source(job.video, first_number=first, start=start, end=end, on_corrupt=on_corrupt)
 
 
-def done_before(job: Job) -> dict[str, Any] | None:
-    """Return the report of this very job when it is finished. Raises UsageError when another's would be lost."""
+def done_before(job: Job, given: Sequence[GivenMask]) -> dict[str, Any] | None:
+    """Return the report of this very job when it is finished. Raises UsageError when another's would be lost.
+
+    A job that corrects a result, by masks after the first, is no other one.
+    """
+
+    def is_corrected(report: dict[str, Any]) -> bool:
+        masks = report.get("given", {})
+        first = next(iter(masks.items()), None)
+        return report.get("likeness") == job.likeness() and first == (str(given[0].frame), given[0].digest())
+
     wanted = job.segment
-    return earlier_result(job.output, job.fingerprint(), overwrite=wanted.overwrite, resume=wanted.resume)
+    return earlier_result(
+        job.output,
+        job.fingerprint(),
+        overwrite=wanted.overwrite,
+        resume=wanted.resume,
+        is_corrected=is_corrected,
+    )
 
 
 # -- facts -----------------------------------------------------------------------------------------------------------
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _identity(path: Path) -> list[Any]:
@@ -152,6 +185,8 @@ def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[st
         "stm": __version__,
         "torch": torch.__version__,
         "fingerprint": job.fingerprint(),
+        "likeness": job.likeness(),
+        "given": {str(mask.frame): mask.digest() for mask in given},
         "weights": {"path": str(entry), "sha256": sha256(entry), "licence": card_of(entry).licence},
         "source": source_facts(source.info),
         "masks": _mask_facts(given),

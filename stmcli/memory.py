@@ -1,5 +1,7 @@
 """The bounded memory of past frames: which ones are kept, never what is in them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -69,6 +71,23 @@ class MemoryBank:
         rows = slice(first * self._cells, last * self._cells)
         known = self.objects[first:last]
         return self._keys[:, :, rows], self._values[:, :, rows], self._valid(known)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what is in memory: tensors, and facts that JSON can hold."""
+        rows = slice(self.slots * self._cells)
+        stored = {"keys": self._keys, "values": self._values}
+        tensors = {name: x[:, :, rows].clone(memory_format=torch.contiguous_format) for name, x in stored.items()}
+        facts = {"pinned": [*self.pinned], "kept": [*self.kept], "previous": self.previous, "objects": [*self.objects]}
+        return tensors, {**facts, "cells": self._cells}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take over what `state` returned, of a memory with the same options."""
+        self.pinned, self.kept, self.objects = [*facts["pinned"]], [*facts["kept"]], [*facts["objects"]]
+        self.previous, self._cells = facts["previous"], facts["cells"]
+        keys, values = tensors["keys"], tensors["values"]
+        self._keys, self._values = self._grown(torch.empty(0), keys), self._grown(torch.empty(0), values)
+        rows = slice(keys.shape[2])
+        self._keys[:, :, rows], self._values[:, :, rows] = keys, values
 
     @property
     def filled(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SOFT_EXPORTS = ("alpha", "matte", "cutout", "green")  # made of soft alpha
+SOFT_FILMS = ("alpha", "matte", "green")
 DATASETS = ("davis", "ytvis", "coco", "mots")
 EXPORTS = ("overlay", *SOFT_EXPORTS, *DATASETS, "none")
 ALPHA_CODECS = ("prores4444", "png", "qtrle", "ffv1", "vp9")
@@ -79,6 +80,7 @@ class SegmentOptions:
     on_corrupt: str = "fail"
     overwrite: bool = False
     resume: bool = True  # take the finished result of the same job as done
+    keep_memory: bool = False  # so that a later correction computes only the frames that it changes
     corrections: bool = True  # later masks correct known objects; off: they only bring new ones
 
 

@@ -1,9 +1,10 @@
 """Segment one clip: source -> segmenter -> writers, each in its own thread, with short queues between them."""
 
 import resource
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,15 @@ from stmcli.job import Job, done_before, open_job, run_facts
 from stmcli.kinds import open_writers, opened
 from stmcli.listeners import unheard
 from stmcli.masks import read_values
-from stmcli.matting import Matted
 from stmcli.model import STM
-from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, Writer
 from stmcli.report import Report
-from stmcli.results import MASKS, REPORT, clear, lock, output_names, refuse_corrupt, source_files
-from stmcli.segmenter import Prediction, Segmenter, propagate
-from stmcli.threads import Behind, InTurn, Waiting, ahead
-from stmcli.video import Frame, Source
+from stmcli.results import MASKS, REPORT, STATE, clear, lock, output_names, refuse_corrupt, source_files
+from stmcli.run import Run
+from stmcli.segmenter import Segmenter
+from stmcli.threads import Waiting
+from stmcli.video import Source
 from stmcli.weights import load_model, pick_device, suited
 
 
@@ -56,9 +57,11 @@ def segment_video(
     """
     with open_job(job) as (source, given, notes):
         with lock(job.output):
-            done = done_before(job)
+            done = done_before(job, given)
             if done is None:
                 return _run(job, source, given, notes, model, on_start, on_frame)
+            if not job.segment.keep_memory:
+                shutil.rmtree(job.output / STATE, ignore_errors=True)
         files = tuple(job.output / name for name in done["outputs"])
         return Result(job.output, files, done["frames_written"], 0.0, done_before=True, notes=tuple(done["notes"]))
 
@@ -83,11 +86,13 @@ def _run(
         parameter = next(model.parameters())
         report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
         on_start(source.count, report.facts["device"])
+        run = Run(job, source, given, report, waiting, on_frame)
+        run.find_kept()
         report.save("running")  # so that the same command may go on after a kill
-        clear(job.output / name for name in (MASKS, *before))
+        clear((job.output / name for name in (MASKS, *before)), keep=run.kept_names())
         fit = suited(job.network)
         segmenter = Segmenter(model, memory=job.memory, size=fit.size or 0, top_k=fit.top_k or 0)
-        _follow(segmenter, source, given, job, [*writers, report], waiting, on_frame)
+        run.follow(segmenter, writers)
         for writer in writers:
             writer.close()
     seconds = time.monotonic() - started
@@ -99,41 +104,11 @@ def _run(
         "seconds_waited": waiting.seconds(),
     }
     report.save("ok" if not source.corrupt_frames else "partial", **outcome)
+    if not job.segment.keep_memory:
+        run.checkpoints.clear()
     result = Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
     refuse_corrupt(source, job.video, job.output, result)
     return result
-
-
-def _follow(
-    segmenter: Segmenter,
-    source: Source,
-    given: tuple[GivenMask, ...],
-    job: Job,
-    writers: list[Writer | Report],
-    waiting: Waiting,
-    on_frame: Callable[[int], None],
-) -> None:
-    """Carry the given masks through the clip; decoding and writing run in threads beside the network.
-
-    But on a CPU the network has all cores, and every step of it waits for the slowest of them: there a few
-    milliseconds of writing are over sooner between two frames than beside one. Soft alpha takes more than that.
-    """
-    soft = any(kind in SOFT_EXPORTS for kind in job.export.kinds)
-    write_frames = Behind if soft or next(segmenter.model.parameters()).is_cuda else InTurn
-    matting = MattingOptions(refine=job.export.refine)
-
-    def write(pair: tuple[Frame, Prediction]) -> None:
-        frame, prediction = pair
-        matted = Matted(frame.rgb, prediction, options=matting)
-        for writer in writers:
-            writer.write(frame, matted)
-
-    with closing(ahead(source)) as frames, write_frames(write) as behind:
-        decoded = waiting.on("decoding", frames)
-        for pair in propagate(segmenter, decoded, given[0].labels(), later=given[1:]):
-            with waiting.while_("writing"):
-                behind.put(pair)
-            on_frame(pair[0].index)
 
 
 @contextmanager

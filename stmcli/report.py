@@ -52,6 +52,22 @@ class Report:
             objects[str(number)] = {**_extent(labels == number), "confidence": round(sure, 4)}
         self._frames.append(json.dumps({"frame": frame.index, "time": float(frame.time), "objects": objects}))
 
+    @property
+    def lines(self) -> list[str]:
+        """Return what is noted of every frame, as JSON."""
+        return self._frames
+
+    def go_on(self, lines: Iterable[str], ids: Iterable[int]) -> None:
+        """Take over what an earlier run has noted of the frames that are kept; the objects are now those with `ids`."""
+        names, absent = [str(number) for number in ids], {**_extent(np.zeros((0, 0), np.bool_)), "confidence": 0.0}
+        for frame in map(json.loads, lines):
+            objects = {name: frame["objects"].get(name, absent) for name in names}
+            self._frames.append(json.dumps({**frame, "objects": objects}))
+
+    def keep(self, frame: Frame) -> None:
+        """Count a frame that is noted already."""
+        self.decoded += not frame.corrupt
+
     def save(self, status: str, **facts: Any) -> None:
         """Write the file, one line for each frame. Raises WriteError."""
         content = {"status": status, **self.facts, **facts, "notes": self.notes}

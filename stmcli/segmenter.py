@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -83,6 +84,13 @@ class Geometry:
         return F.interpolate(x, size=self.source, mode="bilinear", align_corners=False)
 
 
+class State(NamedTuple):
+    """All that a Segmenter knows between two frames."""
+
+    tensors: dict[str, Tensor]  # in the network's precision
+    facts: dict[str, Any]  # that JSON can hold
+
+
 class Segmenter:
     """Follow the objects of one clip, frame by frame.
 
@@ -120,6 +128,36 @@ class Segmenter:
         self._remember()
         frame = self._upload(rgb)
         return self._follow(frame) if labels is None else self._take(frame, labels, absent)
+
+    @torch.inference_mode()
+    def state(self) -> State:
+        """Return what it takes to go on from here, as copies."""
+        tensors, bank = self.bank.state()
+        names = ("pending_frame", "pending_masks") if self._pending else ()
+        pending = {name: _packed(tensor) for name, tensor in zip(names, self._pending or (), strict=True)}
+        strides = {name: tensor.stride() for name, tensor in zip(names, self._pending or (), strict=True)}
+        facts = {
+            "source": self._fitted.source,
+            "object_ids": self.object_ids,
+            "age": self._age,
+            "bank": bank,
+            "strides": strides,  # they decide how sums are rounded
+        }
+        return State({**tensors, **pending}, facts)
+
+    @torch.inference_mode()
+    def restore(self, state: State) -> None:
+        """Go on from a state of a Segmenter with the same network and options."""
+        facts, device = state.facts, self._weight.device
+        self._geometry = Geometry.fit(facts["source"][0], facts["source"][1], self.size)
+        self.object_ids, self._age = tuple(facts["object_ids"]), facts["age"]
+        self.bank.restore({name: state.tensors[name].to(device) for name in ("keys", "values")}, facts["bank"])
+        pending = [
+            torch.empty_strided(tensor.shape, facts["strides"][name], dtype=tensor.dtype, device=device).copy_(tensor)
+            for name, tensor in state.tensors.items()
+            if name in facts["strides"]
+        ]
+        self._pending = (pending[0], pending[1]) if pending else None
 
     def _follow(self, frame: Tensor) -> Prediction:
         """Segment a frame by what is in memory."""
@@ -185,23 +223,29 @@ class Segmenter:
         return self._geometry
 
 
+def _packed(tensor: Tensor) -> Tensor:
+    """Return a copy without gaps, row by row."""
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
 def propagate(
     segmenter: Segmenter, frames: Iterable[Frame], labels: np.ndarray, *, later: Sequence[GivenMask] = ()
 ) -> Iterator[tuple[Frame, Prediction]]:
     """Carry the labels (H, W) of the first frame through all frames; yields each frame with its prediction.
 
     Masks of later frames bring objects in, or correct them; predictions have all ids from the first frame on. A frame
-    that could not be decoded repeats the prediction before it and is not remembered.
+    that could not be decoded repeats the prediction before it and is not remembered. A segmenter that was restored
+    goes on with the next frame.
     """
     prediction: Prediction | None = None
     masks = {mask.frame: mask for mask in later}
     segmenter.expected = tuple(sorted({*object_ids(labels), *(number for mask in later for number in mask.ids)}))
     for frame in frames:
         mask = masks.get(frame.index)
-        if prediction is None:
+        if not segmenter.object_ids:
             prediction = segmenter.step(frame.rgb, labels)
         elif mask:
             prediction = segmenter.step(frame.rgb, mask.labels(), absent=mask.absent)
-        elif not frame.corrupt:
+        elif prediction is None or not frame.corrupt:
             prediction = segmenter.step(frame.rgb)
         yield frame, prediction

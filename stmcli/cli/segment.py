@@ -111,8 +111,13 @@ def segment(
     on_corrupt: Annotated[str, typer.Option(help=f"{', '.join(ON_CORRUPT)}.")] = SEGMENT.on_corrupt,
     overwrite: OverwriteOption = SEGMENT.overwrite,
     resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Take this very job as done when it is; or do it again.")
+        bool,
+        typer.Option("--resume/--no-resume", help="Go on where this very job stopped, if anywhere; or do it again."),
     ] = SEGMENT.resume,
+    keep_memory: Annotated[
+        bool,
+        typer.Option("--keep-memory", help="Store the memory, so that a correction computes only what it changes."),
+    ] = SEGMENT.keep_memory,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Check everything, write nothing.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -129,6 +134,7 @@ def segment(
         on_corrupt=one_of("--on-corrupt", on_corrupt, ON_CORRUPT),
         overwrite=overwrite,
         resume=resume,
+        keep_memory=keep_memory,
     )
     exports = export_options(
         kinds_of("--export", export),

@@ -1,0 +1,108 @@
+"""One run over a clip: what an earlier one has done, the network for the other frames, and what each of them leaves."""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
+
+from stmcli.checkpoint import Checkpoint, Checkpoints
+from stmcli.export import SavedPrediction
+from stmcli.given import GivenMask, ids_of
+from stmcli.job import Job
+from stmcli.kinds import SOFT
+from stmcli.masks import read_values
+from stmcli.matting import Matted
+from stmcli.options import SOFT_EXPORTS, MattingOptions
+from stmcli.outputs import Writer
+from stmcli.report import Report
+from stmcli.results import MASKS, STATE
+from stmcli.segmenter import Prediction, Segmenter, State, propagate
+from stmcli.threads import Behind, InTurn, Waiting, ahead
+from stmcli.video import Frame, Source
+
+
+class Run:
+    """Carry the given masks through a clip; decoding and writing run in threads beside the network.
+
+    But on a CPU the network has all cores, and every step of it waits for the slowest of them: there a few
+    milliseconds of writing are over sooner between two frames than beside one. Soft alpha takes more than that.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        source: Source,
+        given: Sequence[GivenMask],
+        report: Report,
+        waiting: Waiting,
+        on_frame: Callable[[int], None],
+    ) -> None:
+        self._job, self._source, self._given, self._report = job, source, given, report
+        self._waiting, self._on_frame = waiting, on_frame
+        self._ids = ids_of(given)
+        self._kept: Checkpoint | None = None
+        key = {"likeness": report.facts["likeness"], "device": report.facts["device"]}
+        self.checkpoints = Checkpoints(job.output / STATE, key, given, keep=job.segment.keep_memory)
+
+    def find_kept(self) -> None:
+        """Find how much of an earlier run can be kept, and note it in the report."""
+        wanted = self._job.segment
+        may_go_on = self._job.can_go_on and wanted.resume and not wanted.overwrite
+        self._kept = kept = self.checkpoints.latest(self._is_there) if may_go_on else None
+        if kept is None:
+            return self.checkpoints.clear()
+        self._report.go_on(kept.lines, self._ids)
+        self._report.facts["kept_until"] = kept.frame
+        self._report.notes.append(f"the results up to frame {kept.frame} were kept, the network went on from there")
+
+    def kept_names(self) -> list[str]:
+        """Return what the images of the frames that are kept are called."""
+        return self._names(self._kept) if self._kept else []
+
+    def follow(self, segmenter: Segmenter, writers: Sequence[Writer]) -> None:
+        """Hand every frame of the clip to the writers and to the report, and save checkpoints."""
+        soft = any(kind in SOFT_EXPORTS for kind in self._job.export.kinds)
+        on_gpu = next(segmenter.model.parameters()).is_cuda
+        first, *later = self._given
+        with closing(ahead(self._source)) as frames, (Behind if soft or on_gpu else InTurn)(_do) as behind:
+            decoded = self._waiting.on("decoding", frames)
+            if self._kept:
+                for frame in islice(decoded, len(self._kept.lines)):
+                    behind.put(partial(self._keep, writers, frame))
+                    self._on_frame(frame.index)
+                segmenter.restore(self._kept.state)
+            for frame, prediction in propagate(segmenter, decoded, first.labels(), later=later):
+                due = self._job.can_go_on and self.checkpoints.due(frame.index)
+                with self._waiting.while_("writing"):
+                    state = segmenter.state() if due else None
+                    behind.put(partial(self._write, writers, frame, prediction, state))
+                self._on_frame(frame.index)
+
+    def _write(self, writers: Sequence[Writer], frame: Frame, prediction: Prediction, state: State | None) -> None:
+        matted = Matted(frame.rgb, prediction, options=MattingOptions(refine=self._job.export.refine))
+        for writer in writers:
+            writer.write(frame, matted)
+        self._report.write(frame, matted)
+        if state:
+            self.checkpoints.save(frame.index, state, self._report.lines)
+
+    def _keep(self, writers: Sequence[Writer], frame: Frame) -> None:
+        mask = self._job.output / MASKS / f"{self._source.frame_name(frame.index)}.png"
+        saved = SavedPrediction(self._ids, read_values(mask))
+        for writer in writers:
+            writer.keep(frame, saved)
+        self._report.keep(frame)
+
+    def _is_there(self, found: Checkpoint) -> bool:
+        """Tell whether all images of the frames up to a checkpoint are there."""
+        stills = [output.name for output in self._job.outputs(self._ids) if output.kind in (SOFT, "cutout")]
+        folders = [self._job.output / name for name in (MASKS, *stills)]
+        return all((folder / f"{name}.png").is_file() for folder in folders for name in self._names(found))
+
+    def _names(self, found: Checkpoint) -> list[str]:
+        return [self._source.frame_name(json.loads(line)["frame"]) for line in found.lines]
+
+
+def _do(task: Callable[[], None]) -> None:
+    task()
