@@ -1,7 +1,6 @@
 """What a run saves now and then, so that it can go on in the middle of a clip: the memory of the network."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,10 +79,6 @@ class Checkpoints:
                 return found
             path.unlink()
         return None
-
-    def clear(self) -> None:
-        """Remove all of them."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _read(self, path: Path) -> Checkpoint | None:
         with suppress(OSError, ValueError, KeyError, SafetensorError), safe_open(path, "pt") as file:

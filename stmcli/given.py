@@ -7,6 +7,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import dropwhile
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class MaskFile:
 class GivenMask:
     """Hold the checked mask of one frame, packed: there may be one for every frame of a clip.
 
-    It is the truth about its own ids, and about those that are `absent`; about other objects it says nothing.
+    It is the truth about its own ids. Of other objects it says that they are absent when it is `whole`, else nothing.
     """
 
     frame: int
@@ -43,7 +44,7 @@ class GivenMask:
     shape: tuple[int, ...]
     dtype: np.dtype[np.integer]
     packed: bytes
-    absent: tuple[int, ...] = ()  # objects of earlier masks that are not in the frame
+    whole: bool = False
 
     @classmethod
     def pack(cls, frame: int, path: Path, labels: Labels) -> "GivenMask":
@@ -53,7 +54,7 @@ class GivenMask:
 
     def digest(self) -> str:
         """Identify all that the mask says."""
-        facts = repr((self.frame, self.ids, self.absent, self.shape, self.dtype.str)).encode()
+        facts = repr((self.frame, self.ids, self.whole, self.shape, self.dtype.str)).encode()
         return hashlib.sha256(facts + self.packed).hexdigest()
 
     def labels(self) -> Labels:
@@ -76,9 +77,10 @@ def read_given(
     *,
     objects: Sequence[int] = (),
     corrections: bool = True,
+    direction: str = "forward",
     warn: Warn = warnings.warn,
 ) -> tuple[GivenMask, ...]:
-    """Read and check all masks given for a clip, in the order of their frames; the first one has an object.
+    """Read and check all masks given for a clip, in the order of their frames; forward the first one has an object.
 
     Each must belong to a chosen frame of the source and have its size. `objects` keeps only these ids, and without
     `corrections` an id is only taken from the first mask that has it. In a folder, masks of frames that were not
@@ -86,16 +88,24 @@ def read_given(
     frame or a chosen first frame has none.
     """
     files = _place(list_mask_files(masks), source, warn)
-    chosen = _choose(_find_absent(_read(files, source, warn), files), objects)
+    chosen = _choose(_find_whole(_read(files, source, warn), files), objects)
     idle = [mask for mask in chosen if not mask.ids and not files[mask.frame].in_folder]
     if idle:
         warn(f"{len(idle)} of {len(chosen)} masks show none of the chosen objects")
-    given = [mask for mask in (chosen if corrections else _firsts(chosen)) if mask.ids or mask.absent]
-    if not given:
+    given = [mask for mask in (chosen if corrections else _firsts(chosen)) if mask.ids or mask.whole]
+    if direction == "forward":
+        given = from_first(given)
+    if not any(mask.ids for mask in given):
         raise MaskError("no object in any of these masks", path=masks[0], hint="Paint each object with its own id")
-    _require_first(given[0], source)
-    _tell(given, warn)
+    if direction == "forward":
+        _require_first(given[0], source)
+        _tell(given, warn)
     return tuple(given)
+
+
+def from_first(given: Sequence[GivenMask]) -> list[GivenMask]:
+    """Leave out the masks before the first that shows an object."""
+    return [*dropwhile(lambda mask: not mask.ids, given)]
 
 
 def ids_of(given: Sequence[GivenMask]) -> tuple[int, ...]:
@@ -213,13 +223,13 @@ def _read(files: dict[int, MaskFile], source: Source, warn: Warn) -> list[GivenM
     return masks
 
 
-def _find_absent(masks: list[GivenMask], files: dict[int, MaskFile]) -> list[GivenMask]:
-    """Say of masks in a folder which known objects are absent: they show whole frames, or else only new objects."""
+def _find_whole(masks: list[GivenMask], files: dict[int, MaskFile]) -> list[GivenMask]:
+    """Masks in a folder show whole frames, but for those with new objects and none that is known."""
     known: set[int] = set()
     found = []
     for mask in masks:
-        whole = files[mask.frame].in_folder and (not mask.ids or known.intersection(mask.ids))
-        found.append(replace(mask, absent=tuple(sorted(known.difference(mask.ids))) if whole else ()))
+        only_new = known and mask.ids and not known.intersection(mask.ids)
+        found.append(replace(mask, whole=files[mask.frame].in_folder and not only_new))
         known.update(mask.ids)
     return found
 
@@ -229,16 +239,14 @@ def _firsts(masks: list[GivenMask]) -> list[GivenMask]:
     known: set[int] = set()
     firsts = []
     for mask in masks:
-        new = [number for number in mask.ids if number not in known]
-        firsts.append(_only(mask, new, absent=()))
-        known.update(new)
+        firsts.append(replace(_only(mask, [number for number in mask.ids if number not in known]), whole=False))
+        known.update(mask.ids)
     return firsts
 
 
-def _only(mask: GivenMask, ids: Sequence[int], *, absent: Sequence[int]) -> GivenMask:
+def _only(mask: GivenMask, ids: Sequence[int]) -> GivenMask:
     """Keep some of the objects of a mask."""
-    packed = GivenMask.pack(mask.frame, mask.path, select_objects(mask.labels(), ids))
-    return replace(packed, absent=tuple(absent))
+    return replace(GivenMask.pack(mask.frame, mask.path, select_objects(mask.labels(), ids)), whole=mask.whole)
 
 
 def _choose(masks: list[GivenMask], objects: Sequence[int]) -> list[GivenMask]:
@@ -251,8 +259,7 @@ def _choose(masks: list[GivenMask], objects: Sequence[int]) -> list[GivenMask]:
     elif unknown := [str(number) for number in objects if number not in known]:
         there = ", ".join(map(str, sorted(known)))
         raise UsageError(f"no object {', '.join(unknown)} in any mask", hint=f"The ids there are: {there}")
-    chosen = {*objects}
-    return [_only(mask, [*chosen & {*mask.ids}], absent=sorted(chosen & {*mask.absent})) for mask in masks]
+    return [_only(mask, [number for number in objects if number in mask.ids]) for mask in masks]
 
 
 def _require_first(mask: GivenMask, source: Source) -> None:

@@ -12,10 +12,19 @@ from typing import Any
 import torch
 
 from stmcli import __version__
-from stmcli.given import GivenMask, ids_of, list_mask_files, read_given
+from stmcli.errors import UsageError
+from stmcli.given import GivenMask, from_first, ids_of, list_mask_files, read_given
 from stmcli.kinds import Output, outputs, soft_outputs
 from stmcli.memory import given_room
-from stmcli.options import SOFT_EXPORTS, SOFT_FILMS, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.options import (
+    DIRECTIONS,
+    SOFT_EXPORTS,
+    SOFT_FILMS,
+    ExportOptions,
+    MemoryOptions,
+    NetworkOptions,
+    SegmentOptions,
+)
 from stmcli.report import source_facts
 from stmcli.results import MASKS, REPORT, check_folder, earlier_result, source_files
 from stmcli.video import Source, open_source
@@ -115,17 +124,28 @@ def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str
     """
     notes: list[str] = []
     options = job.segment
-    source = _open_source(job, options.start)
+    _check_direction(options)
+    source = _open_source(job, options.start, options.end)
     try:
         given = read_given(
-            job.masks, source, objects=options.objects, corrections=options.corrections, warn=notes.append
+            job.masks,
+            source,
+            objects=options.objects,
+            corrections=options.corrections,
+            direction=options.direction,
+            warn=notes.append,
         )
         masks = (file.path for file in list_mask_files(job.masks))
         check_folder(job.output, job.names(ids_of(given)), job.video, *masks)
-        if options.start is None and given[0].frame > source.info.first_chosen:
+        first = source.info.first_chosen
+        if options.direction == "forward" and options.start is None and given[0].frame > first:
             notes.append(f"the clip is followed from frame {given[0].frame}, the first with a mask")
             source.close()
-            source = _open_source(job, given[0].frame)
+            source = _open_source(job, given[0].frame, options.end)
+        if options.direction == "backward" and (last := from_first(given[::-1])[0].frame) != options.end:
+            notes.append(f"the clip is followed back from frame {last}, the last with a mask")
+            source.close()
+            source = _open_source(job, options.start, last)
         if len(given) > (room := given_room(job.memory)) and "first" in job.memory.policy:
             notes.append(f"{len(given)} masks are given; the memory holds the first and the latest {room} in all")
         yield source, given, notes
@@ -133,10 +153,17 @@ def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str
         source.close()
 
 
-def _open_source(job: Job, start: int | None) -> Source:
+def _open_source(job: Job, start: int | None, end: int | None) -> Source:
     on_corrupt: Any = job.segment.on_corrupt
-    first, end = job.segment.first_number, job.segment.end
+    first = job.segment.first_number
     return open_source(job.video, first_number=first, start=start, end=end, on_corrupt=on_corrupt)
+
+
+def _check_direction(options: SegmentOptions) -> None:
+    if options.direction not in DIRECTIONS:
+        raise UsageError(f"no direction {options.direction}", hint=f"Use {', '.join(DIRECTIONS)}.")
+    if options.direction != "forward" and options.on_corrupt == "stop":
+        raise UsageError("the way back through a clip needs its end", hint="Use --on-corrupt skip, or go forward.")
 
 
 def done_before(job: Job, given: Sequence[GivenMask]) -> dict[str, Any] | None:

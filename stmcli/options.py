@@ -15,6 +15,7 @@ PROTOCOLS = ("davis2016", "davis2017", "folder", "ytvos")
 ON_CORRUPT = ("fail", "stop", "skip")
 AUDIO = ("copy", "none")
 ENCODERS = ("auto", "x264", "nvenc")
+DIRECTIONS = ("forward", "backward", "both")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class SegmentOptions:
     overwrite: bool = False
     resume: bool = True  # take the finished result of the same job as done
     keep_memory: bool = False  # so that a later correction computes only the frames that it changes
+    direction: str = "forward"  # backward: from the last mask; both: from the masks on either side
     corrections: bool = True  # later masks correct known objects; off: they only bring new ones
 
 

@@ -85,8 +85,8 @@ def _run(
         model = model or load_model(job.network)
         parameter = next(model.parameters())
         report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
-        on_start(source.count, report.facts["device"])
         run = Run(job, source, given, report, waiting, on_frame)
+        on_start(run.count, report.facts["device"])
         run.find_kept()
         report.save("running")  # so that the same command may go on after a kill
         clear((job.output / name for name in (MASKS, *before)), keep=run.kept_names())
@@ -104,8 +104,7 @@ def _run(
         "seconds_waited": waiting.seconds(),
     }
     report.save("ok" if not source.corrupt_frames else "partial", **outcome)
-    if not job.segment.keep_memory:
-        run.checkpoints.clear()
+    run.finish()
     result = Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
     refuse_corrupt(source, job.video, job.output, result)
     return result

@@ -1,12 +1,14 @@
 """One run over a clip: what an earlier one has done, the network for the other frames, and what each of them leaves."""
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
 
 from stmcli.checkpoint import Checkpoint, Checkpoints
+from stmcli.directions import BackwardPass
 from stmcli.export import SavedPrediction
 from stmcli.given import GivenMask, ids_of
 from stmcli.job import Job
@@ -42,19 +44,39 @@ class Run:
         self._waiting, self._on_frame = waiting, on_frame
         self._ids = ids_of(given)
         self._kept: Checkpoint | None = None
+        self._state = job.output / STATE
         key = {"likeness": report.facts["likeness"], "device": report.facts["device"]}
-        self.checkpoints = Checkpoints(job.output / STATE, key, given, keep=job.segment.keep_memory)
+        direction = job.segment.direction
+        self._back: BackwardPass | None = None
+        if direction != "forward":  # then all masks have a say in every frame
+            key["masks"] = report.facts["given"]
+            self._back = BackwardPass(self._state / "backward", source, given, key)
+        self._keeps_memory = job.segment.keep_memory and direction == "forward"
+        self._checkpoints = Checkpoints(self._state, key, given, keep=self._keeps_memory)
+
+    @property
+    def count(self) -> int | None:
+        """How many frames the network and the writers go through, None if that is unknown."""
+        count = self._source.count
+        return count if count is None or self._back is None else count + self._back.count
 
     def find_kept(self) -> None:
         """Find how much of an earlier run can be kept, and note it in the report."""
         wanted = self._job.segment
         may_go_on = self._job.can_go_on and wanted.resume and not wanted.overwrite
-        self._kept = kept = self.checkpoints.latest(self._is_there) if may_go_on else None
+        if not may_go_on:
+            shutil.rmtree(self._state, ignore_errors=True)
+        self._kept = kept = self._checkpoints.latest(self._is_there)
         if kept is None:
-            return self.checkpoints.clear()
+            return
         self._report.go_on(kept.lines, self._ids)
         self._report.facts["kept_until"] = kept.frame
         self._report.notes.append(f"the results up to frame {kept.frame} were kept, the network went on from there")
+
+    def finish(self) -> None:
+        """Remove what only an unfinished run needs."""
+        if not self._keeps_memory:
+            shutil.rmtree(self._state, ignore_errors=True)
 
     def kept_names(self) -> list[str]:
         """Return what the images of the frames that are kept are called."""
@@ -64,7 +86,9 @@ class Run:
         """Hand every frame of the clip to the writers and to the report, and save checkpoints."""
         soft = any(kind in SOFT_EXPORTS for kind in self._job.export.kinds)
         on_gpu = next(segmenter.model.parameters()).is_cuda
-        first, *later = self._given
+        if self._back:
+            self._back.run(segmenter, self._on_frame, can_go_on=self._job.can_go_on)
+            segmenter.reset()
         with closing(ahead(self._source)) as frames, (Behind if soft or on_gpu else InTurn)(_do) as behind:
             decoded = self._waiting.on("decoding", frames)
             if self._kept:
@@ -72,12 +96,21 @@ class Run:
                     behind.put(partial(self._keep, writers, frame))
                     self._on_frame(frame.index)
                 segmenter.restore(self._kept.state)
-            for frame, prediction in propagate(segmenter, decoded, first.labels(), later=later):
-                due = self._job.can_go_on and self.checkpoints.due(frame.index)
+            for frame, prediction in self._predictions(segmenter, decoded):
+                due = self._job.can_go_on and segmenter.object_ids and self._checkpoints.due(frame.index)
                 with self._waiting.while_("writing"):
                     state = segmenter.state() if due else None
                     behind.put(partial(self._write, writers, frame, prediction, state))
                 self._on_frame(frame.index)
+
+    def _predictions(self, segmenter: Segmenter, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Prediction]]:
+        if self._back is None:
+            first, *later = self._given
+            return propagate(segmenter, frames, first.labels(), later=later)
+        if self._job.segment.direction == "both":
+            return self._back.blended(segmenter, frames)
+        device, found = next(segmenter.model.parameters()).device, self._back.at
+        return ((frame, found(frame, device)) for frame in frames)
 
     def _write(self, writers: Sequence[Writer], frame: Frame, prediction: Prediction, state: State | None) -> None:
         matted = Matted(frame.rgb, prediction, options=MattingOptions(refine=self._job.export.refine))
@@ -85,7 +118,7 @@ class Run:
             writer.write(frame, matted)
         self._report.write(frame, matted)
         if state:
-            self.checkpoints.save(frame.index, state, self._report.lines)
+            self._checkpoints.save(frame.index, state, self._report.lines)
 
     def _keep(self, writers: Sequence[Writer], frame: Frame) -> None:
         mask = self._job.output / MASKS / f"{self._source.frame_name(frame.index)}.png"

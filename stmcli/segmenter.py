@@ -103,20 +103,25 @@ class Segmenter:
         self.model = model
         self.size = size  # shorter side inside the network, px; 0 = the source's
         self.top_k = top_k  # memory cells that a cell reads; 0 = all
-        self.bank = MemoryBank(memory or MemoryOptions())
-        self.object_ids: tuple[int, ...] = ()  # in the order in which they entered
         self.expected: tuple[int, ...] = ()  # ids that enter some time: every prediction has a channel for them
         self._weight = next(model.parameters())  # tells device and precision
+        self._options = memory or MemoryOptions()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the clip."""
+        self.bank = MemoryBank(self._options)
+        self.object_ids: tuple[int, ...] = ()  # in the order in which they entered
         self._geometry: Geometry | None = None
         self._pending: tuple[Tensor, Tensor] | None = None  # frame and masks to be remembered
         self._age = 0
 
     @torch.inference_mode()
-    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None, *, absent: Sequence[int] = ()) -> Prediction:
+    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None, *, whole: bool = False) -> Prediction:
         """Segment the next frame: rgb (H, W, 3) uint8, for the first one also labels (H, W).
 
-        Labels are the truth about the ids in them, and about those that are `absent` from the frame. The network
-        segments the other known objects, and has no say where a given id is. Raises ValueError when the first frame
+        Labels are the truth about the ids in them. The network segments the other known objects, where no given id
+        is; they are absent when the labels show the `whole` frame. Raises ValueError when the first frame
         comes without labels, or a frame or the labels have another size.
         """
         if labels is not None and labels.shape != rgb.shape[:2]:
@@ -127,7 +132,7 @@ class Segmenter:
             raise ValueError("the first frame needs labels, and all frames have its size")
         self._remember()
         frame = self._upload(rgb)
-        return self._follow(frame) if labels is None else self._take(frame, labels, absent)
+        return self._follow(frame) if labels is None else self._take(frame, labels, whole)
 
     @torch.inference_mode()
     def state(self) -> State:
@@ -166,9 +171,9 @@ class Segmenter:
         self._pending = frame, F.pad(prob[:, 1:], self._fitted.pad)  # no object in the padding
         return self._answer(self._fitted.leave(prob)[0])
 
-    def _take(self, frame: Tensor, labels: np.ndarray, absent: Sequence[int]) -> Prediction:
+    def _take(self, frame: Tensor, labels: np.ndarray, whole: bool) -> Prediction:
         """Take what is given of a frame, segment the rest of it, and keep it in memory for good."""
-        given = {*object_ids(labels), *absent}
+        given = {*object_ids(labels), *(self.object_ids if whole else ())}
         known = [place for place, number in enumerate((0, *self.object_ids)) if place and number not in given]
         others = self._fitted.leave(self._segment(frame)) if known else None  # (1, N+1, H, W)
         self._age += 1 if self.object_ids else 0
@@ -245,7 +250,7 @@ def propagate(
         if not segmenter.object_ids:
             prediction = segmenter.step(frame.rgb, labels)
         elif mask:
-            prediction = segmenter.step(frame.rgb, mask.labels(), absent=mask.absent)
+            prediction = segmenter.step(frame.rgb, mask.labels(), whole=mask.whole)
         elif prediction is None or not frame.corrupt:
             prediction = segmenter.step(frame.rgb)
         yield frame, prediction

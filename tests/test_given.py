@@ -245,7 +245,7 @@ def test_the_clip_is_followed_from_the_first_mask_and_the_report_lists_them_all(
         assert note in report["notes"]
         assert f"note: {note}\n" in result.stderr
     assert "already done" in segment(*words).stderr
-    put("b.png", 3, 5)
+    put("a.png", 4)
     assert "holds the result of another job" in segment(*words).stderr
 
 

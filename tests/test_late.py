@@ -41,8 +41,8 @@ def blocks(*ids, shift=0):
     return labels
 
 
-def mask(frame, *ids, absent=(), shift=0):
-    return replace(GivenMask.pack(frame, Path("m.png"), blocks(*ids, shift=shift)), absent=absent)
+def mask(frame, *ids, whole=False, shift=0):
+    return replace(GivenMask.pack(frame, Path("m.png"), blocks(*ids, shift=shift)), whole=whole)
 
 
 def follow(model, first, *later, clip=None, memory=None):
@@ -125,8 +125,8 @@ def test_a_correction_is_what_a_clip_that_begins_there_would_remember(model):
     assert torch.equal(previous[5].prob, started[1][1].prob)
 
 
-def test_an_object_said_to_be_absent_has_no_pixel_there(model):
-    found, _ = follow(model, (1, 2), mask(4, 1, absent=(2,)))
+def test_an_object_that_a_whole_mask_lacks_has_no_pixel_there(model):
+    found, _ = follow(model, (1, 2), mask(4, 1, whole=True))
     assert np.array_equal(found[4].labels(), blocks(1))
     assert not found[4].prob[2].any()
 

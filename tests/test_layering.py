@@ -25,6 +25,7 @@ LAYERS = [
     {"datasets"},
     {"outputs", "report"},
     {"matting"},
+    {"directions"},
     {"checkpoint"},
     {"segmenter"},
     {"weights"},

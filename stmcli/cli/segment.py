@@ -49,7 +49,7 @@ from stmcli.cli.exports import (
 )
 from stmcli.cli.progress import show_progress
 from stmcli.errors import PartialError, UsageError
-from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
+from stmcli.options import DIRECTIONS, EXPORTS, ON_CORRUPT, SegmentOptions
 
 if TYPE_CHECKING:
     from stmcli.pipeline import Result
@@ -85,6 +85,9 @@ def segment(
     start: Annotated[str | None, typer.Option(help=f"First frame: {POSITION}.", metavar="FRAME|TIME")] = None,
     end: Annotated[str | None, typer.Option(help="Last frame, inclusive.", metavar="FRAME|TIME")] = None,
     first_number: FirstNumberOption = SEGMENT.first_number,
+    direction: Annotated[
+        str, typer.Option(help=f"{', '.join(DIRECTIONS)}: from the first mask, from the last, or between all.")
+    ] = SEGMENT.direction,
     weights: WeightsOption = NETWORK.weights,
     device: DeviceOption = NETWORK.device,
     precision: PrecisionOption = NETWORK.precision,
@@ -135,6 +138,7 @@ def segment(
         overwrite=overwrite,
         resume=resume,
         keep_memory=keep_memory,
+        direction=one_of("--direction", direction, DIRECTIONS),
     )
     exports = export_options(
         kinds_of("--export", export),
