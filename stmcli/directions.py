@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from stmcli.checkpoint import Checkpoint, Checkpoints
-from stmcli.files import write_whole
+from stmcli.errors import VideoError
+from stmcli.files import write_whole, writing
 from stmcli.given import GivenMask, from_first, ids_of
 from stmcli.segmenter import TINY, Prediction, Segmenter, propagate
 from stmcli.threads import ahead
@@ -56,8 +57,12 @@ class BackwardPass:
                 on_frame(frame.index)
 
     def at(self, frame: Frame, device: torch.device) -> Prediction:
-        """Return what was found for a frame."""
-        packed = zlib.decompress(self._file(frame.index).read_bytes())
+        """Return what was found for a frame. Raises VideoError when it did not come up."""
+        file = self._file(frame.index)
+        if not file.is_file():
+            cause = f"frame {frame.index} did not come up on the way back"
+            raise VideoError(cause, path=self._source.info.path, hint="Convert the clip, or go forward only.")
+        packed = zlib.decompress(file.read_bytes())
         stored = np.frombuffer(packed, np.uint16).reshape(len(self._ids), *frame.rgb.shape[:2])
         objects = torch.from_numpy(stored.astype(np.float32) / TOP).to(device)  # (N, H, W)
         ground = (1 - objects.sum(0, keepdim=True)).clamp(min=0)
@@ -88,7 +93,8 @@ class BackwardPass:
     def _store(self, index: int, prediction: Prediction) -> None:
         objects = prediction.prob[1:].float().cpu().numpy()
         packed = zlib.compress(np.rint(objects * TOP).astype(np.uint16).tobytes(), 1)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
         write_whole(self._file(index), packed)
 
     def _file(self, index: int) -> Path:

@@ -17,7 +17,7 @@ from stmcli.masks import read_values
 from stmcli.matting import Matted
 from stmcli.options import SOFT_EXPORTS, MattingOptions
 from stmcli.outputs import Writer
-from stmcli.report import Report
+from stmcli.report import Report, read_report
 from stmcli.results import MASKS, STATE
 from stmcli.segmenter import Prediction, Segmenter, State, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead
@@ -66,12 +66,20 @@ class Run:
         may_go_on = self._job.can_go_on and wanted.resume and not wanted.overwrite
         if not may_go_on:
             shutil.rmtree(self._state, ignore_errors=True)
+            self._note_new_beginning()
         self._kept = kept = self._checkpoints.latest(self._is_there)
         if kept is None:
             return
         self._report.go_on(kept.lines, self._ids)
         self._report.facts["kept_until"] = kept.frame
         self._report.notes.append(f"the results up to frame {kept.frame} were kept, the network went on from there")
+
+    def _note_new_beginning(self) -> None:
+        """Say why the network begins again where it was stopped before."""
+        earlier, job = read_report(self._report.path), self._job
+        unfinished = earlier.get("status") in ("running", "interrupted", "failed")
+        if unfinished and earlier.get("fingerprint") == self._report.facts["fingerprint"] and not job.can_go_on:
+            self._report.notes.append("begun again: with soft films or skipped frames a run cannot go on in the middle")
 
     def finish(self) -> None:
         """Remove what only an unfinished run needs."""

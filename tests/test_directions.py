@@ -126,6 +126,13 @@ def test_a_file_is_entered_close_to_the_frames_that_are_wanted(make_clip):
         assert _sought(source, {**times, 99: Fraction(77, 1000)}) is None
 
 
+def test_h264_in_avi_goes_backward_in_the_order_that_it_shows(make_clip):
+    with open_source(make_clip("h.avi", frames=20, codec="libx264", options={"preset": "medium"})) as source:
+        wanted = [frame for frame in source if 4 <= frame.index <= 15]
+        found = list(frames_backward(source, first=4, last=15))
+    assert all(same(*pair) for pair in zip(found[::-1], wanted, strict=True))
+
+
 def test_a_folder_goes_backward_by_its_own_numbers(make_folder):
     with open_source(make_folder([f"s.{number}.png" for number in (3, 5, 7, 9)])) as source:
         assert [frame.index for frame in frames_backward(source, first=4, last=8)] == [7, 5]

@@ -164,6 +164,7 @@ def test_soft_films_are_made_from_the_first_frame_again(job, steps):
     steps.clear()
     segment_video(job)
     assert len(steps) == 12
+    assert "begun again: with soft films" in str(report_of(job)["notes"])
     assert hashes(job.output, "matte.mp4") == hashes(whole.output, "matte.mp4")
 
 

@@ -26,8 +26,13 @@ def frames_backward(source: Source, *, first: int, last: int) -> Iterator[Frame]
     size = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // (3 * source.info.width * source.info.height)))
     for place in range(0, len(numbers), size):
         chunk = numbers[place : place + size][::-1]
-        found = _sought(source, {number: times[number] for number in chunk}) if source.info.is_video else None
+        found = _sought(source, {number: times[number] for number in chunk}) if _can_seek(source) else None
         yield from reversed(_decoded(source, chunk) if found is None else found)
+
+
+def _can_seek(source: Source) -> bool:
+    """Tell whether the times in a file are those of its pictures: AVI numbers packets, whatever order they show in."""
+    return source.info.is_video and source.info.container != "avi"
 
 
 def _decoded(source: Source, chunk: list[int]) -> list[Frame]:
