@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from stmcli.ensemble import make_follower
+from stmcli.given import GivenMask, ids_of
 from stmcli.job import Job, open_job
 from stmcli.kinds import open_writers, opened
-from stmcli.masks import Labels
 from stmcli.matting import Matted
 from stmcli.model import STM
 from stmcli.options import MattingOptions
@@ -63,29 +63,28 @@ def bench_command(
 def _bench(job: Job, frames: int, rounds: int, on_round: Callable[[int], None]) -> Timing:
     model = load_model(job.network)
     with open_job(job) as (source, given, _):
-        labels = given[0].labels()
         clip = list(islice(source, frames))
     job = replace(job, segment=replace(job.segment, end=clip[-1].index))
     seen: list[dict[str, float]] = []
     for number in range(rounds + 1):
         on_round(number)
-        seen.append(_round(job, model, labels, clip))
+        seen.append(_round(job, model, given, clip))
     median = {name: statistics.median(times[name] for times in seen[1:]) for name in seen[0]}
     whole = median.pop("whole")
     return Timing(len(clip), next(model.parameters()).device.type, median, whole)
 
 
-def _round(job: Job, model: STM, labels: Labels, clip: Sequence[Frame]) -> dict[str, float]:
+def _round(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Frame]) -> dict[str, float]:
     times: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=job.output) as folder:
         with open_job(job) as (source, _, _), _timed(times, DECODING):
             for _ in source:
                 pass
         with _timed(times, NETWORK):
-            predictions = _predict(job, model, labels, clip)
-        with open_job(job) as (source, given, _):
+            predictions = _predict(job, model, given, clip)
+        with open_job(job) as (source, _, _):
             on_cuda = next(model.parameters()).is_cuda
-            for name, writer in _outputs(job, source, given[0].ids, Path(folder) / "parts", on_cuda=on_cuda):
+            for name, writer in _outputs(job, source, ids_of(given), Path(folder) / "parts", on_cuda=on_cuda):
                 with _timed(times, name):
                     _write(writer, clip, predictions, refine=job.export.refine)
         with _timed(times, "whole"):
@@ -93,9 +92,9 @@ def _round(job: Job, model: STM, labels: Labels, clip: Sequence[Frame]) -> dict[
     return times
 
 
-def _predict(job: Job, model: STM, labels: Labels, clip: Sequence[Frame]) -> list[Prediction]:
-    segmenter = make_follower(model, job.network, job.memory)
-    predictions = [prediction for _, prediction in propagate(segmenter, clip, labels)]
+def _predict(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Frame]) -> list[Prediction]:
+    follower = make_follower(model, job.network, job.memory)
+    predictions = [prediction for _, prediction in propagate(follower, clip, given[0].labels(), later=given[1:])]
     if next(model.parameters()).is_cuda:
         torch.cuda.synchronize()
     return predictions

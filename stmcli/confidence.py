@@ -4,6 +4,8 @@ Two signs go into one number: how undecided the network is about the object's pi
 come to look different, to the network, from the object of the given mask.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +26,14 @@ class Gauge:
     def begin(self) -> None:
         """Start again from a given mask."""
         self._given = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `restore` needs to go on."""
+        return {} if self._given is None else {"looks": self._given}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `state` returned."""
+        self._given = tensors.get("looks")
 
     def measure(self, masks: Tensor, query: Tensor) -> Tensor:
         """Return the confidence in each object, (N,) in 0..1: an estimate of J; 0 when it has no pixel.

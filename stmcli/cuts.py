@@ -1,5 +1,8 @@
 """Scene cuts: where the colours of a clip change all at once, and much more than from frame to frame before."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +25,15 @@ class CutDetector:
     def __init__(self) -> None:
         self._before: Levels | None = None
         self._level = 0.0  # what the colours change by from frame to frame
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs to go on, as JSON can hold it."""
+        return {"before": None if self._before is None else self._before.tolist(), "level": self._level}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self._before = None if state["before"] is None else np.array(state["before"])
+        self._level = state["level"]
 
     def is_cut(self, rgb: RGB) -> bool:
         """Tell whether rgb (H, W, 3) shows another scene than the frame before; never for the first."""

@@ -9,7 +9,7 @@ import torch
 
 from stmcli.model import STM
 from stmcli.options import MemoryOptions, NetworkOptions
-from stmcli.segmenter import Follower, Prediction, Segmenter
+from stmcli.segmenter import Follower, Prediction, Segmenter, State
 from stmcli.weights import suited
 
 ZOOMS = (1.0, 0.85, 1.15)  # of the working size, by `scale`
@@ -22,11 +22,11 @@ class View:
     segmenter: Segmenter
     mirrored: bool = False
 
-    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None) -> Prediction:
+    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None, *, whole: bool = False) -> Prediction:
         """Segment the next frame as `Segmenter.step` does, and turn the prediction back."""
         if self.mirrored:
             rgb, labels = rgb[:, ::-1], None if labels is None else labels[:, ::-1]
-        prediction = self.segmenter.step(rgb, labels)
+        prediction = self.segmenter.step(rgb, labels, whole=whole)
         return self._turned(prediction)
 
     def revise(self, prediction: Prediction) -> None:
@@ -48,19 +48,49 @@ class Ensemble:
         """The network, the same for all views."""
         return self.views[0].segmenter.model
 
-    @torch.inference_mode()
-    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None) -> Prediction:
-        """Segment the next frame in all views: rgb (H, W, 3) uint8, for the first one also labels (H, W).
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The ids that have entered, in that order."""
+        return self.views[0].segmenter.object_ids
 
-        Raises ValueError as `Segmenter.step` does.
-        """
-        seen = [view.step(rgb, labels) for view in self.views]
+    @property
+    def expected(self) -> tuple[int, ...]:
+        """The ids that enter some time."""
+        return self.views[0].segmenter.expected
+
+    @expected.setter
+    def expected(self, ids: tuple[int, ...]) -> None:
+        for view in self.views:
+            view.segmenter.expected = ids
+
+    @torch.inference_mode()
+    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None, *, whole: bool = False) -> Prediction:
+        """Segment the next frame in all views, as `Segmenter.step` does."""
+        seen = [view.step(rgb, labels, whole=whole) for view in self.views]
         prob = torch.stack([prediction.prob for prediction in seen]).mean(0)
         measured = [prediction.measured for prediction in seen if prediction.measured is not None]
         prediction = replace(seen[0], prob=prob, measured=torch.stack(measured).mean(0) if measured else None)
         for view in self.views:
             view.revise(prediction)
         return prediction
+
+    def state(self) -> State:
+        """Return what it takes to go on from here, as copies; the tensors are named `<view>.<name>`."""
+        states = [view.segmenter.state() for view in self.views]
+        tensors = {f"{place}.{name}": x for place, state in enumerate(states) for name, x in state.tensors.items()}
+        return State(tensors, {"views": [state.facts for state in states]})
+
+    def restore(self, state: State) -> None:
+        """Go on from a state of an Ensemble with the same network and options."""
+        for place, (view, facts) in enumerate(zip(self.views, state.facts["views"], strict=True)):
+            mine = f"{place}."
+            tensors = {name.removeprefix(mine): x for name, x in state.tensors.items() if name.startswith(mine)}
+            view.segmenter.restore(State(tensors, facts))
+
+    def reset(self) -> None:
+        """Forget the clip."""
+        for view in self.views:
+            view.segmenter.reset()
 
 
 def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | None = None) -> Follower:

@@ -139,10 +139,15 @@ class SavedPrediction:
     object_ids: tuple[int, ...]
     saved: Labels
     prob: Any = None  # a tensor (N+1, H, W) where soft alpha is asked for
+    sure: tuple[float, ...] = ()  # the confidence in each object, where it is known
 
     def labels(self) -> Labels:
         """Return (H, W) object ids."""
         return self.saved
+
+    def confidence(self) -> tuple[float, ...]:
+        """Return the confidence in each object, 0..1."""
+        return self.sure
 
 
 def _numbered_masks(job: ExportJob) -> dict[int, Path]:

@@ -1,11 +1,13 @@
 """The masks that a person gives for a clip: which file belongs to which frame, all read and checked together."""
 
+import hashlib
 import os
 import re
 import warnings
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import dropwhile
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,10 @@ class MaskFile:
 
 @dataclass(frozen=True, repr=False)
 class GivenMask:
-    """Hold the checked mask of one frame, packed: there may be one for every frame of a clip."""
+    """Hold the checked mask of one frame, packed: there may be one for every frame of a clip.
+
+    It is the truth about its own ids. Of other objects it says that they are absent when it is `whole`, else nothing.
+    """
 
     frame: int
     path: Path
@@ -39,12 +44,18 @@ class GivenMask:
     shape: tuple[int, ...]
     dtype: np.dtype[np.integer]
     packed: bytes
+    whole: bool = False
 
     @classmethod
     def pack(cls, frame: int, path: Path, labels: Labels) -> "GivenMask":
         """Keep labels (H, W) small."""
         packed = zlib.compress(np.ascontiguousarray(labels).tobytes(), 1)
         return cls(frame, path, object_ids(labels), labels.shape, labels.dtype, packed)
+
+    def digest(self) -> str:
+        """Identify all that the mask says."""
+        facts = repr((self.frame, self.ids, self.whole, self.shape, self.dtype.str)).encode()
+        return hashlib.sha256(facts + self.packed).hexdigest()
 
     def labels(self) -> Labels:
         """Return the labels, (H, W)."""
@@ -65,26 +76,41 @@ def read_given(
     source: Source,
     *,
     objects: Sequence[int] = (),
+    corrections: bool = True,
+    direction: str = "forward",
     warn: Warn = warnings.warn,
 ) -> tuple[GivenMask, ...]:
-    """Read and check all masks given for a clip, in the order of their frames; the first one has an object.
+    """Read and check all masks given for a clip, in the order of their frames; forward the first one has an object.
 
-    Each must belong to a chosen frame of the source and have its size. `objects` keeps only these ids. In a folder,
-    masks of frames that were not chosen, and those without an object before the first with one, are left out.
-    Raises MaskError, and UsageError when two masks claim a frame or a chosen first frame has none.
+    Each must belong to a chosen frame of the source and have its size. `objects` keeps only these ids, and without
+    `corrections` an id is only taken from the first mask that has it. In a folder, masks of frames that were not
+    chosen are left out, and so are those that say nothing. Raises MaskError, and UsageError when two masks claim a
+    frame or a chosen first frame has none.
     """
     files = _place(list_mask_files(masks), source, warn)
-    chosen = _choose(_read(files, source, warn), objects)
-    given = [mask for mask in chosen if mask.ids or files[mask.frame].in_folder]
-    if len(given) < len(chosen):
-        warn(f"{len(chosen) - len(given)} of {len(chosen)} masks show none of the chosen objects")
-    while given and not given[0].ids:
-        del given[0]
-    if not given:
+    chosen = _choose(_find_whole(_read(files, source, warn), files), objects)
+    idle = [mask for mask in chosen if not mask.ids and not files[mask.frame].in_folder]
+    if idle:
+        warn(f"{len(idle)} of {len(chosen)} masks show none of the chosen objects")
+    given = [mask for mask in (chosen if corrections else _firsts(chosen)) if mask.ids or mask.whole]
+    if direction == "forward":
+        given = from_first(given)
+    if not any(mask.ids for mask in given):
         raise MaskError("no object in any of these masks", path=masks[0], hint="Paint each object with its own id")
-    _require_first(given[0], source)
-    _tell(given, warn)
+    if direction == "forward":
+        _require_first(given[0], source)
+        _tell(given, warn)
     return tuple(given)
+
+
+def from_first(given: Sequence[GivenMask]) -> list[GivenMask]:
+    """Leave out the masks before the first that shows an object."""
+    return [*dropwhile(lambda mask: not mask.ids, given)]
+
+
+def ids_of(given: Sequence[GivenMask]) -> tuple[int, ...]:
+    """Return the ids of all objects, ascending: those that enter late too."""
+    return tuple(sorted({number for mask in given for number in mask.ids}))
 
 
 # -- which file belongs to which frame -------------------------------------------------------------------------------
@@ -197,6 +223,32 @@ def _read(files: dict[int, MaskFile], source: Source, warn: Warn) -> list[GivenM
     return masks
 
 
+def _find_whole(masks: list[GivenMask], files: dict[int, MaskFile]) -> list[GivenMask]:
+    """Masks in a folder show whole frames, but for those with new objects and none that is known."""
+    known: set[int] = set()
+    found = []
+    for mask in masks:
+        only_new = known and mask.ids and not known.intersection(mask.ids)
+        found.append(replace(mask, whole=files[mask.frame].in_folder and not only_new))
+        known.update(mask.ids)
+    return found
+
+
+def _firsts(masks: list[GivenMask]) -> list[GivenMask]:
+    """Keep of each object the first mask that shows it."""
+    known: set[int] = set()
+    firsts = []
+    for mask in masks:
+        firsts.append(replace(_only(mask, [number for number in mask.ids if number not in known]), whole=False))
+        known.update(mask.ids)
+    return firsts
+
+
+def _only(mask: GivenMask, ids: Sequence[int]) -> GivenMask:
+    """Keep some of the objects of a mask."""
+    return replace(GivenMask.pack(mask.frame, mask.path, select_objects(mask.labels(), ids)), whole=mask.whole)
+
+
 def _choose(masks: list[GivenMask], objects: Sequence[int]) -> list[GivenMask]:
     """Keep only some objects in all masks; each of them must be in one."""
     if not objects:
@@ -207,8 +259,7 @@ def _choose(masks: list[GivenMask], objects: Sequence[int]) -> list[GivenMask]:
     elif unknown := [str(number) for number in objects if number not in known]:
         there = ", ".join(map(str, sorted(known)))
         raise UsageError(f"no object {', '.join(unknown)} in any mask", hint=f"The ids there are: {there}")
-    kept = ((mask, [number for number in objects if number in mask.ids]) for mask in masks)
-    return [GivenMask.pack(mask.frame, mask.path, select_objects(mask.labels(), ids)) for mask, ids in kept]
+    return [_only(mask, [number for number in objects if number in mask.ids]) for mask in masks]
 
 
 def _require_first(mask: GivenMask, source: Source) -> None:

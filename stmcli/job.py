@@ -12,9 +12,19 @@ from typing import Any
 import torch
 
 from stmcli import __version__
-from stmcli.given import GivenMask, list_mask_files, read_given
+from stmcli.errors import UsageError
+from stmcli.given import GivenMask, from_first, ids_of, list_mask_files, read_given
 from stmcli.kinds import Output, outputs, soft_outputs
-from stmcli.options import SOFT_EXPORTS, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.memory import given_room
+from stmcli.options import (
+    DIRECTIONS,
+    SOFT_EXPORTS,
+    SOFT_FILMS,
+    ExportOptions,
+    MemoryOptions,
+    NetworkOptions,
+    SegmentOptions,
+)
 from stmcli.report import source_facts
 from stmcli.results import MASKS, REPORT, check_folder, earlier_result, source_files
 from stmcli.video import Source, open_source
@@ -37,19 +47,33 @@ class Job:
 
     def fingerprint(self) -> str:
         """Identify the result: source, mask, weights, and the options that change it."""
-        unlike: dict[str, Any] = {"overwrite": False, "resume": True, "page": True}
+        masks = [(str(file.frame), _identity(file.path)) for file in list_mask_files(self.masks)]
+        return _digest({**self._parts(), "masks": masks})
+
+    def likeness(self) -> str:
+        """Identify all but the masks."""
+        return _digest(self._parts())
+
+    @property
+    def can_go_on(self) -> bool:
+        """Tell whether an unfinished run can go on in the middle.
+
+        A soft film needs the network's numbers of all frames, and a corrupt frame those of the frame before.
+        """
+        return not {*self.export.kinds}.intersection(SOFT_FILMS) and self.segment.on_corrupt != "skip"
+
+    def _parts(self) -> dict[str, Any]:
+        unlike: dict[str, Any] = {"overwrite": False, "resume": True, "keep_memory": False, "page": True}
         unlike["on_corrupt"] = SegmentOptions.on_corrupt  # a result with corrupt frames never counts as finished
-        parts = {
+        return {
             "version": __version__,
             "source": _identity(self.video),
-            "masks": [(str(file.frame), _identity(file.path)) for file in list_mask_files(self.masks)],
             "weights": sha256(find(self.network.weights)),
             "segment": asdict(replace(self.segment, **unlike)),
             "network": asdict(replace(suited(self.network), weights="")),
             "memory": asdict(self.memory),
             "export": asdict(self.export),
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def outputs(self, ids: Sequence[int]) -> list[Output]:
         """Return what to write beside the masks for the objects `ids`. Raises UsageError."""
@@ -74,16 +98,16 @@ def plan(job: Job) -> dict[str, Any]:
     Raises the StmError that the job would raise.
     """
     with open_job(job) as (source, given, notes):
-        done = done_before(job)
+        done = done_before(job, given)
         return {
             "source": str(job.video),
             "size": f"{source.info.width}x{source.info.height}",
             "frames": source.count,
             "masks": _mask_facts(given),
-            "objects": list(given[0].ids),
+            "objects": list(ids_of(given)),
             "weights": str(find(job.network.weights)),
             "device": str(pick_device(job.network.device)),
-            "outputs": [str(job.output / name) for name in (MASKS, *job.names(given[0].ids), REPORT)],
+            "outputs": [str(job.output / name) for name in (MASKS, *job.names(ids_of(given)), REPORT)],
             "done_before": done is not None,
             "notes": [*notes, *source.warnings],
         }
@@ -100,37 +124,74 @@ def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str
     """
     notes: list[str] = []
     options = job.segment
-    source = _open_source(job, options.start)
+    _check_direction(options)
+    source = _open_source(job, options.start, options.end)
     try:
-        given = read_given(job.masks, source, objects=options.objects, warn=notes.append)
-        check_folder(
-            job.output, job.names(given[0].ids), job.video, *(file.path for file in list_mask_files(job.masks))
+        given = read_given(
+            job.masks,
+            source,
+            objects=options.objects,
+            corrections=options.corrections,
+            direction=options.direction,
+            warn=notes.append,
         )
-        if options.start is None and given[0].frame > source.info.first_chosen:
+        masks = (file.path for file in list_mask_files(job.masks))
+        check_folder(job.output, job.names(ids_of(given)), job.video, *masks)
+        first = source.info.first_chosen
+        if options.direction == "forward" and options.start is None and given[0].frame > first:
             notes.append(f"the clip is followed from frame {given[0].frame}, the first with a mask")
             source.close()
-            source = _open_source(job, given[0].frame)
-        if len(given) > 1:
-            frames = ", ".join(str(mask.frame) for mask in given[1:4]) + ", ..." * (len(given) > 4)
-            notes.append(f"the masks of later frames ({frames}) were checked; they are not used yet")
+            source = _open_source(job, given[0].frame, options.end)
+        if options.direction == "backward" and (last := from_first(given[::-1])[0].frame) != options.end:
+            notes.append(f"the clip is followed back from frame {last}, the last with a mask")
+            source.close()
+            source = _open_source(job, options.start, last)
+        if len(given) > (room := given_room(job.memory)) and "first" in job.memory.policy:
+            notes.append(f"{len(given)} masks are given; the memory holds the first and the latest {room} in all")
         yield source, given, notes
     finally:
         source.close()
 
 
-def _open_source(job: Job, start: int | None) -> Source:
+def _open_source(job: Job, start: int | None, end: int | None) -> Source:
     on_corrupt: Any = job.segment.on_corrupt
-    first, end = job.segment.first_number, job.segment.end
+    first = job.segment.first_number
     return open_source(job.video, first_number=first, start=start, end=end, on_corrupt=on_corrupt)
 
 
-def done_before(job: Job) -> dict[str, Any] | None:
-    """Return the report of this very job when it is finished. Raises UsageError when another's would be lost."""
+def _check_direction(options: SegmentOptions) -> None:
+    if options.direction not in DIRECTIONS:
+        raise UsageError(f"no direction {options.direction}", hint=f"Use {', '.join(DIRECTIONS)}.")
+    if options.direction != "forward" and options.on_corrupt == "stop":
+        raise UsageError("the way back through a clip needs its end", hint="Use --on-corrupt skip, or go forward.")
+
+
+def done_before(job: Job, given: Sequence[GivenMask]) -> dict[str, Any] | None:
+    """Return the report of this very job when it is finished. Raises UsageError when another's would be lost.
+
+    A job that corrects a result, by masks after the first, is no other one.
+    """
+
+    def is_corrected(report: dict[str, Any]) -> bool:
+        masks = report.get("given", {})
+        first = next(iter(masks.items()), None)
+        return report.get("likeness") == job.likeness() and first == (str(given[0].frame), given[0].digest())
+
     wanted = job.segment
-    return earlier_result(job.output, job.fingerprint(), overwrite=wanted.overwrite, resume=wanted.resume)
+    return earlier_result(
+        job.output,
+        job.fingerprint(),
+        overwrite=wanted.overwrite,
+        resume=wanted.resume,
+        is_corrected=is_corrected,
+    )
 
 
 # -- facts -----------------------------------------------------------------------------------------------------------
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _identity(path: Path) -> list[Any]:
@@ -151,11 +212,13 @@ def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[st
         "stm": __version__,
         "torch": torch.__version__,
         "fingerprint": job.fingerprint(),
+        "likeness": job.likeness(),
+        "given": {str(mask.frame): mask.digest() for mask in given},
         "weights": {"path": str(entry), "sha256": sha256(entry), "licence": card_of(entry).licence},
         "source": source_facts(source.info),
         "masks": _mask_facts(given),
         "mask_words": [str(word) for word in job.masks],
-        "objects": list(given[0].ids),
+        "objects": list(ids_of(given)),
         "options": {name: asdict(getattr(job, name)) for name in ("segment", "network", "memory", "export")},
     }
 

@@ -1,40 +1,54 @@
 """The bounded memory of past frames: which ones are kept, never what is in them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from stmcli.options import MemoryOptions
 
 
+def given_room(options: MemoryOptions) -> int:
+    """Return how many given frames the memory holds at most: the first and the latest ones."""
+    reserved = 1 if "previous" in options.policy else 0
+    return 1 if options.policy == "previous" else options.max_slots - reserved
+
+
 class MemoryBank:
     """Keep keys and values of past frames in one preallocated buffer.
 
-    Attention does not care about the order of what it reads, so nothing is ever moved: given masks are pinned at
-    the front, kept frames take the slots of the oldest ones in turn, and the previous frame has the slot behind
-    the filled ones until it is kept or overwritten. With enough slots this is the published protocol (first,
-    every N-th, previous) at every frame.
+    Attention does not care about the order of what it reads, so nothing is ever moved: given and kept frames fill
+    the front, in the order in which they come, and then take the slots of the oldest kept ones; the previous frame
+    has the slot behind the filled ones until it is kept or overwritten. With enough slots this is the published
+    protocol (first, every N-th, previous) at every frame. When more frames are given than there are slots, the
+    first and the latest stay. An object that enters late reads only the slots that were filled since.
     """
 
     def __init__(self, options: MemoryOptions) -> None:
         if options.max_slots < 2:
             raise ValueError("the memory needs two slots, for the first and the previous frame")
         self.options = options
-        self.pinned = 0  # slots at the front that are never overwritten
-        self.kept = 0  # slots filled with kept frames, behind the pinned ones
-        self.turn = 0  # which kept slot is the oldest
-        self.previous = False  # whether the slot behind the kept ones holds the previous frame
+        self.pinned: list[int] = []  # slots of given frames, the latest last
+        self.kept: list[int] = []  # slots of kept frames, the latest last
+        self.previous = False  # whether the slot behind the filled ones holds the previous frame
+        self.objects = [0] * options.max_slots  # how many objects each slot knows: the first so many
+        self._room = options.max_slots - (1 if "previous" in options.policy else 0)
         self._keys = torch.empty(0)
         self._values = torch.empty(0)
 
     def pin(self, key: Tensor, value: Tensor) -> None:
-        """Keep a given frame for good: key (B, N, h*w, Ck), value (B, N, h*w, Cv)."""
-        if not self.pinned:
-            self._allocate(key, value)
-        if self.kept or self.pinned + 1 == self.options.max_slots:
-            raise ValueError("pin given frames first, and leave a slot free")
-        self._put(self.pinned, key, value)
-        self.pinned += 1
-        self.previous = False
+        """Keep a given frame: key (B, N, h*w, Ck), value (B, N, h*w, Cv); N may have grown.
+
+        The frame before it must have been written.
+        """
+        self._allocate(key, value)
+        most = given_room(self.options)
+        self.previous = len(self.pinned) == most == 1 and "first" in self.options.policy  # no room for a second one
+        if self.previous:
+            return self._put(self.filled, key, value)
+        slot = self._free_slot() if len(self.pinned) < most else self.pinned.pop(min(1, most - 1))
+        self.pinned.append(slot)
+        self._put(slot, key, value)
 
     def wants(self, *, age: int) -> bool:
         """Tell whether the frame `age` frames after the first one will be read at all."""
@@ -42,48 +56,97 @@ class MemoryBank:
 
     def write(self, key: Tensor, value: Tensor, *, age: int) -> None:
         """Remember the frame that was `age` frames after the first one; the policy decides for how long."""
-        keep = self._keeps(age)
-        room = self.options.max_slots - self.pinned - (1 if "previous" in self.options.policy else 0)
-        if not keep or room < 1:
-            self._put(min(self.pinned + self.kept, self.options.max_slots - 1), key, value)
-            self.previous = True
-            return
-        if self.kept < room:
-            self._put(self.pinned + self.kept, key, value)
-            self.kept += 1
-        else:
-            self._put(self.pinned + self.turn, key, value)
-            self.turn = (self.turn + 1) % room
-        self.previous = False  # it is in memory already, as a kept frame
+        keep = self._keeps(age) and len(self.pinned) < self._room
+        slot = self._free_slot() if keep else self.filled
+        self.kept += [slot] * keep
+        self.previous = not keep  # a kept frame is in memory already
+        self._put(slot, key, value)
 
-    def read(self, *, given_only: bool = False) -> tuple[Tensor, Tensor]:
-        """Return views of all that is in memory, or of given frames only: keys (B, N, L, Ck), values (B, N, L, Cv)."""
-        if given_only:
-            last = self.pinned * self._cells
-            return self._keys[:, :, :last], self._values[:, :, :last]
-        first = self.pinned if self.options.policy == "previous" and (self.previous or self.kept) else 0
-        last = (self.pinned + self.kept + self.previous) * self._cells
-        return self._keys[:, :, first * self._cells : last], self._values[:, :, first * self._cells : last]
+    def read(self, *, given_only: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what is in memory, or given frames of it: keys (B, N, L, Ck), values (B, N, L, Cv), what is valid.
+
+        Valid is (N, L), false where an object was not known yet; None: all of it is. Keys and values are views,
+        but for given frames that do not lie at the front.
+        """
+        slots = self.pinned if given_only else [*range(*self._span())]
+        rows = self._rows(slots)
+        return self._keys[:, :, rows], self._values[:, :, rows], self._valid([self.objects[slot] for slot in slots])
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what is in memory: tensors, and facts that JSON can hold."""
+        rows = slice(self.slots * self._cells)
+        stored = {"keys": self._keys, "values": self._values}
+        tensors = {name: x[:, :, rows].clone(memory_format=torch.contiguous_format) for name, x in stored.items()}
+        facts = {"pinned": [*self.pinned], "kept": [*self.kept], "previous": self.previous, "objects": [*self.objects]}
+        return tensors, {**facts, "cells": self._cells}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take over what `state` returned, of a memory with the same options."""
+        self.pinned, self.kept, self.objects = [*facts["pinned"]], [*facts["kept"]], [*facts["objects"]]
+        self.previous, self._cells = facts["previous"], facts["cells"]
+        keys, values = tensors["keys"], tensors["values"]
+        self._keys, self._values = self._grown(torch.empty(0), keys), self._grown(torch.empty(0), values)
+        rows = slice(keys.shape[2])
+        self._keys[:, :, rows], self._values[:, :, rows] = keys, values
+
+    @property
+    def filled(self) -> int:
+        """How many slots hold given and kept frames."""
+        return len(self.pinned) + len(self.kept)
 
     @property
     def slots(self) -> int:
         """How many slots are filled."""
-        return self.pinned + self.kept + self.previous
+        return self.filled + self.previous
+
+    def _span(self) -> tuple[int, int]:
+        """Return the first slot that is read, and the one behind the last."""
+        if self.options.policy == "previous" and self.previous:
+            return self.filled, self.slots
+        return 0, self.slots
+
+    def _rows(self, slots: list[int]) -> slice | Tensor:
+        """Return the rows of slots: where these lie side by side a slice, which makes views."""
+        if slots == [*range(slots[0], slots[-1] + 1)]:
+            return slice(slots[0] * self._cells, (slots[-1] + 1) * self._cells)
+        starts = torch.tensor(slots, device=self._keys.device)[:, None] * self._cells
+        return (starts + torch.arange(self._cells, device=self._keys.device)).flatten()
+
+    def _valid(self, known: list[int]) -> Tensor | None:
+        objects = self._keys.shape[1]
+        if min(known) == objects:
+            return None
+        order = torch.arange(objects)[:, None] < torch.tensor(known)  # (N, slots)
+        return order.repeat_interleave(self._cells, dim=1).to(self._keys.device)
 
     def _keeps(self, age: int) -> bool:
         every = self.options.every
         return self.options.policy == "first+previous+every" and every > 0 and age % every == 0
 
+    def _free_slot(self) -> int:
+        """Return the next slot, or that of the oldest kept frame, which goes."""
+        return self.filled if self.filled < self._room else self.kept.pop(0)
+
     def _allocate(self, key: Tensor, value: Tensor) -> None:
-        batch, objects, self._cells, _ = key.shape
-        rows = self.options.max_slots * self._cells
-        self._keys = key.new_empty(batch, objects, rows, key.shape[3])
-        self._values = value.new_empty(batch, objects, rows, value.shape[3])
+        """Make room for all objects, at the first given frame and where new ones enter."""
+        if self._keys.ndim == key.ndim and self._keys.shape[1] == key.shape[1]:
+            return
+        self._cells = key.shape[2]
+        self._keys = self._grown(self._keys, key)
+        self._values = self._grown(self._values, value)
+
+    def _grown(self, old: Tensor, sample: Tensor) -> Tensor:
+        batch, objects, _, width = sample.shape
+        new = sample.new_zeros(batch, objects, self.options.max_slots * self._cells, width)
+        if old.ndim == new.ndim:
+            new[:, : old.shape[1]] = old
+        return new
 
     def _put(self, slot: int, key: Tensor, value: Tensor) -> None:
         rows = slice(slot * self._cells, (slot + 1) * self._cells)
         self._keys[:, :, rows] = key
         self._values[:, :, rows] = value
+        self.objects[slot] = key.shape[1]
 
 
 class Gate:
@@ -95,6 +158,16 @@ class Gate:
     def __init__(self, least: float) -> None:
         self.least = least  # confidence, 0..1
         self._trusted: tuple[Tensor, Tensor] | None = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the frame that was trusted last, empty where that does not matter."""
+        names = ("trusted_keys", "trusted_values")
+        return dict(zip(names, self._trusted, strict=True)) if self.least and self._trusted else {}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `state` returned."""
+        if "trusted_keys" in tensors:
+            self._trusted = tensors["trusted_keys"], tensors["trusted_values"]
 
     def trust(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Take note of a frame that is right, and return it: key (1, N, h*w, Ck), value (1, N, h*w, Cv)."""

@@ -6,6 +6,7 @@ MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous"
 TTA = ("flip", "scale")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SOFT_EXPORTS = ("alpha", "matte", "cutout", "green")  # made of soft alpha
+SOFT_FILMS = ("alpha", "matte", "green")
 DATASETS = ("davis", "ytvis", "coco", "mots")
 EXPORTS = ("overlay", *SOFT_EXPORTS, *DATASETS, "none")
 ALPHA_CODECS = ("prores4444", "png", "qtrle", "ffv1", "vp9")
@@ -16,6 +17,7 @@ ON_CORRUPT = ("fail", "stop", "skip")
 AUDIO = ("copy", "none")
 ENCODERS = ("auto", "x264", "nvenc")
 DOUBTFUL = 0.5  # confidence below which a mask is more likely wrong than right: J under 0.5
+DIRECTIONS = ("forward", "backward", "both")
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,9 @@ class SegmentOptions:
     overwrite: bool = False
     page: bool = True  # write report.html, to look the result through
     resume: bool = True  # take the finished result of the same job as done
+    keep_memory: bool = False  # so that a later correction computes only the frames that it changes
+    direction: str = "forward"  # backward: from the last mask; both: from the masks on either side
+    corrections: bool = True  # later masks correct known objects; off: they only bring new ones
 
 
 @dataclass(frozen=True)

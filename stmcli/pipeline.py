@@ -1,9 +1,10 @@
 """Segment one clip: source -> segmenter -> writers, each in its own thread, with short queues between them."""
 
 import resource
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,20 @@ from stmcli.ensemble import make_follower
 from stmcli.errors import Interrupted, StmError
 from stmcli.evaluate import Sequence as Clip
 from stmcli.evaluate import list_sequences, mask_files
-from stmcli.given import GivenMask
+from stmcli.given import GivenMask, ids_of
 from stmcli.job import Job, done_before, open_job, run_facts
 from stmcli.kinds import open_writers, opened
 from stmcli.listeners import unheard
-from stmcli.masks import Labels, read_values
-from stmcli.matting import Matted
+from stmcli.masks import read_values
 from stmcli.model import STM
-from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, Writer
 from stmcli.page import Pictures, write_page
 from stmcli.report import Report, cut_note, read_report
-from stmcli.results import MASKS, PAGE, REPORT, clear, lock, output_names, refuse_corrupt, source_files
-from stmcli.segmenter import Follower, Prediction, propagate
-from stmcli.threads import Behind, InTurn, Waiting, ahead
-from stmcli.video import Frame, Source
+from stmcli.results import MASKS, PAGE, REPORT, STATE, clear, lock, output_names, refuse_corrupt, source_files
+from stmcli.run import Run
+from stmcli.threads import Waiting
+from stmcli.video import Source, read_frame
 from stmcli.weights import load_model, pick_device
 
 
@@ -61,9 +61,11 @@ def segment_video(
     """
     with open_job(job) as (source, given, notes):
         with lock(job.output):
-            done = done_before(job)
+            done = done_before(job, given)
             if done is None:
                 return _run(job, source, given, notes, model, on_start, on_frame, on_adapt)
+            if not job.segment.keep_memory:
+                shutil.rmtree(job.output / STATE, ignore_errors=True)
         files = tuple(job.output / name for name in done["outputs"])
         return Result(job.output, files, done["frames_written"], 0.0, done_before=True, notes=tuple(done["notes"]))
 
@@ -79,23 +81,24 @@ def _run(
     on_adapt: Callable[[int, int], None],
 ) -> Result:
     started = time.monotonic()
-    before = output_names(job.output)
-    may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(given[0].ids)))]  # for a run after this one is killed
+    before, ids = output_names(job.output), ids_of(given)
+    may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(ids)))]  # for a run after this one is killed
     report = Report(job.output / REPORT, run_facts(job, given, source) | {"outputs": may_be_there}, notes)
     waiting = Waiting()
-    unopened = _writers(job, source, given[0].ids, model)
+    unopened = _writers(job, source, ids, model)
     with _writing(job, unopened, report) as writers:  # a missing encoder must not cost loading the network
         model = model or load_model(job.network)
         parameter = next(model.parameters())
         report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
-        on_start(source.count, report.facts["device"])
+        run = Run(job, source, given, report, waiting, on_frame)
+        on_start(run.count, report.facts["device"])
+        run.find_kept()
         report.save("running")  # so that the same command may go on after a kill
-        clear(job.output / name for name in (MASKS, PAGE, *before))
+        clear((job.output / name for name in (MASKS, PAGE, *before)), keep=run.kept_names())
         if job.network.adapt:
-            model = _adapt(model, job, source, given[0], on_adapt)
-        segmenter = make_follower(model, job.network, job.memory)
+            model = _adapt(model, job, given[0], on_adapt)
         pictures = [Pictures(source.count)] if job.segment.page else []
-        _follow(segmenter, source, given[0].labels(), job, [*writers, report, *pictures], waiting, on_frame)
+        run.follow(make_follower(model, job.network, job.memory), [*writers, *pictures])
         for writer in writers:
             writer.close()
     seconds = time.monotonic() - started
@@ -110,46 +113,16 @@ def _run(
     report.save("ok" if not source.corrupt_frames else "partial", **outcome)
     for chosen in pictures:
         write_page(job.output / PAGE, read_report(report.path), chosen)
+    run.finish()
     result = Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
     refuse_corrupt(source, job.video, job.output, result)
     return result
 
 
-def _adapt(model: STM, job: Job, source: Source, given: GivenMask, on_adapt: Callable[[int, int], None]) -> STM:
-    """Return the network trained on the given frame, which is the first one of the source."""
-    with closing(iter(source)) as frames:  # type: ignore[type-var]
-        return adapt(model, next(frames).rgb, given.labels(), job.network, on_step=on_adapt)
-
-
-def _follow(
-    segmenter: Follower,
-    source: Source,
-    labels: Labels,
-    job: Job,
-    writers: Sequence[Writer | Report | Pictures],
-    waiting: Waiting,
-    on_frame: Callable[[int], None],
-) -> None:
-    """Carry the labels through the clip; decoding and writing run in threads beside the network.
-
-    But on a CPU the network has all cores, and every step of it waits for the slowest of them: there a few
-    milliseconds of writing are over sooner between two frames than beside one. Soft alpha takes more than that.
-    """
-    soft = any(kind in SOFT_EXPORTS for kind in job.export.kinds)
-    write_frames = Behind if soft or next(segmenter.model.parameters()).is_cuda else InTurn
-    matting = MattingOptions(refine=job.export.refine)
-
-    def write(pair: tuple[Frame, Prediction]) -> None:
-        frame, prediction = pair
-        matted = Matted(frame.rgb, prediction, options=matting)
-        for writer in writers:
-            writer.write(frame, matted)
-
-    with closing(ahead(source)) as frames, write_frames(write) as behind:
-        for pair in propagate(segmenter, waiting.on("decoding", frames), labels):
-            with waiting.while_("writing"):
-                behind.put(pair)
-            on_frame(pair[0].index)
+def _adapt(model: STM, job: Job, given: GivenMask, on_adapt: Callable[[int, int], None]) -> STM:
+    """Return the network trained on the first given frame."""
+    frame = read_frame(job.video, given.frame, first_number=job.segment.first_number)
+    return adapt(model, frame.rgb, given.labels(), job.network, on_step=on_adapt)
 
 
 @contextmanager
@@ -194,14 +167,17 @@ def segment_dataset(
 ) -> Path:
     """Segment every clip of a DAVIS-style dataset from its first mask; masks go to `output/<clip>/masks`.
 
+    By the protocol of YouTube-VOS every object is followed from its own first mask.
     Clips that are done already are not done again; give `model` to use one that is loaded. Raises StmError.
     """
     clips = list_sequences(root, protocol)
     on_start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
     model = model or load_model(network)
-    options, export = SegmentOptions(overwrite=overwrite, page=False), ExportOptions(kinds=("none",))
+    options = SegmentOptions(overwrite=overwrite, corrections=False, page=False)
+    export = ExportOptions(kinds=("none",))
     for clip in clips:
-        job = Job(clip.frames, (_first_mask(clip),), output / clip.name, options, network, memory, export)
+        mask = clip.annotations if protocol == "ytvos" else _first_mask(clip)
+        job = Job(clip.frames, (mask,), output / clip.name, options, network, memory, export)
         segment_video(job, model=model, on_frame=on_frame, on_adapt=on_adapt)
     return output
 

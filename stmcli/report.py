@@ -41,6 +41,7 @@ class Report:
     _frames: list[str] = field(default_factory=list)  # JSON: a tenth of the memory of what it says
     _saved: bool = False
     cuts: list[int] = field(default_factory=list)  # frames that begin a new scene
+    kept: int = 0  # frames of an earlier run that have come up again
     decoded: int = 0  # of the noted frames; for the others the mask before is repeated
 
     @property
@@ -60,6 +61,24 @@ class Report:
             facts["cut"] = True
             self.cuts.append(frame.index)
         self._frames.append(json.dumps(facts))
+
+    @property
+    def lines(self) -> list[str]:
+        """Return what is noted of every frame, as JSON."""
+        return self._frames
+
+    def go_on(self, lines: Iterable[str], ids: Iterable[int]) -> None:
+        """Take over what an earlier run has noted of the frames that are kept; the objects are now those with `ids`."""
+        names, absent = [str(number) for number in ids], {**_extent(np.zeros((0, 0), np.bool_)), "confidence": 0.0}
+        for frame in map(json.loads, lines):
+            objects = {name: frame["objects"].get(name, absent) for name in names}
+            self._frames.append(json.dumps({**frame, "objects": objects}))
+            self.cuts += [frame["frame"]] if frame.get("cut") else []
+
+    def keep(self, frame: Frame) -> None:
+        """Count a frame that is noted already."""
+        self.decoded += not frame.corrupt
+        self.kept += 1
 
     def save(self, status: str, **facts: Any) -> None:
         """Write the file, one line for each frame. Raises WriteError."""

@@ -4,7 +4,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from stmcli.report import read_report
 from stmcli.video import Source, list_frames
 
 MASKS, REPORT, PAGE, LOCK = "masks", "report.json", "report.html", ".lock"
+STATE = ".state"  # what an unfinished run needs to go on
 DATASET = "davis"  # the one output that is a tree of folders
-FOLDERS = (MASKS, "soft/*", "soft", "cutout*", DATASET)  # that outputs are in, inner ones first
+FOLDERS = (MASKS, "soft/*", "soft", "cutout*", DATASET, f"{STATE}/*", STATE)  # that outputs are in, inner ones first
 FILMS = re.compile(r"(overlay|alpha|matte|green)(-\d+)?\.part\.\w+")  # unfinished ones
 ELSEWHERE = "Choose another --output."
 
@@ -81,10 +82,13 @@ def refuse_corrupt(source: Source, video: Path, out: Path, result: object) -> No
         raise error
 
 
-def earlier_result(out: Path, fingerprint: str, *, overwrite: bool, resume: bool) -> dict[str, Any] | None:
+def earlier_result(
+    out: Path, fingerprint: str, *, overwrite: bool, resume: bool, is_corrected: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any] | None:
     """Return the report of the finished result of this very job, None when there is something to do.
 
-    Raises UsageError when what is there would be lost.
+    A result that `is_corrected` by the job, as its report tells, may be replaced. Raises UsageError when what is
+    there would be lost.
     """
     report = read_report(out / REPORT)
     if not report and any((out / MASKS).glob("*.png")):
@@ -92,6 +96,8 @@ def earlier_result(out: Path, fingerprint: str, *, overwrite: bool, resume: bool
     if overwrite or _is_empty(out):
         return None
     if report.get("fingerprint") != fingerprint:
+        if is_corrected(report):
+            return None
         cause = "holds the result of another job" if report else "is not empty, and holds no result of stm"
         raise UsageError(cause, path=out, hint="Choose another --output, or replace what is there with -y.")
     masks = sum(1 for _ in (out / MASKS).glob("*.png"))
@@ -147,14 +153,18 @@ def lock(out: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def clear(outputs: Iterable[Path]) -> None:
-    """Remove outputs of an earlier result; folders of images may hold what is not ours, and that stays."""
+def clear(outputs: Iterable[Path], *, keep: Collection[str] = ()) -> None:
+    """Remove outputs of an earlier result, but not the images of frames with the names to `keep`.
+
+    Folders of images may hold what is not ours, and that stays.
+    """
     for path in outputs:
         if path.is_dir() and path.name == DATASET:
             shutil.rmtree(path)
         elif path.is_dir():
             for image in path.glob("*.png"):
-                image.unlink()
+                if image.stem not in keep:
+                    image.unlink()
         else:
             path.unlink(missing_ok=True)
 
@@ -190,5 +200,5 @@ def _is_empty(out: Path) -> bool:
     """Tell whether nothing but the beginnings of a run of ours is there."""
     if not out.exists():
         return True
-    ours = {out / LOCK, *_temporaries(out), *_folders(out)}
+    ours = {out / LOCK, *_temporaries(out), *_folders(out), *(out / STATE).rglob("*")}
     return all(path in ours for path in out.rglob("*"))

@@ -1,9 +1,9 @@
 """One frame in, one prediction out: the network, its memory, and the way from pixels to tensors and back."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,12 +12,16 @@ from torch import Tensor
 
 from stmcli.confidence import Gauge
 from stmcli.cuts import CutDetector
+from stmcli.given import GivenMask
 from stmcli.masks import object_ids
 from stmcli.memory import Gate, MemoryBank
 from stmcli.model import STM
 from stmcli.model.stm import STRIDE
 from stmcli.options import MemoryOptions
 from stmcli.video import Frame
+
+TINY = 1e-7
+PENDING = ("pending_frame", "pending_masks", "pending_confidence")
 
 
 @dataclass(frozen=True)
@@ -90,22 +94,45 @@ class Geometry:
         return F.interpolate(x, size=self.source, mode="bilinear", align_corners=False)
 
 
+class State(NamedTuple):
+    """All that a follower knows between two frames."""
+
+    tensors: dict[str, Tensor]  # in the network's precision
+    facts: dict[str, Any]  # that JSON can hold
+
+
 class Follower(Protocol):
     """What follows the objects of one clip, frame by frame."""
+
+    expected: tuple[int, ...]  # ids that enter some time: every prediction has a channel for them
 
     @property
     def model(self) -> STM:
         """The network."""
 
-    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None) -> Prediction:
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The ids that have entered, in that order."""
+
+    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None, *, whole: bool = False) -> Prediction:
         """Segment the next frame: rgb (H, W, 3) uint8, for the first one also labels (H, W)."""
+
+    def state(self) -> State:
+        """Return what it takes to go on from here, as copies."""
+
+    def restore(self, state: State) -> None:
+        """Go on from a state of a follower with the same network and options."""
+
+    def reset(self) -> None:
+        """Forget the clip."""
 
 
 class Segmenter:
     """Follow the objects of one clip, frame by frame.
 
-    The first step takes the labels that the user gave; every later one only a frame. What a frame leaves in memory
-    is computed when the next frame comes, so the last frame of a clip costs no memory encoder.
+    The first step takes the labels that the user gave; every later one a frame, and labels where the user gave some:
+    objects enter there, or are corrected. What a frame leaves in memory is computed when the next frame comes, so
+    the last frame of a clip costs no memory encoder.
     """
 
     def __init__(
@@ -123,10 +150,16 @@ class Segmenter:
         self.zoom = zoom  # of that size
         self.top_k = top_k  # memory cells that a cell reads; 0 = all
         self.reach = reach  # how far from its own place a cell reads, in cells; 0 = anywhere
-        self.bank = MemoryBank(memory or MemoryOptions())
-        self.gate = Gate(self.bank.options.gate)
-        self.object_ids: tuple[int, ...] = ()
+        self.expected: tuple[int, ...] = ()  # ids that enter some time: every prediction has a channel for them
         self._weight = next(model.parameters())  # tells device and precision
+        self._options = memory or MemoryOptions()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the clip."""
+        self.bank = MemoryBank(self._options)
+        self.gate = Gate(self._options.gate)
+        self.object_ids: tuple[int, ...] = ()  # in the order in which they entered
         self._geometry: Geometry | None = None
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None  # frame, masks, confidence; to be remembered
         self._age = 0
@@ -134,49 +167,121 @@ class Segmenter:
         self.cuts = CutDetector()
 
     @torch.inference_mode()
-    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None) -> Prediction:
+    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None, *, whole: bool = False) -> Prediction:
         """Segment the next frame: rgb (H, W, 3) uint8, for the first one also labels (H, W).
 
-        Raises ValueError when the first frame comes without labels, or a frame or the labels have another size.
+        Labels are the truth about the ids in them. The network segments the other known objects, where no given id
+        is; they are absent when the labels show the `whole` frame. Raises ValueError when the first frame
+        comes without labels, or a frame or the labels have another size.
         """
         if labels is not None and labels.shape != rgb.shape[:2]:
             raise ValueError(f"the labels are {labels.shape} but the frame is {rgb.shape[:2]}")
         cut = self.cuts.is_cut(rgb)
-        if labels is not None:
-            return self._begin(rgb, labels)
+        if self._geometry is None and labels is not None:
+            self._geometry = Geometry.fit(rgb.shape[0], rgb.shape[1], self.size, zoom=self.zoom)
         if self._geometry is None or rgb.shape[:2] != self._geometry.source:
             raise ValueError("the first frame needs labels, and all frames have its size")
         if cut:
             self._pending = None  # what the frame before shows says nothing about another scene
         self._remember()
         frame = self._upload(rgb)
-        read = self.bank.read(given_only=cut)
-        logits, query = self.model.segment(frame, *read, top_k=self.top_k, reach=self.reach)
-        prob = torch.softmax(self._geometry.crop(logits), dim=1)  # (1, N+1, h, w)
-        self._age += 1
-        masks = F.pad(prob[:, 1:], self._geometry.pad)  # no object in the padding
-        measured = self.gauge.measure(masks, query)
-        self._pending = frame, masks, measured
-        return Prediction(self._geometry.leave(prob)[0], self.object_ids, measured, cut)
+        return self._follow(frame, cut) if labels is None else self._take(frame, labels, whole, cut)
 
     def revise(self, prediction: Prediction) -> None:
-        """Remember another prediction of the latest frame than its own; labels that were given stay as they are."""
-        if self._pending is None or self._geometry is None or prediction.measured is None:
+        """Remember another prediction of the latest frame than its own; masks that were given stay as they are."""
+        if self._pending is None or prediction.measured is None:
             return
-        places = [1 + prediction.object_ids.index(number) for number in self.object_ids]
-        masks = self._geometry.enter(prediction.prob[None, places])
-        self._pending = self._pending[0], masks, prediction.measured
+        places = [prediction.object_ids.index(number) for number in self.object_ids]
+        masks = self._fitted.enter(prediction.prob[None, [1 + place for place in places]])
+        self._pending = self._pending[0], masks, prediction.measured[places]
 
-    def _begin(self, rgb: np.ndarray, labels: np.ndarray) -> Prediction:
-        self.object_ids = object_ids(labels)
+    @torch.inference_mode()
+    def state(self) -> State:
+        """Return what it takes to go on from here, as copies."""
+        tensors, bank = self.bank.state()
+        pending = dict(zip(PENDING, self._pending or (), strict=False))
+        facts = {
+            "source": self._fitted.source,
+            "object_ids": self.object_ids,
+            "age": self._age,
+            "bank": bank,
+            "cuts": self.cuts.state(),
+            "strides": {name: tensor.stride() for name, tensor in pending.items()},  # they decide how sums are rounded
+        }
+        others = {**pending, **self.gate.state(), **self.gauge.state()}
+        return State({**tensors, **{name: _packed(tensor) for name, tensor in others.items()}}, facts)
+
+    @torch.inference_mode()
+    def restore(self, state: State) -> None:
+        """Go on from a state of a Segmenter with the same network and options."""
+        facts, device = state.facts, self._weight.device
+        tensors = {name: tensor.to(device) for name, tensor in state.tensors.items()}
+        self._geometry = Geometry.fit(facts["source"][0], facts["source"][1], self.size, zoom=self.zoom)
+        self.object_ids, self._age = tuple(facts["object_ids"]), facts["age"]
+        self.bank.restore(tensors, facts["bank"])
+        self.gate.restore(tensors)
+        self.gauge.restore(tensors)
+        self.cuts.restore(facts["cuts"])
+        pending = [
+            torch.empty_strided(tensors[name].shape, facts["strides"][name], dtype=tensors[name].dtype, device=device)
+            for name in facts["strides"]
+        ]
+        for name, tensor in zip(facts["strides"], pending, strict=True):
+            tensor.copy_(tensors[name])
+        self._pending = (pending[0], pending[1], pending[2]) if pending else None
+
+    def _follow(self, frame: Tensor, cut: bool) -> Prediction:
+        """Segment a frame by what is in memory."""
+        prob, query = self._segment(frame, cut)  # (1, N+1, h, w), (1, Ck, h', w')
+        self._age += 1
+        masks = F.pad(prob[:, 1:], self._fitted.pad)  # no object in the padding
+        self._pending = frame, masks, self.gauge.measure(masks, query)
+        return self._answer(self._fitted.leave(prob)[0], self._pending[2], cut=cut)
+
+    def _take(self, frame: Tensor, labels: np.ndarray, whole: bool, cut: bool) -> Prediction:
+        """Take what is given of a frame, segment the rest of it, and keep it in memory for good."""
+        given = {*object_ids(labels), *(self.object_ids if whole else ())}
+        known = [place for place, number in enumerate((0, *self.object_ids)) if place and number not in given]
+        others = self._fitted.leave(self._segment(frame, cut)[0]) if known else None  # (1, N+1, H, W)
+        self._age += 1 if self.object_ids else 0
+        self.object_ids += tuple(sorted(given - {*self.object_ids}))
+        prob = self._truth(labels)
+        if others is not None:
+            places = [0, *known]
+            share = others[0, places] / others[0, places].sum(0).clamp(min=TINY)
+            prob[places] = share * prob[0]  # what the given ids leave free
+        masks = self._fitted.enter(prob[None, 1:])  # (1, N, H, W)
+        self.bank.pin(*self.gate.trust(*self.model.memorize(frame, masks.to(frame.dtype))))
         self.gauge.begin()
-        self._geometry = Geometry.fit(rgb.shape[0], rgb.shape[1], self.size, zoom=self.zoom)
+        self._pending = None
+        return self._answer(prob, None, cut=cut)
+
+    def _truth(self, labels: np.ndarray) -> Tensor:
+        """(H, W) -> (N+1, H, W) of zeros and ones; void is background."""
         ids = torch.tensor((0, *self.object_ids)).view(-1, 1, 1)
         truth = (torch.from_numpy(labels.astype(np.int64)) == ids).to(self._weight.device, torch.float32)
-        truth[0] = 1 - truth[1:].sum(0)  # void is background
-        masks = self._geometry.enter(truth[None, 1:])  # (1, N, H, W)
-        self.bank.pin(*self.gate.trust(*self.model.memorize(self._upload(rgb), masks.to(self._weight.dtype))))
-        return Prediction(truth, self.object_ids)
+        truth[0] = 1 - truth[1:].sum(0)
+        return truth
+
+    def _segment(self, frame: Tensor, cut: bool) -> tuple[Tensor, Tensor]:
+        """Return prob (1, N+1, h, w) at working size, and the query key; after a cut only given frames are read."""
+        read = self.bank.read(given_only=cut)
+        logits, query = self.model.segment(frame, *read, top_k=self.top_k, reach=self.reach)
+        return torch.softmax(self._fitted.crop(logits), dim=1), query
+
+    def _answer(self, prob: Tensor, measured: Tensor | None, *, cut: bool) -> Prediction:
+        """Sort the channels (N+1, H, W) by their ids, with an empty one for each object that is still to come."""
+        ids = tuple(sorted({*self.object_ids, *self.expected}))
+        if ids == self.object_ids:
+            return Prediction(prob, ids, measured, cut)
+        places = [ids.index(number) for number in self.object_ids]
+        answer = prob.new_zeros(len(ids) + 1, *prob.shape[1:])
+        answer[[0, *(1 + place for place in places)]] = prob
+        if measured is not None:
+            measured = measured.new_zeros(len(ids)).index_copy(
+                0, torch.tensor(places, device=measured.device), measured
+            )
+        return Prediction(answer, ids, measured, cut)
 
     def _remember(self) -> None:
         """Put the frame before into memory, if the policy wants to read it."""
@@ -188,21 +293,39 @@ class Segmenter:
 
     def _upload(self, rgb: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1] on the model's device, padded; the only upload of a frame."""
-        assert self._geometry is not None
         pixels = torch.from_numpy(np.require(rgb, requirements=("C", "W"))).to(self._weight.device)
         frame = pixels.permute(2, 0, 1)[None].float() / 255
-        return self._geometry.enter(frame).to(self._weight.dtype, memory_format=torch.channels_last)
+        return self._fitted.enter(frame).to(self._weight.dtype, memory_format=torch.channels_last)
+
+    @property
+    def _fitted(self) -> Geometry:
+        assert self._geometry is not None
+        return self._geometry
 
 
-def propagate(segmenter: Follower, frames: Iterable[Frame], labels: np.ndarray) -> Iterator[tuple[Frame, Prediction]]:
+def _packed(tensor: Tensor) -> Tensor:
+    """Return a copy without gaps, row by row."""
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def propagate(
+    segmenter: Follower, frames: Iterable[Frame], labels: np.ndarray, *, later: Sequence[GivenMask] = ()
+) -> Iterator[tuple[Frame, Prediction]]:
     """Carry the labels (H, W) of the first frame through all frames; yields each frame with its prediction.
 
-    A frame that could not be decoded repeats the prediction before it and is not remembered.
+    Masks of later frames bring objects in, or correct them; predictions have all ids from the first frame on. A frame
+    that could not be decoded repeats the prediction before it and is not remembered. A segmenter that was restored
+    goes on with the next frame.
     """
     prediction: Prediction | None = None
+    masks = {mask.frame: mask for mask in later}
+    segmenter.expected = tuple(sorted({*object_ids(labels), *(number for mask in later for number in mask.ids)}))
     for frame in frames:
-        if prediction is None:
+        mask = masks.get(frame.index)
+        if not segmenter.object_ids:
             prediction = segmenter.step(frame.rgb, labels)
-        elif not frame.corrupt:
+        elif mask:
+            prediction = segmenter.step(frame.rgb, mask.labels(), whole=mask.whole)
+        elif prediction is None or not frame.corrupt:
             prediction = segmenter.step(frame.rgb)
         yield frame, prediction

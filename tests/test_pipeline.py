@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stmcli import outputs, pipeline
+from stmcli import outputs
 from stmcli.errors import Interrupted, LockedError, PartialError, UsageError, VideoError, WriteError
 from stmcli.job import Job, default_output, plan
 from stmcli.masks import read_labels, read_values
@@ -25,6 +25,7 @@ from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, Segment
 from stmcli.outputs import MaskWriter, OverlayWriter
 from stmcli.pipeline import segment_video
 from stmcli.segmenter import Prediction, Segmenter, propagate
+from stmcli.threads import ahead
 from stmcli.video import frame_times, open_source
 from stmcli.weights import load_model, sha256, suited
 
@@ -189,7 +190,7 @@ def test_odd_masks_are_noted_and_nothing_is_warned(job):
 def test_a_finished_job_is_not_done_again(job, monkeypatch):
     segment_video(job)
     before = {path: path.stat().st_mtime_ns for path in job.output.rglob("*.*")}
-    monkeypatch.setattr(pipeline, "load_model", lambda _: pytest.fail("the network was loaded"))
+    monkeypatch.setattr("stmcli.pipeline.load_model", lambda _: pytest.fail("the network was loaded"))
     result = segment_video(job)
     assert (result.done_before, result.frames) == (True, 6)
     assert {path: path.stat().st_mtime_ns for path in job.output.rglob("*.*")} == before
@@ -464,7 +465,7 @@ def test_results_are_called_as_the_clip_is(tmp_path, monkeypatch, name, folder):
 
 def test_decoding_runs_ahead_but_only_a_little(make_folder):
     folder = make_folder([f"{index:02d}.png" for index in range(30)])
-    ahead, decoded = [], []
+    early, decoded = [], []
 
     class Watched:
         def __iter__(self):
@@ -473,10 +474,10 @@ def test_decoding_runs_ahead_but_only_a_little(make_folder):
                     decoded.append(frame.index)
                     yield frame
 
-    for frame in pipeline.ahead(Watched()):
+    for frame in ahead(Watched()):
         time.sleep(0.005)
-        ahead.append(len(decoded) - frame.index)
-    assert 1 < max(ahead) <= 7
+        early.append(len(decoded) - frame.index)
+    assert 1 < max(early) <= 7
 
 
 def test_the_parts_can_be_used_without_the_command(job, tmp_path):

@@ -1,80 +1,313 @@
-"""Check that a run on stills and videos, with schedules, can end anywhere and go on as if it had not."""
+"""Runs that go on in the middle of a clip: after a kill, and after a correction."""
 
+import hashlib
+import json
+import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
+import numpy as np
 import pytest
-import tiny_run
 import torch
-from test_clips import still, write_stills
-from test_train import load, numbers, same
-from test_videos import frame, write_video
+from conftest import picture
 
-from stmcli.errors import TrainingError
+from stmcli import checkpoint
+from stmcli.checkpoint import Checkpoints
+from stmcli.errors import Interrupted, UsageError
+from stmcli.job import Job
+from stmcli.masks import write_labels
+from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.pipeline import segment_video
+from stmcli.segmenter import Segmenter, State
+from stmcli.video import frame_times
 from stmcli.weights import read
 
-SCRIPT = Path(tiny_run.__file__)
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data")
-    write_stills(path / "stills", {f"red-{i}": still() for i in range(3)})
-    write_video(path / "videos", make=lambda number: frame(number, ids=(1, 2)))
-    return path
+def model(tiny_weights):
+    return read(tiny_weights)[0].eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module")
-def straight(folder, tmp_path_factory):
-    """Return the folder of a run that nothing interrupted."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    output = tmp_path_factory.mktemp("straight") / "a"
-    tiny_run.run(folder, output)
-    yield output
-    torch.set_num_threads(threads)
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    monkeypatch.setattr(checkpoint, "EVERY", 3)
+    monkeypatch.setattr(checkpoint, "CLOSE", 1)
 
 
-def test_a_mixed_run_that_went_on_equals_one_that_never_stopped(folder, straight, tmp_path):
-    def stop(now):
-        if now.step in (1, 4):
+@pytest.fixture
+def put(tmp_path):
+    """Return a function that writes a mask in which each object {id: (top, left)} is a block."""
+
+    def write(name, objects):
+        labels = np.zeros((48, 64), np.uint8)
+        for number, (top, left) in objects.items():
+            labels[top : top + 12, left : left + 14] = number
+        write_labels(tmp_path / name, labels)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def job(tmp_path, make_clip, put, tiny_weights):
+    network = NetworkOptions(str(tiny_weights), "cpu", "fp32")
+    masks = (put("a.png", {1: (0, 0)}), f"5:{put('b.png', {2: (20, 30)})}")
+    return Job(make_clip(frames=12), masks, tmp_path / "out", network=network, memory=MemoryOptions(every=2))
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Return the list of calls of the network: one entry for each frame that it segments."""
+    seen, plain = [], Segmenter.step
+    monkeypatch.setattr(Segmenter, "step", lambda *words, **named: seen.append(1) or plain(*words, **named))
+    return seen
+
+
+def hashes(folder, pattern="masks/*.png"):
+    paths = folder.glob(pattern)
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def stop_after(number):
+    def on_frame(index):
+        if index == number:
             raise KeyboardInterrupt
 
-    for resume in (False, True):
-        with pytest.raises(KeyboardInterrupt):
-            tiny_run.run(folder, tmp_path / "b", resume=resume, on_step=stop)
-    tiny_run.run(folder, tmp_path / "b", resume=True)
-    assert same(numbers(load(straight)), numbers(load(tmp_path / "b")))
-    assert (straight / "best.safetensors").read_bytes() == (tmp_path / "b" / "best.safetensors").read_bytes()
+    return on_frame
 
 
-def test_a_run_that_was_killed_goes_on_to_the_same_weights(folder, straight, tmp_path):
-    command = [sys.executable, str(SCRIPT), str(folder), str(tmp_path / "b")]
-    killed = subprocess.run([*command, "--die", "3"], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert load(tmp_path / "b")["progress"][0] == 2
-    tiny_run.run(folder, tmp_path / "b", resume=True)
-    assert same(numbers(load(straight)), numbers(load(tmp_path / "b")))
-    assert (straight / "best.safetensors").read_bytes() == (tmp_path / "b" / "best.safetensors").read_bytes()
-    assert not list((tmp_path / "b").glob(".*"))
+def report_of(job):
+    return json.loads((job.output / "report.json").read_text())
 
 
-def test_a_run_says_what_it_was_trained_on_and_how(straight):
-    state = load(straight)
-    assert state["options"]["clips"]["frames_end"] == 4
-    ((name, weight, count, _),) = state["data"]["videos"]
-    assert (name, weight, count, state["processes"]) == ("videos", 1.0, 1, 1)
-    origin = read(straight / "best.safetensors")[1].origin
-    assert origin.startswith(
-        "stm train: 6 steps on 3 stills, 1 videos of videos, size=tiny, batch=2, objects=2, steps=6"
+def hidden(job):
+    return sorted(path.name for path in (job.output / ".state").glob("*"))
+
+
+def run_whole(job, name="whole"):
+    whole = replace(job, output=job.output.parent / name, segment=replace(job.segment, keep_memory=False))
+    segment_video(whole)
+    return whole
+
+
+def stop(job, number):
+    with pytest.raises(Interrupted):
+        segment_video(job, on_frame=stop_after(number))
+
+
+# The state of a segmenter.
+
+
+def predict(segmenter, clip, given, numbers):
+    return [segmenter.step(clip[t], given.get(t)).prob for t in numbers]
+
+
+@pytest.mark.parametrize("policy", ["first", "previous", "first+previous", "first+previous+every"])
+@pytest.mark.parametrize(("dtype", "after"), [(torch.float32, 1), (torch.float32, 3), (torch.bfloat16, 6)])
+def test_a_restored_segmenter_goes_on_bit_for_bit(tiny_weights, policy, dtype, after):
+    model = read(tiny_weights)[0].eval().requires_grad_(False).to(dtype, memory_format=torch.channels_last)
+    labels = np.zeros((50, 70), np.uint8)
+    labels[5:20, 5:30], labels[25:40, 20:50] = 4, 2
+    given = {0: labels, 3: np.where(labels == 2, 9, 0).astype(np.uint8)}
+    clip = [np.roll(picture(t, 70, 50), t, axis=1) for t in range(9)]
+    first, second, whole = (Segmenter(model, memory=MemoryOptions(2, 4, policy), size=40, top_k=9) for _ in range(3))
+    wanted = predict(whole, clip, given, range(9))
+    predict(first, clip, given, range(after + 1))
+    tensors, facts = first.state()
+    second.restore(State({name: one.contiguous() for name, one in tensors.items()}, json.loads(json.dumps(facts))))
+    for found, prob in zip(predict(second, clip, given, range(after + 1, 9)), wanted[after + 1 :], strict=True):
+        assert torch.equal(found, prob)
+
+
+# After a stop.
+
+
+def test_a_stopped_run_goes_on_from_its_last_checkpoint_to_the_same_result(job, steps):
+    whole = run_whole(job)
+    stop(job, 7)
+    assert hidden(job) == ["00000006.safetensors", "frames.jsonl"]
+    steps.clear()
+    heard = []
+    result = segment_video(job, on_frame=heard.append)
+    assert (len(steps), heard, result.frames) == (6, [*range(12)], 12)
+    assert hashes(job.output) == hashes(whole.output)
+    assert not (job.output / ".state").exists()
+    mine, other = report_of(job), report_of(whole)
+    assert (mine["frames"], mine["frames_decoded"]) == (other["frames"], 12)
+    assert mine["kept_until"] == 5
+    assert "the results up to frame 5 were kept, the network went on from there" in mine["notes"]
+    assert hashes(job.output, "overlay.mp4") == hashes(whole.output, "overlay.mp4")
+    assert frame_times(job.output / "overlay.mp4") == frame_times(job.video)
+
+
+def test_datasets_and_stored_probabilities_are_whole_after_going_on(job, steps):
+    kinds = ("cutout", "davis", "ytvis", "mots", "overlay")
+    job = replace(job, export=ExportOptions(kinds=kinds), segment=SegmentOptions(keep_soft=True))
+    whole = run_whole(job)
+    stop(job, 7)
+    steps.clear()
+    segment_video(job)
+    assert len(steps) == 6
+    for pattern in ("masks/*", "soft/*/*", "cutout/*", "davis/**/*.*", "*.json", "*.mp4"):
+        mine, other = hashes(job.output, pattern), hashes(whole.output, pattern)
+        assert mine.keys() == other.keys()
+        assert pattern == "*.json" or mine == other
+    assert hashes(job.output, "ytvis.json") == hashes(whole.output, "ytvis.json")
+
+
+def test_soft_films_are_made_from_the_first_frame_again(job, steps):
+    job = replace(job, export=ExportOptions(kinds=("matte",)))
+    whole = run_whole(job)
+    stop(job, 7)
+    steps.clear()
+    segment_video(job)
+    assert len(steps) == 12
+    assert "begun again: with soft films" in str(report_of(job)["notes"])
+    assert hashes(job.output, "matte.mp4") == hashes(whole.output, "matte.mp4")
+
+
+@pytest.mark.parametrize("how", ["no resume", "overwrite", "lost mask", "lost lines", "spoiled"])
+def test_a_run_begins_again_when_it_is_asked_to_or_has_to(job, steps, how):
+    whole = run_whole(job)
+    stop(job, 7)
+    state = job.output / ".state"
+    if how == "lost mask":
+        (job.output / "masks" / "00002.png").unlink()
+    elif how == "lost lines":
+        (state / "frames.jsonl").write_text("")
+    elif how == "spoiled":
+        path = next(state.glob("*.safetensors"))
+        path.write_bytes(path.read_bytes()[:100])
+    options = {"no resume": {"resume": False}, "overwrite": {"overwrite": True}}.get(how, {})
+    steps.clear()
+    segment_video(replace(job, segment=SegmentOptions(**options)))
+    assert len(steps) == 12
+    assert hashes(job.output) == hashes(whole.output)
+
+
+def test_an_interrupt_while_the_kept_frames_are_replayed_loses_nothing(job, steps):
+    whole = run_whole(job)
+    stop(job, 7)
+    stop(job, 2)
+    steps.clear()
+    segment_video(job)
+    assert len(steps) == 6
+    assert hashes(job.output) == hashes(whole.output)
+    assert report_of(job)["frames"] == report_of(whole)["frames"]
+
+
+KILLS = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from stmcli import checkpoint
+from stmcli.job import Job
+from stmcli.options import MemoryOptions, NetworkOptions
+from stmcli.pipeline import segment_video
+checkpoint.EVERY = 3
+video, first, later, out, weights, *kills = sys.argv[1:]
+network = NetworkOptions(weights, "cpu", "fp32")
+job = Job(Path(video), (first, later), Path(out), network=network, memory=MemoryOptions(every=2))
+plain, calls = os.replace, 0
+def replace(old, new):
+    global calls
+    calls += 1
+    if calls == kill and kill % 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    plain(old, new)
+    if calls == kill:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = replace
+for kill in map(int, kills):
+    if not (child := os.fork()):
+        segment_video(job)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_result(job, steps):
+    """Each kill comes just before or just after some file gets its name: a report, a mask, a checkpoint."""
+    whole = run_whole(job)
+    words = [job.video, *job.masks, job.output, job.network.weights]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, *map(str, words), "4", "7", "5", "6"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
-    assert "frames_end=4, skip=3" in origin
+    assert done.stdout.split() == [str(-signal.SIGKILL)] * 4
+    steps.clear()
+    segment_video(job)
+    assert 0 < len(steps) < 12
+    assert hashes(job.output) == hashes(whole.output)
+    assert report_of(job)["frames"] == report_of(whole)["frames"]
+    assert sorted(path.name for path in job.output.iterdir()) == ["masks", "overlay.mp4", "report.json"]
 
 
-def test_a_run_does_not_go_on_with_other_videos(folder, straight, tmp_path):
-    write_video(tmp_path / "videos", numbers=range(5))
-    (tmp_path / "stills").symlink_to(folder / "stills")
-    with pytest.raises(TrainingError, match=r"last.pt: the videos are others"):
-        tiny_run.run(tmp_path, straight, resume=True)
+# After a correction.
+
+
+def corrected(job, put, frame=8):
+    return replace(job, masks=(*job.masks, f"{frame}:{put('c.png', {1: (30, 10), 3: (5, 45)})}"))
+
+
+def test_a_correction_keeps_the_frames_before_it_and_computes_only_the_others(job, put, steps):
+    job = replace(job, segment=SegmentOptions(keep_memory=True))
+    segment_video(job)
+    assert hidden(job)
+    before = {path: path.stat().st_mtime_ns for path in (job.output / "masks").glob("*.png")}
+    other = corrected(job, put)
+    whole = run_whole(other)
+    steps.clear()
+    segment_video(other)
+    assert len(steps) == 4
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert [path.stem for path in sorted(before) if before[path] == after[path]] == [f"{t:05d}" for t in range(8)]
+    assert hashes(job.output) == hashes(whole.output)
+    assert report_of(other)["frames"] == report_of(whole)["frames"]
+    assert report_of(other)["objects"] == [1, 2, 3]
+    assert segment_video(other).done_before
+    steps.clear()
+    segment_video(job)  # back again: the checkpoints before the correction still hold
+    assert len(steps) == 4
+
+
+def test_without_its_memory_a_corrected_result_is_computed_again(job, put, steps):
+    segment_video(job)
+    other = corrected(job, put)
+    whole = run_whole(other)
+    steps.clear()
+    segment_video(other)
+    assert len(steps) == 12
+    assert hashes(job.output) == hashes(whole.output)
+
+
+def test_a_changed_first_mask_or_option_is_another_job(job, put):
+    segment_video(job)
+    before = hashes(job.output, "**/*.*")
+    first = replace(job, masks=(put("z.png", {1: (9, 9)}), job.masks[1]))
+    for other in (first, replace(corrected(job, put), memory=MemoryOptions(every=3))):
+        with pytest.raises(UsageError, match="holds the result of another job"):
+            segment_video(other)
+    assert hashes(job.output, "**/*.*") == before
+
+
+def test_checkpoints_are_few_and_spread_over_the_clip(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(checkpoint, "MOST", 5)
+    segmenter = Segmenter(model)
+    labels = np.zeros((48, 64), np.uint8)
+    labels[:9, :9] = 1
+    segmenter.step(picture(0), labels)
+    checkpoints = Checkpoints(tmp_path / "state", {}, (), keep=True)
+    for count in range(1, 41):
+        checkpoints.save(count - 1, segmenter.state(), [f'"{n}"' for n in range(count)])
+        places = [int(path.stem) for path in sorted((tmp_path / "state").glob("*.safetensors"))]
+        assert len(places) <= 5
+        assert places[-1] == count
+    assert max(np.diff([0, *places])) <= 16
+    found = Checkpoints(tmp_path / "state", {}, ()).latest(lambda one: one.frame < 30)
+    assert found.lines == tuple(f'"{n}"' for n in range(found.frame + 1))

@@ -54,7 +54,7 @@ from stmcli.cli.exports import (
 from stmcli.cli.progress import show_progress
 from stmcli.cli.review import serve
 from stmcli.errors import PartialError, UsageError
-from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
+from stmcli.options import DIRECTIONS, EXPORTS, ON_CORRUPT, SegmentOptions
 
 if TYPE_CHECKING:
     from stmcli.pipeline import Result
@@ -90,6 +90,9 @@ def segment(
     start: Annotated[str | None, typer.Option(help=f"First frame: {POSITION}.", metavar="FRAME|TIME")] = None,
     end: Annotated[str | None, typer.Option(help="Last frame, inclusive.", metavar="FRAME|TIME")] = None,
     first_number: FirstNumberOption = SEGMENT.first_number,
+    direction: Annotated[
+        str, typer.Option(help=f"{', '.join(DIRECTIONS)}: from the first mask, from the last, or between all.")
+    ] = SEGMENT.direction,
     weights: WeightsOption = NETWORK.weights,
     device: DeviceOption = NETWORK.device,
     precision: PrecisionOption = NETWORK.precision,
@@ -123,8 +126,13 @@ def segment(
         bool, typer.Option("--page/--no-page", help="Write report.html, to look the result through.")
     ] = SEGMENT.page,
     resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Take this very job as done when it is; or do it again.")
+        bool,
+        typer.Option("--resume/--no-resume", help="Go on where this very job stopped, if anywhere; or do it again."),
     ] = SEGMENT.resume,
+    keep_memory: Annotated[
+        bool,
+        typer.Option("--keep-memory", help="Store the memory, so that a correction computes only what it changes."),
+    ] = SEGMENT.keep_memory,
     review: Annotated[
         bool, typer.Option("--review", help="Then look through the result in the browser; Ctrl-C ends that.")
     ] = False,
@@ -145,6 +153,8 @@ def segment(
         overwrite=overwrite,
         resume=resume,
         page=page,
+        keep_memory=keep_memory,
+        direction=one_of("--direction", direction, DIRECTIONS),
     )
     exports = export_options(
         kinds_of("--export", export),

@@ -67,6 +67,10 @@ class DatasetWriter(ABC):
             self._add(frame, labels, ids)
         self._count += 1
 
+    def keep(self, frame: Frame, prediction: Prediction) -> None:
+        """Append a frame that an earlier run has done: no part of an unfinished output is left."""
+        self.write(frame, prediction)
+
     def close(self) -> None:
         """Finish what was written and give it its name."""
         if self._ended:

@@ -135,29 +135,33 @@ def _layout(weight: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def memory_read(query: Tensor, keys: Tensor, values: Tensor, *, top_k: int = 0, reach: float = 0.0) -> Tensor:
+def memory_read(
+    query: Tensor, keys: Tensor, values: Tensor, valid: Tensor | None = None, *, top_k: int = 0, reach: float = 0.0
+) -> Tensor:
     """Read the memory for every query cell (paper, section 3.2): softmax of `k.q / sqrt(Ck)` over all cells.
 
-    With `top_k` only over that many best matching cells. With `reach`, in cells, the match of two cells that are d
-    apart in the frame is less by `d^2 / (2 reach^2)`; L is then a multiple of h*w.
+    With `top_k` only over that many best matching cells; with `valid` (N, L) only over those that an object has. With
+    `reach`, in cells, the match of two cells that are d apart in the frame is less by `d^2 / (2 reach^2)`; L is then a
+    multiple of h*w.
     query (B, Ck, h, w); keys (B, N, L, Ck); values (B, N, L, Cv) -> (B, N, Cv, h, w).
     """
     h, w = query.shape[-2:]
     q = query.flatten(2).unsqueeze(1)  # (B, 1, Ck, h*w)
     penalties = _penalties(h, w, reach, like=query) if reach else repeat(None)
     parts = zip(q.split(READ_CHUNK, dim=3), penalties, strict=False)
-    read = [values.transpose(2, 3) @ _attention(keys, part, penalty, top_k) for part, penalty in parts]
+    read = [values.transpose(2, 3) @ _attention(keys, part, penalty, valid, top_k) for part, penalty in parts]
     return torch.cat(read, dim=3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
 
 
-def _attention(keys: Tensor, q: Tensor, penalty: Tensor | None, top_k: int) -> Tensor:
+def _attention(keys: Tensor, q: Tensor, penalty: Tensor | None, valid: Tensor | None, top_k: int) -> Tensor:
     """Weigh memory cells for query cells: keys (B, N, L, Ck), q (B, 1, Ck, P) -> (B, N, L, P), columns sum to 1."""
     scale = q.shape[2] ** 0.5
     chosen = 0 < top_k < keys.shape[2]
-    if keys.dtype == torch.float32 and not chosen and penalty is None:
+    if keys.dtype == torch.float32 and not chosen and penalty is None and valid is None:
         return torch.softmax((keys @ q) / scale, dim=2)  # in the published order: saturated pixels agree too
     match = (q.transpose(2, 3) / scale) @ keys.transpose(2, 3)  # (B, N, P, L)
     match = match if penalty is None else _weaken(match, penalty)
+    match = match if valid is None else match.masked_fill(~valid.unsqueeze(1), -torch.inf)
     return (_best(match, top_k) if chosen else torch.softmax(match, dim=3)).transpose(2, 3)
 
 

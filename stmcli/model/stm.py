@@ -66,16 +66,24 @@ class STM(nn.Module):
         return _cells(key, shape), _cells(value, shape)
 
     def segment(
-        self, frame: Tensor, keys: Tensor, values: Tensor, *, top_k: int = 0, reach: float = 0.0
+        self,
+        frame: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        valid: Tensor | None = None,
+        *,
+        top_k: int = 0,
+        reach: float = 0.0,
     ) -> Segmentation:
         """Segment a frame by what is in memory.
 
         frame (B, 3, H, W) in [0, 1], keys (B, N, L, Ck), values (B, N, L, Cv) -> logits (B, N+1, H, W).
-        `top_k`: how many memory cells a cell reads, 0 = all; `reach`: how far away, in cells, 0 = anywhere.
+        `valid` (N, L): which memory cells an object has, None = all; `top_k`: how many of them a cell reads, 0 = all;
+        `reach`: how far away, in cells, 0 = anywhere.
         """
         features = self.query_encoder(frame)
         query, value = self.query_head(features.f16)  # (B, Ck, h, w), (B, Cv, h, w)
-        read = memory_read(query, keys, values, top_k=top_k, reach=reach)  # (B, N, Cv, h, w)
+        read = memory_read(query, keys, values, valid, top_k=top_k, reach=reach)  # (B, N, Cv, h, w)
         x = torch.cat([read, value.unsqueeze(1).expand_as(read)], dim=2).flatten(0, 1)  # (B*N, 2*Cv, h, w)
         pair = self.decoder(x, features).unflatten(0, read.shape[:2])  # (B, N, 2, H, W)
         return Segmentation(aggregate(torch.softmax(pair.float(), dim=2)[:, :, 1]), query)

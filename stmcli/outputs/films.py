@@ -39,6 +39,10 @@ class _Film(ABC):
         """Append one frame."""
         self._video.write(self._draw(frame, prediction), frame.time)
 
+    def keep(self, frame: Frame, prediction: SoftPrediction) -> None:
+        """Append a frame that an earlier run has done: a film cannot go on in the middle."""
+        self.write(frame, prediction)
+
     def close(self) -> None:
         """Finish the file, check it, and give it its name."""
         self._video.close()

@@ -34,9 +34,13 @@ class _Stills(ABC):
 
     def write(self, frame: Frame, prediction: SoftPrediction) -> None:
         """Write the image of one frame."""
-        path = self.path / f"{self._frame_name(frame.index)}.png"
+        path = self._file(frame)
         self._write(path, prediction)
         self._written.append(path)
+
+    def keep(self, frame: Frame, _: object) -> None:
+        """Count the image of a frame that an earlier run has written."""
+        self._written.append(self._file(frame))
 
     def close(self) -> None:
         """Check that every image is there."""
@@ -47,6 +51,9 @@ class _Stills(ABC):
 
     def abort(self) -> None:  # noqa: B027  (nothing to do is what it does)
         """Do nothing: the images written so far are good."""
+
+    def _file(self, frame: Frame) -> Path:
+        return self.path / f"{self._frame_name(frame.index)}.png"
 
     @abstractmethod
     def _write(self, path: Path, prediction: SoftPrediction) -> None: ...

@@ -52,6 +52,9 @@ class Writer(Protocol):
     def write(self, frame: Frame, prediction: Any) -> None:
         """Append one frame and its Prediction or SoftPrediction."""
 
+    def keep(self, frame: Frame, prediction: Any) -> None:
+        """Take a frame that an earlier run has done, with its stored Prediction: images of it are there already."""
+
     def close(self) -> None:
         """Finish the output, open it again and check it, and give it its name."""
 

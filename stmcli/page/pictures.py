@@ -80,6 +80,10 @@ class Pictures:
         if not frame.corrupt:
             self._judge(frame, prediction, sure)
 
+    def keep(self, frame: Frame, prediction: Prediction) -> None:
+        """Look at one frame that an earlier run has done."""
+        self.write(frame, prediction)
+
     def strip(self) -> list[Picture]:
         """Return frames from the first to the last, evenly apart."""
         step = -(-len(self._strip) // THUMBNAILS)

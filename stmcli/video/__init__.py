@@ -9,6 +9,7 @@ from stmcli.video.frame import Frame, OnCorrupt, Source, SourceInfo
 from stmcli.video.position import Position, first_frame_from, last_frame_until, parse_position
 from stmcli.video.probe import frame_times
 from stmcli.video.reader import VideoReader
+from stmcli.video.reverse import frames_backward
 from stmcli.video.source import open_source, read_frame
 from stmcli.video.still import write_rgba
 from stmcli.video.timecode import advance_timecode, find_timecode
@@ -36,6 +37,7 @@ __all__ = [
     "find_timecode",
     "first_frame_from",
     "frame_times",
+    "frames_backward",
     "last_frame_until",
     "list_frames",
     "numbered",

@@ -1,0 +1,119 @@
+"""The way back through a clip, from later masks to earlier frames, and how it is blended with the way forward."""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stmcli.checkpoint import Checkpoint, Checkpoints
+from stmcli.errors import VideoError
+from stmcli.files import write_whole, writing
+from stmcli.given import GivenMask, from_first, ids_of
+from stmcli.segmenter import TINY, Follower, Prediction, propagate
+from stmcli.threads import ahead
+from stmcli.video import Frame, Source, frames_backward
+
+TOP = 2**16 - 1  # a probability of 1, as it is stored
+LEAST_SURE = 0.5  # an object that a pass does not see is no proof against it
+
+
+class BackwardPass:
+    """Carry the given masks back through a clip, and keep what comes out in files until the writers come by.
+
+    A frame takes two bytes a pixel and object, packed. The pass goes on where a killed run left it.
+    """
+
+    def __init__(self, folder: Path, source: Source, given: Sequence[GivenMask], key: Mapping[str, Any]) -> None:
+        self._folder, self._source, self._given, self._ids = folder, source, given, ids_of(given)
+        self._first, *self._later = from_first(given[::-1])
+        self._checkpoints = Checkpoints(folder, key, ())
+
+    @property
+    def count(self) -> int:
+        """How many frames it has."""
+        first = self._source.info.first_chosen
+        return sum(first <= number <= self._first.frame for number in self._source.times())
+
+    def run(self, segmenter: Follower, on_frame: Callable[[int], None], *, can_go_on: bool) -> None:
+        """Segment from the last mask to the first frame of the clip."""
+        last, lines = self._first.frame, list[str]()
+        if kept := self._checkpoints.latest(self._is_stored) if can_go_on else None:
+            last, lines = kept.frame - 1, [*kept.lines]
+            segmenter.restore(kept.state)
+            for line in lines:
+                on_frame(int(line))
+        frames = frames_backward(self._source, first=self._source.info.first_chosen, last=last)
+        with closing(ahead(frames)) as decoded:
+            for frame, prediction in propagate(segmenter, decoded, self._first.labels(), later=self._later):
+                self._store(frame.index, prediction)
+                lines.append(str(frame.index))
+                if can_go_on and self._checkpoints.due(frame.index):
+                    self._checkpoints.save(frame.index, segmenter.state(), lines)
+                on_frame(frame.index)
+
+    def at(self, frame: Frame, device: torch.device) -> Prediction:
+        """Return what was found for a frame. Raises VideoError when it did not come up."""
+        file = self._file(frame.index)
+        if not file.is_file():
+            cause = f"frame {frame.index} did not come up on the way back"
+            raise VideoError(cause, path=self._source.info.path, hint="Convert the clip, or go forward only.")
+        packed = zlib.decompress(file.read_bytes())
+        stored = np.frombuffer(packed, np.uint16).reshape(len(self._ids), *frame.rgb.shape[:2])
+        objects = torch.from_numpy(stored.astype(np.float32) / TOP).to(device)  # (N, H, W)
+        ground = (1 - objects.sum(0, keepdim=True)).clamp(min=0)
+        return Prediction(torch.cat([ground, objects]), self._ids)
+
+    def blended(self, segmenter: Follower, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Prediction]]:
+        """Carry the masks forward and yield each frame with what both ways say about it."""
+        device = next(segmenter.model.parameters()).device
+        first, *later = from_first(self._given)
+        for frame in frames:
+            if frame.index >= first.frame:
+                frames = chain([frame], frames)
+                break
+            yield frame, self.at(frame, device)
+        for frame, forward in propagate(segmenter, frames, first.labels(), later=later):
+            between = frame.index < self._first.frame
+            yield frame, self._blend(frame.index, forward, self.at(frame, device)) if between else forward
+
+    @torch.inference_mode()
+    def _blend(self, index: int, forward: Prediction, backward: Prediction) -> Prediction:
+        both = zip(self._ids, forward.confidence(), backward.confidence(), strict=True)
+        weights = [forward_weight(self._given, index, number, sure=pair) for number, *pair in both]
+        weight = torch.tensor(weights, device=forward.prob.device).view(-1, 1, 1)
+        objects = torch.lerp(backward.prob[1:], forward.prob[1:], weight)  # (N, H, W)
+        prob = torch.cat([(1 - objects.sum(0, keepdim=True)).clamp(min=0), objects])
+        return Prediction(prob / prob.sum(0).clamp(min=TINY), self._ids)
+
+    def _store(self, index: int, prediction: Prediction) -> None:
+        objects = prediction.prob[1:].float().cpu().numpy()
+        packed = zlib.compress(np.rint(objects * TOP).astype(np.uint16).tobytes(), 1)
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self._file(index), packed)
+
+    def _file(self, index: int) -> Path:
+        return self._folder / f"{index}.prob"
+
+    def _is_stored(self, found: Checkpoint) -> bool:
+        return all(self._file(int(line)).is_file() for line in found.lines)
+
+
+def forward_weight(given: Sequence[GivenMask], index: int, number: int, *, sure: Sequence[float]) -> float:
+    """Return how much the way forward counts for an object in a frame, 0..1; `sure` is how sure either way is.
+
+    It is 1 where a mask says something about the object, 0 before the first such mask, and falls from the one before
+    the frame to the one after it.
+    """
+    told = [mask.frame for mask in given if mask.whole or number in mask.ids]
+    before, after = [at for at in told if at <= index], [at for at in told if at > index]
+    if not before or not after:
+        return float(bool(before))
+    near = (after[0] - index) / (after[0] - before[-1])
+    ahead_of_it, behind_it = (max(one, LEAST_SURE) for one in sure)
+    return near * ahead_of_it / (near * ahead_of_it + (1 - near) * behind_it)

@@ -1,0 +1,154 @@
+"""One run over a clip: what an earlier one has done, the network for the other frames, and what each of them leaves."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
+
+from stmcli.checkpoint import Checkpoint, Checkpoints
+from stmcli.directions import BackwardPass
+from stmcli.export import SavedPrediction
+from stmcli.given import GivenMask, ids_of
+from stmcli.job import Job
+from stmcli.kinds import SOFT
+from stmcli.masks import read_values
+from stmcli.matting import Matted
+from stmcli.options import SOFT_EXPORTS, MattingOptions
+from stmcli.outputs import Writer
+from stmcli.page import Pictures
+from stmcli.report import Report, read_report
+from stmcli.results import MASKS, STATE
+from stmcli.segmenter import Follower, Prediction, State, propagate
+from stmcli.threads import Behind, InTurn, Waiting, ahead
+from stmcli.video import Frame, Source
+
+Writers = Sequence[Writer | Pictures]
+
+
+class Run:
+    """Carry the given masks through a clip; decoding and writing run in threads beside the network.
+
+    But on a CPU the network has all cores, and every step of it waits for the slowest of them: there a few
+    milliseconds of writing are over sooner between two frames than beside one. Soft alpha takes more than that.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        source: Source,
+        given: Sequence[GivenMask],
+        report: Report,
+        waiting: Waiting,
+        on_frame: Callable[[int], None],
+    ) -> None:
+        self._job, self._source, self._given, self._report = job, source, given, report
+        self._waiting, self._on_frame = waiting, on_frame
+        self._ids = ids_of(given)
+        self._kept: Checkpoint | None = None
+        self._state = job.output / STATE
+        key = {"likeness": report.facts["likeness"], "device": report.facts["device"]}
+        direction = job.segment.direction
+        self._back: BackwardPass | None = None
+        if direction != "forward":  # then all masks have a say in every frame
+            key["masks"] = report.facts["given"]
+            self._back = BackwardPass(self._state / "backward", source, given, key)
+        self._keeps_memory = job.segment.keep_memory and direction == "forward"
+        self._checkpoints = Checkpoints(self._state, key, given, keep=self._keeps_memory)
+
+    @property
+    def count(self) -> int | None:
+        """How many frames the network and the writers go through, None if that is unknown."""
+        count = self._source.count
+        return count if count is None or self._back is None else count + self._back.count
+
+    def find_kept(self) -> None:
+        """Find how much of an earlier run can be kept, and note it in the report."""
+        wanted = self._job.segment
+        may_go_on = self._job.can_go_on and wanted.resume and not wanted.overwrite
+        if not may_go_on:
+            shutil.rmtree(self._state, ignore_errors=True)
+            self._note_new_beginning()
+        self._kept = kept = self._checkpoints.latest(self._is_there)
+        if kept is None:
+            return
+        self._report.go_on(kept.lines, self._ids)
+        self._report.facts["kept_until"] = kept.frame
+        self._report.notes.append(f"the results up to frame {kept.frame} were kept, the network went on from there")
+
+    def _note_new_beginning(self) -> None:
+        """Say why the network begins again where it was stopped before."""
+        earlier, job = read_report(self._report.path), self._job
+        unfinished = earlier.get("status") in ("running", "interrupted", "failed")
+        if unfinished and earlier.get("fingerprint") == self._report.facts["fingerprint"] and not job.can_go_on:
+            self._report.notes.append("begun again: with soft films or skipped frames a run cannot go on in the middle")
+
+    def finish(self) -> None:
+        """Remove what only an unfinished run needs."""
+        if not self._keeps_memory:
+            shutil.rmtree(self._state, ignore_errors=True)
+
+    def kept_names(self) -> list[str]:
+        """Return what the images of the frames that are kept are called."""
+        return self._names(self._kept) if self._kept else []
+
+    def follow(self, segmenter: Follower, writers: Writers) -> None:
+        """Hand every frame of the clip to the writers and to the report, and save checkpoints."""
+        soft = any(kind in SOFT_EXPORTS for kind in self._job.export.kinds)
+        on_gpu = next(segmenter.model.parameters()).is_cuda
+        if self._back:
+            self._back.run(segmenter, self._on_frame, can_go_on=self._job.can_go_on)
+            segmenter.reset()
+        with closing(ahead(self._source)) as frames, (Behind if soft or on_gpu else InTurn)(_do) as behind:
+            decoded = self._waiting.on("decoding", frames)
+            if self._kept:
+                for frame in islice(decoded, len(self._kept.lines)):
+                    behind.put(partial(self._keep, writers, frame))
+                    self._on_frame(frame.index)
+                segmenter.restore(self._kept.state)
+            for frame, prediction in self._predictions(segmenter, decoded):
+                due = self._job.can_go_on and segmenter.object_ids and self._checkpoints.due(frame.index)
+                with self._waiting.while_("writing"):
+                    state = segmenter.state() if due else None
+                    behind.put(partial(self._write, writers, frame, prediction, state))
+                self._on_frame(frame.index)
+
+    def _predictions(self, segmenter: Follower, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Prediction]]:
+        if self._back is None:
+            first, *later = self._given
+            return propagate(segmenter, frames, first.labels(), later=later)
+        if self._job.segment.direction == "both":
+            return self._back.blended(segmenter, frames)
+        device, found = next(segmenter.model.parameters()).device, self._back.at
+        return ((frame, found(frame, device)) for frame in frames)
+
+    def _write(self, writers: Writers, frame: Frame, prediction: Prediction, state: State | None) -> None:
+        matted = Matted(frame.rgb, prediction, options=MattingOptions(refine=self._job.export.refine))
+        for writer in writers:
+            writer.write(frame, matted)
+        self._report.write(frame, matted)
+        if state:
+            self._checkpoints.save(frame.index, state, self._report.lines)
+
+    def _keep(self, writers: Writers, frame: Frame) -> None:
+        mask = self._job.output / MASKS / f"{self._source.frame_name(frame.index)}.png"
+        objects = json.loads(self._report.lines[self._report.kept])["objects"]
+        sure = tuple(objects[str(number)]["confidence"] for number in self._ids)
+        saved = SavedPrediction(self._ids, read_values(mask), sure=sure)
+        for writer in writers:
+            writer.keep(frame, saved)
+        self._report.keep(frame)
+
+    def _is_there(self, found: Checkpoint) -> bool:
+        """Tell whether all images of the frames up to a checkpoint are there."""
+        stills = [output.name for output in self._job.outputs(self._ids) if output.kind in (SOFT, "cutout")]
+        folders = [self._job.output / name for name in (MASKS, *stills)]
+        return all((folder / f"{name}.png").is_file() for folder in folders for name in self._names(found))
+
+    def _names(self, found: Checkpoint) -> list[str]:
+        return [self._source.frame_name(json.loads(line)["frame"]) for line in found.lines]
+
+
+def _do(task: Callable[[], None]) -> None:
+    task()

@@ -1,0 +1,339 @@
+"""Backward through a clip, and from masks on both sides."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stmcli import checkpoint
+from stmcli.directions import forward_weight
+from stmcli.errors import Interrupted, UsageError
+from stmcli.given import GivenMask
+from stmcli.job import Job
+from stmcli.masks import read_values, write_labels
+from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.pipeline import segment_video
+from stmcli.segmenter import Segmenter
+from stmcli.video import frames_backward, open_source
+from stmcli.video.reverse import _sought
+
+FRAMES = 9
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    monkeypatch.setattr(checkpoint, "EVERY", 2)
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Return a function that writes a mask in which each object {id: (top, left)} is a block."""
+
+    def write(name, objects):
+        labels = np.zeros((48, 64), np.uint8)
+        for number, (top, left) in objects.items():
+            labels[top : top + 16, left : left + 18] = number
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        write_labels(path, labels)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """A folder of frames, and the same in reverse order."""
+    rng = np.random.default_rng(0)
+    still = np.kron(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+    for name in ("on", "back"):
+        (tmp_path / name).mkdir()
+    for t in range(FRAMES):
+        picture = Image.fromarray(np.roll(still, 3 * t, axis=1))
+        picture.save(tmp_path / "on" / f"{t}.png")
+        picture.save(tmp_path / "back" / f"{FRAMES - 1 - t}.png")
+    return tmp_path / "on", tmp_path / "back"
+
+
+@pytest.fixture
+def job(tmp_path, clips, put, tiny_weights):
+    network = NetworkOptions(str(tiny_weights), "cpu", "fp32")
+    masks = (f"2:{put('a.png', {1: (4, 4)})}", f"6:{put('b.png', {1: (8, 20), 2: (30, 40)})}")
+    export = ExportOptions(kinds=("none",))
+    return Job(clips[0], masks, tmp_path / "out", network=network, memory=MemoryOptions(every=2), export=export)
+
+
+def toward(job, direction, name="", **options):
+    wanted = replace(job.segment, direction=direction, **options)
+    return replace(job, segment=wanted, output=job.output / name if name else job.output)
+
+
+def masks_of(job):
+    return {int(path.stem): read_values(path) for path in (job.output / "masks").glob("*.png")}
+
+
+def soft_of(job, number):
+    """Return the stored probabilities {frame: (H, W)} of an object, 0..65535."""
+    return {
+        int(path.stem): np.array(Image.open(path)).astype(int) for path in (job.output / f"soft/{number}").iterdir()
+    }
+
+
+def hashes(job):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (job.output / "masks").glob("*.png")}
+
+
+def report_of(job):
+    return json.loads((job.output / "report.json").read_text())
+
+
+# The frames.
+
+
+def same(one, other):
+    return (one.index, one.time, one.corrupt) == (other.index, other.time, other.corrupt) and (
+        one.rgb.tobytes() == other.rgb.tobytes()
+    )
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov", "a.webm", "a.ts", "a.avi"])
+def test_frames_backward_are_those_forward(make_clip, monkeypatch, name):
+    monkeypatch.setattr("stmcli.video.reverse.CHUNK_FRAMES", 7)
+    path = make_clip(name, frames=40, gop=9, options={"bf": "2"} if name[2:] in ("mp4", "mkv", "mov") else None)
+    with open_source(path) as source:
+        wanted = [frame for frame in source if 3 <= frame.index <= 33]
+        found = list(frames_backward(source, first=3, last=33))
+    assert len(found) == 31
+    assert all(same(*pair) for pair in zip(found[::-1], wanted, strict=True))
+
+
+def test_a_file_is_entered_close_to_the_frames_that_are_wanted(make_clip):
+    with open_source(make_clip(frames=40, gop=10)) as source:
+        times = {number: time for number, time in source.times().items() if 25 <= number < 32}
+        wanted = [frame for frame in source if frame.index in times]
+        found = _sought(source, times)
+        assert all(same(*pair) for pair in zip(found, wanted, strict=True))
+        assert _sought(source, {**times, 99: Fraction(77, 1000)}) is None
+
+
+def test_h264_in_avi_goes_backward_in_the_order_that_it_shows(make_clip):
+    with open_source(make_clip("h.avi", frames=20, codec="libx264", options={"preset": "medium"})) as source:
+        wanted = [frame for frame in source if 4 <= frame.index <= 15]
+        found = list(frames_backward(source, first=4, last=15))
+    assert all(same(*pair) for pair in zip(found[::-1], wanted, strict=True))
+
+
+def test_a_folder_goes_backward_by_its_own_numbers(make_folder):
+    with open_source(make_folder([f"s.{number}.png" for number in (3, 5, 7, 9)])) as source:
+        assert [frame.index for frame in frames_backward(source, first=4, last=8)] == [7, 5]
+
+
+# The predictions.
+
+
+def test_backward_is_forward_through_the_reversed_clip(job, clips, put):
+    words = [(2, put("a.png", {1: (4, 4)})), (7, put("b.png", {2: (30, 40)}))]
+    back = toward(job, "backward", keep_soft=True, soft_bits=16)
+    back = replace(back, masks=tuple(f"{frame}:{path}" for frame, path in words))
+    on = replace(toward(back, "forward", "on"), video=clips[1])
+    on = replace(on, masks=tuple(f"{FRAMES - 1 - frame}:{path}" for frame, path in words))
+    segment_video(back)
+    segment_video(on)
+    assert sorted(masks_of(back)) == list(range(8))
+    assert "the clip is followed back from frame 7, the last with a mask" in report_of(back)["notes"]
+    there = {FRAMES - 1 - t: labels for t, labels in masks_of(on).items()}
+    assert all((masks_of(back)[t] == there[t]).mean() > 0.995 for t in range(8))  # but for ties of a random network
+    for number in (1, 2):
+        mine, other = soft_of(back, number), soft_of(on, number)
+        assert max(abs(mine[t] - other[FRAMES - 1 - t]).max() for t in range(8)) <= 1
+    assert np.array_equal(masks_of(back)[2] == 1, read_values(words[0][1]) == 1)
+    assert (masks_of(back)[4] == 2).any() or soft_of(back, 2)[4].max() > 6000
+
+
+def test_both_are_the_given_masks_where_they_are_given_and_one_way_outside(job):
+    job = toward(job, "both", keep_soft=True, soft_bits=16)
+    on, back = toward(job, "forward", "on"), toward(job, "backward", "back")
+    for one in (job, on, back):
+        segment_video(one)
+    masks = masks_of(job)
+    assert sorted(masks) == list(range(FRAMES))
+    given = {2: read_values(Path(job.masks[0][2:])), 6: read_values(Path(job.masks[1][2:]))}
+    assert np.array_equal(masks[2] == 1, given[2] == 1)
+    assert np.array_equal(masks[6], given[6])
+    assert all(np.array_equal(masks[t], masks_of(on)[t]) for t in (7, 8))
+    assert all(np.array_equal(masks[t], masks_of(back)[t]) for t in (0, 1))
+    one, forward, backward = (soft_of(which, 1) for which in (job, on, back))
+    assert np.abs(one[0] - backward[0]).max() <= 1
+    for t in (3, 4, 5):
+        low, high = np.minimum(forward[t], backward[t]), np.maximum(forward[t], backward[t])
+        sums = one[t] + soft_of(job, 2)[t]
+        assert (sums <= 65536).all()
+        assert (one[t] <= high + 2).all()
+        assert (one[t] >= low - 2)[forward[t] + soft_of(back, 2)[t] < 65000].mean() > 0.9
+        assert not np.array_equal(one[t], forward[t])
+
+
+def test_the_report_and_the_progress_count_both_ways(job):
+    totals, heard = [], []
+    segment_video(toward(job, "both"), on_start=lambda total, _: totals.append(total), on_frame=heard.append)
+    assert totals == [FRAMES + 7] == [len(heard)]
+    assert heard == [6, 5, 4, 3, 2, 1, 0, *range(FRAMES)]
+    report = report_of(toward(job, "both"))
+    assert [frame["frame"] for frame in report["frames"]] == list(range(FRAMES))
+    assert report["objects"] == [1, 2]
+    assert not (job.output / ".state").exists()
+
+
+def test_a_film_of_a_video_goes_both_ways(job, make_clip):
+    job = replace(job, video=make_clip(frames=8), export=ExportOptions(kinds=("matte", "overlay")))
+    segment_video(toward(job, "both"))
+    with open_source(job.output / "matte.mp4") as film:
+        assert film.count == 8
+
+
+def mask(frame, *ids, whole=False):
+    labels = np.zeros((4, 20), np.uint8)
+    labels[0, : len(ids)] = ids
+    return GivenMask(frame, Path("m"), ids, labels.shape, labels.dtype, b"", whole)
+
+
+@pytest.mark.parametrize(
+    ("index", "number", "sure", "weight"),
+    [
+        (10, 1, (0.7, 0.9), 1),
+        (15, 1, (0.8, 0.8), 0.5),
+        (18, 1, (0.8, 0.8), 0.2),
+        (15, 1, (0.9, 0.6), 0.6),
+        (15, 1, (0.0, 1.0), 1 / 3),
+        (20, 1, (0.7, 0.9), 1),
+        (25, 1, (0.7, 0.9), 1),
+        (5, 1, (0.7, 0.9), 0),
+        (15, 2, (0.7, 0.9), 0),
+        (20, 2, (0.7, 0.9), 1),
+        (35, 2, (0.5, 0.5), 0.5),
+    ],
+)
+def test_the_weight_of_the_way_forward_falls_from_mask_to_mask(index, number, sure, weight):
+    given = [mask(10, 1), mask(20, 1, 2), mask(30, 2), mask(40, whole=True)]
+    if number == 1 and index > 20:
+        given = given[:2]
+    assert forward_weight(given, index, number, sure=sure) == pytest.approx(weight)
+
+
+def test_empty_masks_of_a_folder_end_the_way_back(job, put):
+    for frame, objects in {0: {}, 3: {1: (4, 4)}, 6: {}}.items():
+        folder = put(f"all/{frame}.png", objects).parent
+    job = replace(toward(job, "both"), masks=(folder,))
+    segment_video(job)
+    masks = masks_of(job)
+    assert not masks[0].any()
+    assert not masks[6].any()
+    assert np.array_equal(masks[3], read_values(folder / "3.png"))
+
+
+def test_what_cannot_go_backward_is_refused(job):
+    with pytest.raises(UsageError, match="no direction sideways"):
+        segment_video(toward(job, "sideways"))
+    with pytest.raises(UsageError, match="needs its end"):
+        segment_video(toward(job, "both", on_corrupt="stop"))
+
+
+# A stop on either way.
+
+
+@pytest.mark.parametrize(
+    ("direction", "heard_before", "steps_left"), [("both", 4, 10), ("both", 13, 1 + 3), ("backward", 4, 3)]
+)
+def test_a_stopped_run_goes_on_on_either_way(job, monkeypatch, direction, heard_before, steps_left):
+    whole, job = toward(job, direction, "whole"), toward(job, direction, "mine")
+    segment_video(whole)
+    heard = []
+
+    def on_frame(index):
+        heard.append(index)
+        if len(heard) == heard_before:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        segment_video(job, on_frame=on_frame)
+    steps, plain = [], Segmenter.step
+    monkeypatch.setattr(Segmenter, "step", lambda *words, **named: steps.append(1) or plain(*words, **named))
+    segment_video(job)
+    assert len(steps) == steps_left
+    assert hashes(job) == hashes(whole)
+    assert report_of(job)["frames"] == report_of(whole)["frames"]
+    assert sorted(path.name for path in job.output.iterdir()) == ["masks", "report.json"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from stmcli import checkpoint
+from stmcli.job import Job
+from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.pipeline import segment_video
+checkpoint.EVERY = 2
+video, first, later, out, weights, *kills = sys.argv[1:]
+network, segment = NetworkOptions(weights, "cpu", "fp32"), SegmentOptions(direction="both")
+export, memory = ExportOptions(kinds=("none",)), MemoryOptions(every=2)
+job = Job(Path(video), (first, later), Path(out), segment, network, memory, export)
+plain, calls = os.replace, 0
+def replace(old, new):
+    global calls
+    calls += 1
+    if calls == kill:
+        os.kill(os.getpid(), signal.SIGKILL)
+    plain(old, new)
+os.replace = replace
+for kill in map(int, kills):
+    if not (child := os.fork()):
+        segment_video(job)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_run_killed_on_either_way_ends_with_the_same_result(job):
+    whole, job = toward(job, "both", "whole"), toward(job, "both", "mine")
+    segment_video(whole)
+    words = [job.video, *job.masks, job.output, job.network.weights]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, words), "6", "9", "8"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+    assert done.stdout.split() == [str(-signal.SIGKILL)] * 3
+    segment_video(job)
+    assert hashes(job) == hashes(whole)
+    assert report_of(job)["frames"] == report_of(whole)["frames"]
+
+
+def test_a_correction_changes_all_that_lies_between(job, put):
+    job = toward(job, "both", keep_memory=True)
+    segment_video(job)
+    other = replace(job, masks=(*job.masks, f"4:{put('c.png', {1: (0, 0)})}"))
+    segment_video(other)
+    whole = toward(other, "both", "whole")
+    segment_video(whole)
+    assert hashes(other) == hashes(whole)
+    assert not (job.output / ".state").exists()
+
+
+def test_the_command_takes_a_direction(segment, job, tmp_path):
+    words = (job.video, "-m", job.masks[0], "-m", job.masks[1], "-o", "cli", "-e", "none")
+    assert segment(*words, "--direction", "both").exit_code == 0
+    assert len(list((tmp_path / "cli" / "masks").iterdir())) == FRAMES
+    assert segment(*words, "--direction", "up").exit_code == 2
+    assert SegmentOptions().direction == "forward"
