@@ -14,6 +14,7 @@ PROTOCOLS = ("davis2016", "davis2017", "folder", "ytvos")
 ON_CORRUPT = ("fail", "stop", "skip")
 AUDIO = ("copy", "none")
 ENCODERS = ("auto", "x264", "nvenc")
+ENGINES = ("processes", "here")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,18 @@ class SegmentOptions:
     on_corrupt: str = "fail"
     overwrite: bool = False
     resume: bool = True  # take the finished result of the same job as done
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """Who does the clips of a batch, and what happens when one fails."""
+
+    engine: str = "processes"
+    jobs: int = 1  # clips at a time
+    gpus: tuple[int, ...] = ()  # a process for each, instead of `jobs`
+    threads: int | None = None  # of each worker's network; None = the cores divided among the workers
+    retries: int = 0  # how often a clip that failed is tried again
+    fail_fast: bool = False  # begin no other clip once one has failed
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ import stmcli
 PACKAGE = Path(stmcli.__file__).parent
 LAYERS = [
     {"cli"},
-    {"policies"},
-    {"pipeline", "batch"},
+    {"policies", "batch"},
+    {"engines", "manifest"},
+    {"pairing"},
+    {"pipeline"},
     {"export", "train", "bench"},
     {"job"},
     {"trainer", "curve"},
@@ -37,11 +39,12 @@ LAYERS = [
     {"render", "diagram"},
     {"metrics"},
     {"options"},
+    {"journal"},
     {"files", "threads", "listeners"},
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-CALLS_PIPELINE = {"batch", "bench"}
+CALLS_PIPELINE = {"bench"}
 ONLY_IN = {"av": {"video"}, "rich": {"cli"}, "typer": {"cli"}, "pycocotools": {"datasets"}}
 MODEL_MAY_USE = {"torch", "torchvision", "stmcli", *sys.stdlib_module_names}
 FILES = sorted(PACKAGE.rglob("*.py"))
