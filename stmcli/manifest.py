@@ -107,4 +107,4 @@ def _csv_rows(text: str, manifest: Path) -> Iterator[tuple[int, Mapping[str, Any
         for row in rows:
             yield rows.line_num, row
     except csv.Error as error:
-        raise UsageError(f"line {rows.line_num}: {error}", path=manifest, hint=FORM) from None
+        raise UsageError(f"line {rows.reader.line_num}: {error}", path=manifest, hint=FORM) from None

@@ -53,11 +53,12 @@ def pair_clips(clips: Sequence[str], masks: Path | None, out: Path) -> list[Pair
     if masks is not None and not masks.is_dir():
         cause = "not a folder" if masks.exists() else "no such folder"
         raise UsageError(cause, path=masks, hint="Give the folder of the masks with --masks.")
-    paths = [Path(path) for words in clips for path in _expand(words)]
+    apart = {folder.resolve() for folder in (out, masks) if folder is not None}
+    paths = [path for word in clips for path in _expand(word, apart)]
     datasets = [path for path in paths if masks is None and _is_dataset(path)]
     plain = [image_folder(path) if _is_dataset(path) else path for path in paths if path not in datasets]
     pairs = [pair for root in datasets for pair in _of_dataset(root)]
-    found = _named(plain, out, masks)
+    found = _named(plain, apart, out, masks)
     if masks is None and found:
         raise UsageError("no masks given", hint="Give the folder of the masks with --masks.")
     if masks is not None:
@@ -91,15 +92,15 @@ def name_outputs(pairs: Sequence[Pair]) -> list[Pair]:
 # -- clips -----------------------------------------------------------------------------------------------------------
 
 
-def _expand(word: str) -> list[str]:
+def _expand(word: str, apart: set[Path]) -> list[Path]:
     """Return what a word of the command line names: itself, or what matches it. Raises UsageError."""
     if os.path.lexists(word) or is_pattern(Path(word)):
-        return [word]
+        return [Path(word)]
     found = sorted(glob.glob(word, recursive=True), key=_natural)
     if not found:
         matches = "nothing matches" if glob.has_magic(word) else "no such file or folder"
         raise UsageError(matches, path=word, hint=nearest_name(Path(word)))
-    return [path for path in found if os.path.isdir(path) or _is_video(Path(path))]
+    return [path for path in map(Path, found) if _is_video(path) or (path.is_dir() and path.resolve() not in apart)]
 
 
 def _is_dataset(root: Path) -> bool:
@@ -114,15 +115,14 @@ def _of_dataset(root: Path) -> Iterator[Pair]:
             yield Pair(clip.name, clip.frames, error=str(error))
 
 
-def _named(paths: Iterable[Path], out: Path, masks: Path | None) -> list[Pair]:
+def _named(paths: Iterable[Path], apart: set[Path], out: Path, masks: Path | None) -> list[Pair]:
     """Find the clips, and name each by its place below the innermost folder that holds all that was given."""
-    skipped = {folder.resolve() for folder in (out, masks) if folder is not None}
     clips: dict[str, Path] = {}  # by absolute path: what was given twice is done once
     homes: list[str] = []
     for path in paths:
         if path.is_dir() and path.resolve() == out.resolve():
             raise UsageError("is where the results would go", path=path, hint="Choose another --output.")
-        found = _clips_in(path, skipped - {path.resolve()}, masks) if path.is_dir() else [path]
+        found = _clips_in(path, apart - {path.resolve()}, masks) if path.is_dir() else [path]
         whole = os.path.abspath(path)
         homes.append(os.path.dirname(whole) if found == [path] else whole)
         clips |= {os.path.abspath(clip): clip for clip in found}

@@ -12,7 +12,8 @@ import stmcli
 PACKAGE = Path(stmcli.__file__).parent
 LAYERS = [
     {"cli"},
-    {"policies", "batch"},
+    {"policies", "forecast"},
+    {"batch"},
     {"engines", "manifest"},
     {"pairing"},
     {"pipeline"},

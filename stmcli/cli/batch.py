@@ -1,8 +1,9 @@
 """stm batch."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -11,8 +12,12 @@ from rich.text import Text
 from stmcli.cli.app import QuietOption, VerboseOption, app, give, messages, one_of, say
 from stmcli.cli.groups import Clip, Exports, Memory, Network, grouped
 from stmcli.cli.progress import show_batch
-from stmcli.errors import UsageError
+from stmcli.errors import PartialError, StmError, UsageError
 from stmcli.options import ENGINES, BatchOptions
+
+if TYPE_CHECKING:
+    from stmcli.batch import Batch
+    from stmcli.pairing import Pair
 
 BATCH = BatchOptions()
 LISTED = 20  # clips that the table at the end has at most, unless they failed
@@ -47,6 +52,9 @@ def batch(
         bool, typer.Option("--only-failed", help="Only clips that failed or are there in part.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N clips.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Say what would be done, in what time and room; write nothing.")
+    ] = False,
     *,
     clip: Clip,
     network: Network,
@@ -73,6 +81,8 @@ def batch(
 
     job = Batch(_pairs(clips, masks, manifest, output), output, *choices, options)
     chosen = choose(job.pairs, output, only_failed=only_failed, limit=limit)
+    if dry_run:
+        return _give_forecast(job, chosen, as_json=as_json, quiet=quiet)
     ended: list[dict[str, Any]] = []
     with show_batch(len(chosen), quiet=quiet) as show:
 
@@ -98,7 +108,7 @@ def _gpus(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
-def _pairs(clips: list[str] | None, masks: Path | None, manifest: Path | None, output: Path) -> Any:
+def _pairs(clips: list[str] | None, masks: Path | None, manifest: Path | None, output: Path) -> "list[Pair]":
     from stmcli.manifest import pair_manifest
     from stmcli.pairing import pair_clips
 
@@ -124,6 +134,28 @@ def _give(record: dict[str, Any], *, as_json: bool) -> None:
         give(json.dumps(record))
     elif record["status"] != "failed":
         give(record["output"])
+
+
+def _give_forecast(job: "Batch", chosen: "Sequence[Pair]", *, as_json: bool, quiet: bool) -> None:
+    """Hand over what a batch would do; raise the error that it would end with."""
+    from stmcli.forecast import forecast
+
+    seen = forecast(job, chosen)
+    if as_json:
+        give(json.dumps(seen.as_json()))
+    for clip in seen.clips if not as_json else ():
+        frames = "" if clip["frames"] is None else f", {clip['frames']} frames"
+        give(f"{clip['clip']}: {clip['error'] or clip['status'] + frames}")
+    failed = seen.count("failed")
+    if not quiet:
+        time = "unknown" if seen.seconds is None else f"about {seen.seconds:.0f} s"
+        say(
+            f"{seen.count('to do')} clips to do, {seen.count('done')} done, {failed} would fail; {seen.frames} frames, "
+            f"time {time}; disk about {seen.bytes_needed / 1e6:.1f} MB of {seen.bytes_free / 1e6:.0f} MB free"
+        )
+    if failed:
+        error = PartialError if failed < len(seen.clips) else StmError
+        raise error(f"{failed} of {len(seen.clips)} clips would fail", hint="See above, or --json.")
 
 
 def _table(ended: list[dict[str, Any]]) -> Table:
