@@ -55,7 +55,8 @@ def choose(pairs: Sequence[Pair], out: Path, *, only_failed: bool = False, limit
 def check_batch(batch: Batch) -> None:
     """Find before the first clip what would make all of them fail. Raises StmError."""
     suited(batch.network)
-    pick_device(batch.network.device)
+    if batch.options.engine != "ray":  # whose machines have other devices than this one
+        pick_device(batch.network.device)
     for gpu in batch.options.gpus:
         pick_device(f"cuda:{gpu}")
     outputs(batch.export, (1,))
@@ -115,7 +116,7 @@ class _Run:
         while self._queue or engine.busy():
             while self._queue and engine.free():
                 self._begin(self._queue.popleft(), engine)
-            if engine.busy():
+            if self._queue or engine.busy():
                 for outcome in engine.wait():
                     self._take(outcome)
 

@@ -14,7 +14,7 @@ PROTOCOLS = ("davis2016", "davis2017", "folder", "ytvos")
 ON_CORRUPT = ("fail", "stop", "skip")
 AUDIO = ("copy", "none")
 ENCODERS = ("auto", "x264", "nvenc")
-ENGINES = ("processes", "here")
+ENGINES = ("processes", "here", "ray")
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class BatchOptions:
     engine: str = "processes"
     jobs: int = 1  # clips at a time
     gpus: tuple[int, ...] = ()  # a process for each, instead of `jobs`
+    address: str = ""  # of a Ray cluster; none = one on this machine
     threads: int | None = None  # of each worker's network; None = the cores divided among the workers
     retries: int = 0  # how often a clip that failed is tried again
     fail_fast: bool = False  # begin no other clip once one has failed

@@ -46,6 +46,9 @@ def batch(
         int | None, typer.Option(min=1, help="Of each process.", show_default="the cores divided by --jobs")
     ] = BATCH.threads,
     engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINES)}.")] = BATCH.engine,
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Of a Ray cluster.", show_default="one on this machine")
+    ] = BATCH.address,
     retries: Annotated[int, typer.Option(min=0, help="Try a clip that failed again.")] = BATCH.retries,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Begin no other clip once one has failed.")] = False,
     only_failed: Annotated[
@@ -66,12 +69,16 @@ def batch(
 ) -> None:
     """Segment many clips; a bad one is reported and the others go on, and a rerun does what is missing."""
     on_gpus = _gpus(gpus)
-    if on_gpus and jobs != BATCH.jobs:
-        raise UsageError("--jobs and --gpus: both say how many processes there are", hint="Give one of them.")
+    if on_gpus and (jobs != BATCH.jobs or engine != BATCH.engine):
+        cause = "--gpus starts a process on each GPU of this machine"
+        raise UsageError(cause, hint="Give it without --jobs and --engine; with Ray, give --device cuda and --jobs.")
+    if address and engine != "ray":
+        raise UsageError("--address is for Ray", hint="Give --engine ray.")
     options = BatchOptions(
         engine=one_of("--engine", engine, ENGINES),
         jobs=jobs,
         gpus=on_gpus,
+        address=address,
         threads=threads,
         retries=retries,
         fail_fast=fail_fast,

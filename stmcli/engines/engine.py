@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from stmcli.engines.cluster import Cluster
 from stmcli.engines.here import Here
 from stmcli.engines.processes import Processes
 from stmcli.engines.task import Hear, Outcome, Task
@@ -31,4 +32,6 @@ def open_engine(options: BatchOptions, network: NetworkOptions, hear: Hear) -> E
     """Return the engine that the options ask for. Raises UsageError."""
     if options.engine == "here":
         return Here(network, hear)
+    if options.engine == "ray":
+        return Cluster(options, network)
     return Processes(options, network, hear)

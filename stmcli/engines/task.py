@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stmcli.errors import Interrupted, PartialError, StmError
+from stmcli.given import mask_in
 from stmcli.job import Job
 from stmcli.model import STM
 from stmcli.pipeline import Result, segment_video
@@ -16,6 +17,12 @@ class Task:
 
     name: str
     job: Job
+
+    def anywhere(self) -> "Task":
+        """Return the task with whole paths, for a worker that does not run in this folder."""
+        job, here = self.job, Path.cwd()
+        masks = tuple(mask_in(here, word) for word in job.masks)
+        return replace(self, job=replace(job, video=here / job.video, masks=masks, output=here / job.output))
 
 
 @dataclass(frozen=True)
