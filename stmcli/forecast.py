@@ -48,12 +48,11 @@ def forecast(batch: Batch, chosen: Sequence[Pair]) -> Forecast:
     done = [one for one in Journal(batch.out / JOURNAL).latest().values() if one["status"] == "ok" and one["frames"]]
     seconds = sum(one["seconds"] for one in done if not one["done_before"])
     timed = sum(one["frames"] for one in done if not one["done_before"])
-    workers = len(batch.options.gpus) or batch.options.jobs
     room = sum(one["bytes"] for one in done) / max(1, sum(one["frames"] for one in done))
     return Forecast(
         clips=clips,
         frames=frames,
-        seconds=round(frames * seconds / timed / min(workers, max(1, len(left))), 1) if timed else None,
+        seconds=round(frames * seconds / timed / min(batch.options.workers, max(1, len(left))), 1) if timed else None,
         bytes_needed=int(frames * room if done else sum(clip["bytes"] for clip in left)),
         bytes_free=shutil.disk_usage(_there(batch.out)).free,
     )

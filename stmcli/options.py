@@ -94,6 +94,11 @@ class BatchOptions:
     retries: int = 0  # how often a clip that failed is tried again
     fail_fast: bool = False  # begin no other clip once one has failed
 
+    @property
+    def workers(self) -> int:
+        """Return how many clips are done at a time."""
+        return len(self.gpus) or self.jobs
+
 
 @dataclass(frozen=True)
 class MaskOptions:

@@ -17,6 +17,7 @@ from PIL import Image
 from stmcli import batch as batch_module
 from stmcli.batch import Batch, run_batch
 from stmcli.engines import Outcome, task
+from stmcli.engines.processes import networks, threads_each
 from stmcli.errors import Interrupted, PartialError, StmError, Terminated
 from stmcli.options import BatchOptions, ExportOptions, NetworkOptions
 from stmcli.pairing import Pair, pair_clips
@@ -299,6 +300,28 @@ def test_a_clip_whose_worker_died_is_tried_once_more(tmp_path, tiny_weights, mon
     assert {line["clip"]: (line["status"], line["tries"]) for line in records(tmp_path / "out")} == {
         **{"a": ("ok", 1), "b": ("ok", 2), "c": ("failed", 2), "d": ("ok", 1), "e": ("ok", 1)}
     }
+
+
+def test_every_gpu_has_a_process_and_the_cores_are_divided(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    network = NetworkOptions()
+    assert [own.device for own in networks(BatchOptions(gpus=(0, 2)), network)] == ["cuda:0", "cuda:2"]
+    assert networks(BatchOptions(jobs=3), network) == [network] * 3
+    cores = {options: threads_each(options) for options in (BatchOptions(), BatchOptions(jobs=3), BatchOptions(jobs=9))}
+    assert [*cores.values(), threads_each(BatchOptions(gpus=(0, 2)))] == [None, 2, 1, 4]
+    assert threads_each(BatchOptions(jobs=4, threads=7)) == 7
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_each(BatchOptions(jobs=2)) is None
+
+
+@pytest.mark.parametrize(
+    "words", [("--gpus", "0", "-j", "2"), ("--gpus", "a"), ("--address", "h:1"), ("--engine", "x")]
+)
+def test_options_that_do_not_go_together_are_refused(many, shots, words):
+    shots("a.mp4")
+    result = many(*words) if "--engine" in words else many(*words, "--engine", "processes")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
 
 
 # -- in processes ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,43 @@ BATCH = BatchOptions()
 LISTED = 20  # clips that the table at the end has at most, unless they failed
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Who does the clips, and what happens when one fails."""
+
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Clips at a time, each in a process.")] = BATCH.jobs
+    gpus: Annotated[str, typer.Option(metavar="0,1", help="A process on each of these GPUs.", show_default=False)] = ""
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of each process.", show_default="the cores divided by --jobs")
+    ] = BATCH.threads
+    engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINES)}.")] = BATCH.engine
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Of a Ray cluster.", show_default="one on this machine")
+    ] = BATCH.address
+    retries: Annotated[int, typer.Option(min=0, help="Try a clip that failed again.")] = BATCH.retries
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Begin no other clip once one has failed.")] = (
+        BATCH.fail_fast
+    )
+
+    def options(self) -> BatchOptions:
+        """Check the values. Raises UsageError."""
+        on_gpus = _gpus(self.gpus)
+        if on_gpus and (self.jobs != BATCH.jobs or self.engine != BATCH.engine):
+            cause = "--gpus starts a process on each GPU of this machine"
+            raise UsageError(cause, hint="Give it without --jobs and --engine; with Ray: --device cuda --jobs N.")
+        if self.address and self.engine != "ray":
+            raise UsageError("--address is for Ray", hint="Give --engine ray.")
+        return BatchOptions(
+            engine=one_of("--engine", self.engine, ENGINES),
+            jobs=self.jobs,
+            gpus=on_gpus,
+            address=self.address,
+            threads=self.threads,
+            retries=self.retries,
+            fail_fast=self.fail_fast,
+        )
+
+
 @app.command()
 @grouped
 def batch(
@@ -40,17 +78,6 @@ def batch(
     output: Annotated[Path, typer.Option("--output", "-o", help="The clip A/x.mp4 goes to A/x/ in it.")] = Path(
         "stm_out"
     ),
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Clips at a time, each in a process.")] = BATCH.jobs,
-    gpus: Annotated[str, typer.Option(metavar="0,1", help="A process on each of these GPUs.", show_default=False)] = "",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Of each process.", show_default="the cores divided by --jobs")
-    ] = BATCH.threads,
-    engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINES)}.")] = BATCH.engine,
-    address: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Of a Ray cluster.", show_default="one on this machine")
-    ] = BATCH.address,
-    retries: Annotated[int, typer.Option(min=0, help="Try a clip that failed again.")] = BATCH.retries,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Begin no other clip once one has failed.")] = False,
     only_failed: Annotated[
         bool, typer.Option("--only-failed", help="Only clips that failed or are there in part.")
     ] = False,
@@ -59,6 +86,7 @@ def batch(
         bool, typer.Option("--dry-run", "-n", help="Say what would be done, in what time and room; write nothing.")
     ] = False,
     *,
+    workers: Workers,
     clip: Clip,
     network: Network,
     memory: Memory,
@@ -68,21 +96,7 @@ def batch(
     verbose: VerboseOption = 0,
 ) -> None:
     """Segment many clips; a bad one is reported and the others go on, and a rerun does what is missing."""
-    on_gpus = _gpus(gpus)
-    if on_gpus and (jobs != BATCH.jobs or engine != BATCH.engine):
-        cause = "--gpus starts a process on each GPU of this machine"
-        raise UsageError(cause, hint="Give it without --jobs and --engine; with Ray, give --device cuda and --jobs.")
-    if address and engine != "ray":
-        raise UsageError("--address is for Ray", hint="Give --engine ray.")
-    options = BatchOptions(
-        engine=one_of("--engine", engine, ENGINES),
-        jobs=jobs,
-        gpus=on_gpus,
-        address=address,
-        threads=threads,
-        retries=retries,
-        fail_fast=fail_fast,
-    )
+    options = workers.options()
     choices = (clip.options(), network.options(), memory.options(), exports.options("--export", clip.export))
     from stmcli.batch import Batch, choose, run_batch
 
@@ -90,7 +104,7 @@ def batch(
     chosen = choose(job.pairs, output, only_failed=only_failed, limit=limit)
     if dry_run:
         return _give_forecast(job, chosen, as_json=as_json, quiet=quiet)
-    ended: list[dict[str, Any]] = []
+    ended: list[dict[str, Any]] = []  # what the table at the end shows
     with show_batch(len(chosen), quiet=quiet) as show:
 
         def end(record: dict[str, Any]) -> None:
@@ -101,10 +115,12 @@ def batch(
                 ended.append({name: record[name] for name in ("clip", "status", "frames", "seconds", "error")})
 
         try:
-            run_batch(job, chosen=chosen, hear=show.hear, on_end=end)
+            summary = run_batch(job, chosen=chosen, hear=show.hear, on_end=end)
         finally:
             if ended and not quiet:
                 messages.print(_table(ended))
+    if not quiet:
+        say(f"{len(chosen)} clips in {summary['seconds']:.1f} s; {output / 'summary.json'} has the totals")
 
 
 def _gpus(text: str) -> tuple[int, ...]:

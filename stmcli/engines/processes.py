@@ -30,9 +30,8 @@ class Processes:
 
     def __init__(self, options: BatchOptions, network: NetworkOptions, hear: Hear) -> None:
         self._hear = hear
-        places = [replace(network, device=f"cuda:{gpu}") for gpu in options.gpus] or [network] * options.jobs
         threads = threads_each(options)
-        self._workers = [_Worker(place, threads) for place in places]
+        self._workers = [_Worker(own, threads) for own in networks(options, network)]
 
     def free(self) -> bool:
         """Tell whether a worker waits for a task."""
@@ -65,11 +64,16 @@ class Processes:
                 worker.kill()
 
 
+def networks(options: BatchOptions, network: NetworkOptions) -> list[NetworkOptions]:
+    """Return the network of each worker: on a GPU of its own where GPUs are named."""
+    return [replace(network, device=f"cuda:{gpu}") for gpu in options.gpus] or [network] * options.jobs
+
+
 def threads_each(options: BatchOptions) -> int | None:
     """Return how many threads each worker's network has; None: what torch takes by itself."""
-    if options.threads or options.jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+    if options.threads or options.workers == 1 or "OMP_NUM_THREADS" in os.environ:
         return options.threads
-    return max(1, len(os.sched_getaffinity(0)) // options.jobs)
+    return max(1, len(os.sched_getaffinity(0)) // options.workers)
 
 
 class _Worker:
