@@ -10,11 +10,11 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 
 from stmcli.errors import StmError, UsageError
-from stmcli.evaluate import list_sequences
-from stmcli.evaluate.layout import image_folder
+from stmcli.evaluate import Sequence as Clip
+from stmcli.evaluate.layout import annotation_folders, image_folder
 from stmcli.journal import JOURNAL, SUMMARY
 from stmcli.pipeline import first_mask
-from stmcli.results import LOCK
+from stmcli.results import LOCK, MASKS, REPORT
 from stmcli.video import list_frames
 from stmcli.video.faults import nearest_name
 from stmcli.video.folder import is_pattern, natural_key
@@ -108,11 +108,19 @@ def _is_dataset(root: Path) -> bool:
 
 
 def _of_dataset(root: Path) -> Iterator[Pair]:
-    for clip in list_sequences(root, "folder"):
+    """Yield every clip of a dataset that has frames or masks, each from its first mask with an object."""
+    images, masks = image_folder(root), annotation_folders(root, "folder")
+    names = {*masks, *(folder.name for folder in images.glob("[!.]*") if folder.is_dir())}
+    for name in sorted(names, key=_natural):
+        frames = images / name
         try:
-            yield Pair(clip.name, clip.frames, (first_mask(clip),))
+            if not frames.is_dir():
+                raise UsageError("no such folder of frames", path=frames, hint=f"Complete {root}.")
+            if name not in masks:
+                raise UsageError(f"no mask for it in {root / 'Annotations'}", path=frames, hint="Add one for a frame.")
+            yield Pair(name, frames, (first_mask(Clip(name, frames, masks[name])),))
         except StmError as error:
-            yield Pair(clip.name, clip.frames, error=str(error))
+            yield Pair(name, frames, error=str(error))
 
 
 def _named(paths: Iterable[Path], apart: set[Path], out: Path, masks: Path | None) -> list[Pair]:
@@ -143,9 +151,14 @@ def _clips_in(folder: Path, skipped: set[Path], masks: Path | None) -> list[Path
     for path in inside:
         if path in videos:
             found.append(path)
-        elif path.is_dir() and path.name not in of_masks and (whole := path.resolve()) not in skipped:
-            found += _clips_in(path, skipped | {whole}, masks)  # a link to a folder above ends here
+        elif path.is_dir() and path.name not in of_masks and not _is_result(path) and path.resolve() not in skipped:
+            found += _clips_in(path, skipped | {path.resolve()}, masks)  # a link to a folder above ends here
     return found or ([folder] if _has_frames(folder) else [])
+
+
+def _is_result(folder: Path) -> bool:
+    """Tell whether an earlier job has written here: its films and masks are no clips."""
+    return (folder / REPORT).is_file() and (folder / MASKS).is_dir()
 
 
 def _is_video(path: Path) -> bool:

@@ -89,6 +89,7 @@ def test_the_mask_of_another_clip_is_no_candidate(tree):
         (["c/x.mp4/0.png"], ["c"], ["x.mp4"]),
         (["c/poster.jpg", "c/A/x.mp4"], ["c"], ["A/x.mp4"]),
         (["c/x.mp4", "c/m/x.png", "c/out/x/masks/0.png"], ["c"], ["x.mp4"]),
+        (["c/x.mp4", "c/old/x/masks/0.png", "c/old/x/overlay.mp4", "c/old/x/report.json"], ["c"], ["x.mp4"]),
         (["c/[x] 1.mp4", "c/-y.mp4"], ["c/[x] 1.mp4", "c/-y.mp4"], ["[x] 1.mp4", "-y.mp4"]),
     ],
 )
@@ -185,4 +186,13 @@ def test_a_damaged_mask_of_a_dataset_fails_its_clip_alone(tmp_path):
     (tmp_path / "D/Annotations/480p/bear/00000.png").write_bytes(b"no picture")
     bear, dog = pair_clips([str(tmp_path / "D")], None, tmp_path / "out")
     assert "00000.png" in bear.error
+    assert dog.error == ""
+
+
+def test_a_clip_of_a_dataset_without_frames_or_masks_fails_alone(tmp_path):
+    write_dataset(tmp_path / "D")
+    (tmp_path / "D/Annotations/480p/bear").rename(tmp_path / "D/Annotations/480p/cat")
+    bear, cat, dog = pair_clips([str(tmp_path / "D")], None, tmp_path / "out")
+    assert "no mask for it" in bear.error
+    assert "JPEGImages/480p/cat" in cat.error
     assert dog.error == ""
