@@ -16,6 +16,7 @@ from stmcli.files import write_whole
 from stmcli.job import Job
 from stmcli.journal import JOURNAL, SUMMARY, Journal
 from stmcli.kinds import outputs
+from stmcli.listeners import unheard
 from stmcli.options import BatchOptions, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.pairing import Pair
 from stmcli.results import lock
@@ -66,8 +67,8 @@ def run_batch(
     batch: Batch,
     *,
     chosen: Sequence[Pair] | None = None,
-    hear: Hear = lambda _: None,
-    on_end: Callable[[Record], None] = lambda _: None,
+    hear: Hear = unheard,
+    on_end: Callable[[Record], None] = unheard,
 ) -> Record:
     """Segment the clips, or the chosen ones of them, and return the totals, which are in `summary.json` too.
 

@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 from stmcli.errors import StmError, UsageError
 from stmcli.evaluate import Sequence as Clip
 from stmcli.evaluate.layout import annotation_folders, image_folder
+from stmcli.files import nearest_name
 from stmcli.journal import JOURNAL, SUMMARY
 from stmcli.pipeline import first_mask
 from stmcli.results import LOCK, MASKS, REPORT
 from stmcli.video import list_frames
-from stmcli.video.faults import nearest_name
 from stmcli.video.folder import is_pattern, natural_key
 
 SUFFIXES = (

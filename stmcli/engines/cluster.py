@@ -11,6 +11,7 @@ import torch
 
 from stmcli.engines.task import Outcome, Task, do, loss
 from stmcli.errors import StmError, UsageError
+from stmcli.listeners import unheard
 from stmcli.options import BatchOptions, NetworkOptions
 from stmcli.weights import load_model
 
@@ -96,7 +97,7 @@ class _Actor:
 
     def do(self, task: Task) -> Outcome:
         """Segment a clip."""
-        return do(task, self._load, lambda _: None)
+        return do(task, self._load, unheard)
 
 
 def _import_ray() -> Any:
