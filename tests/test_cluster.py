@@ -13,7 +13,7 @@ from stmcli.errors import PartialError, UsageError
 from stmcli.options import BatchOptions, ExportOptions, NetworkOptions
 from stmcli.pairing import pair_clips
 
-quiet = pytest.mark.filterwarnings("default")  # Ray itself warns
+quiet = pytest.mark.filterwarnings("ignore")  # Ray itself warns
 
 
 @pytest.fixture
