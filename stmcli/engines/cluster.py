@@ -59,7 +59,7 @@ class Cluster:
         """End the actors; `now`: whatever they do."""
         assert now or not self._tasks
         actors = [*self._idle, *self._waking.values(), *(actor for actor, _ in self._tasks.values())]
-        for actor in actors:
+        for actor in actors if self._ray.is_initialized() else ():
             with suppress(self._ray.exceptions.RayError):
                 self._ray.kill(actor)
         if self._ours:
