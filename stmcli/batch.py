@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from stmcli import __version__
 from stmcli.engines import Engine, Hear, Outcome, Task, open_engine
 from stmcli.errors import Interrupted, PartialError, StmError, Terminated, UsageError
-from stmcli.files import write_whole
+from stmcli.files import whole
 from stmcli.job import Job
 from stmcli.journal import JOURNAL, SUMMARY, Journal
 from stmcli.kinds import outputs
@@ -172,24 +172,30 @@ class _Run:
     def summarise(self, status: str, seconds: float) -> Record:
         """Write the totals over all clips, also those of earlier passes, and return them. Raises WriteError."""
         latest = self._journal.latest()
-        clips = [latest.get(pair.output) or _pending(self._batch.out, pair) for pair in self._batch.pairs]
-        counts = Counter(clip["status"] for clip in clips)
-        batch = self._batch
+        batch, counts, sums = self._batch, Counter[str](), Counter[str]()
+
+        def clips() -> Iterator[Record]:
+            return (latest.get(pair.output) or _pending(batch.out, pair) for pair in batch.pairs)
+
+        for clip in clips():
+            counts[clip["status"]] += 1
+            for name in ("frames", "seconds", "bytes"):
+                sums[name] += clip[name]
         summary = {
             "stm": __version__,
             "status": status,
             "began": self._began.isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
-            "clips": len(clips),
+            "clips": len(batch.pairs),
             **{name: counts[name] for name in ("ok", "partial", "failed", "pending")},
-            "frames": sum(clip["frames"] for clip in clips),
-            "clip_seconds": round(sum(clip["seconds"] for clip in clips), 3),
-            "bytes": sum(clip["bytes"] for clip in clips),
+            "frames": sums["frames"],
+            "clip_seconds": round(sums["seconds"], 3),
+            "bytes": sums["bytes"],
             "this_run": {"clips": self.wanted, **self.ended},
             "options": {name: asdict(getattr(batch, name)) for name in ("segment", "network", "memory", "export")}
             | {"batch": asdict(batch.options)},
         }
-        _write_summary(batch.out / SUMMARY, summary, clips)
+        _write_summary(batch.out / SUMMARY, summary, clips())
         return summary
 
 
@@ -219,8 +225,11 @@ def _pending(out: Path, pair: Pair) -> Record:
 def _write_summary(path: Path, summary: Record, clips: Iterable[Record]) -> None:
     """Write the totals, and a line for each clip. Raises WriteError."""
     head = json.dumps(summary, indent=1).removesuffix("\n}")
-    lines = ",\n  ".join(json.dumps(clip) for clip in clips)
-    write_whole(path, f'{head},\n "results": [\n  {lines}\n ]\n}}\n'.encode())
+    with whole(path) as part, part.open("w", encoding="ascii") as file:
+        file.write(f'{head},\n "results": [')
+        for number, clip in enumerate(clips):
+            file.write("," * (number > 0) + "\n  " + json.dumps(clip))
+        file.write("\n ]\n}\n")
 
 
 def _signal_of(stop: BaseException) -> KeyboardInterrupt:

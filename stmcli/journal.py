@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +32,45 @@ class Journal:
                 os.close(file)
         self._torn = False
 
-    def latest(self) -> dict[str, dict[str, Any]]:
+    def latest(self) -> "Latest":
         """Return the last line of every clip, by its name."""
-        return {record["clip"]: record for record in read_records(self.path)}
+        return Latest(self.path)
 
 
-def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the lines of a journal that are whole; none when there is no journal."""
+class Latest(Mapping[str, dict[str, Any]]):
+    """The last line of every clip in a journal, read when it is asked for: of many clips only the places are kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._places = {record["clip"]: place for place, record in read_records(path)}
+
+    def __getitem__(self, clip: str) -> dict[str, Any]:
+        place = self._places[clip]
+        with self._path.open("rb") as file:
+            file.seek(place)
+            return json.loads(file.readline())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read the lines of a journal that are whole, each with its place in bytes; none when there is no journal."""
     if not path.exists():
         return
+    place = 0
     with path.open("rb") as file:
         for line in file:
             try:
                 record = json.loads(line)
             except ValueError:  # torn
-                continue
+                record = None
             if isinstance(record, dict) and isinstance(record.get("clip"), str):
-                yield record
+                yield place, record
+            place += len(line)
 
 
 def _ends_with_newline(path: Path) -> bool:
