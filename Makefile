@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-long lint types samples clean
+.PHONY: setup demo test test-long soak test-ray lint types samples clean
 
 setup: $(BIN)/stm
 
@@ -24,6 +24,15 @@ test: setup lint types
 
 test-long: setup
 	$(BIN)/pytest --quiet -m long
+
+# 200 clips, five of them bad, workers and the batch killed
+soak: setup
+	$(BIN)/pytest --quiet -m long tests/test_batch.py
+
+# Several machines of a Ray cluster on this one; Ray unpacks to 200 MB, so that only this installs it
+test-ray: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[ray]'
+	$(BIN)/pytest --quiet -m long tests/test_cluster.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -88,7 +88,7 @@ def _round(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Fram
                 with _timed(times, name):
                     _write(writer, clip, predictions, refine=job.export.refine)
         with _timed(times, "whole"):
-            segment_video(replace(job, output=Path(folder) / "whole"), model=model)
+            segment_video(replace(job, output=Path(folder) / "whole"), load=lambda: model)
     return times
 
 

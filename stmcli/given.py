@@ -71,6 +71,15 @@ def list_mask_files(masks: Sequence[str | Path]) -> list[MaskFile]:
     return [file for word in masks for file in _listed(str(word))]
 
 
+def mask_in(folder: Path, word: str | Path) -> str | Path:
+    """Return the word of `--mask` with its path taken from `folder`, as if it had been given there."""
+    text = str(word)
+    parts = _OF_FRAME.fullmatch(text)
+    if parts and not (folder / text).exists():
+        return f"{parts[1]}:{folder / parts[2]}"
+    return folder / text
+
+
 def read_given(
     masks: Sequence[str | Path],
     source: Source,

@@ -18,6 +18,7 @@ AUDIO = ("copy", "none")
 ENCODERS = ("auto", "x264", "nvenc")
 DOUBTFUL = 0.5  # confidence below which a mask is more likely wrong than right: J under 0.5
 DIRECTIONS = ("forward", "backward", "both")
+ENGINES = ("processes", "here", "ray")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,24 @@ class SegmentOptions:
     keep_memory: bool = False  # so that a later correction computes only the frames that it changes
     direction: str = "forward"  # backward: from the last mask; both: from the masks on either side
     corrections: bool = True  # later masks correct known objects; off: they only bring new ones
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """Who does the clips of a batch, and what happens when one fails."""
+
+    engine: str = "processes"
+    jobs: int = 1  # clips at a time
+    gpus: tuple[int, ...] = ()  # a process for each, instead of `jobs`
+    address: str = ""  # of a Ray cluster; none = one on this machine
+    threads: int | None = None  # of each worker's network; None = the cores divided among the workers
+    retries: int = 0  # how often a clip that failed is tried again
+    fail_fast: bool = False  # begin no other clip once one has failed
+
+    @property
+    def workers(self) -> int:
+        """Return how many clips are done at a time."""
+        return len(self.gpus) or self.jobs
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,12 @@ class Result:
 def segment_video(
     job: Job,
     *,
-    model: STM | None = None,
+    load: Callable[[], STM] | None = None,
     on_start: Callable[[int | None, str], None] = unheard,
     on_frame: Callable[[int], None] = unheard,
     on_adapt: Callable[[int, int], None] = unheard,
 ) -> Result:
-    """Segment a clip and write masks, films and a report; give `model` to use one that is loaded already.
+    """Segment a clip and write masks, films and a report; give `load` to take a network that is loaded already.
 
     `on_start` hears the number of frames (None: unknown) and the device, `on_frame` the number of every frame
     that is done, `on_adapt` that of every step of `--adapt`, and of how many. Raises StmError; what was in the output
@@ -63,7 +63,7 @@ def segment_video(
         with lock(job.output):
             done = done_before(job, given)
             if done is None:
-                return _run(job, source, given, notes, model, on_start, on_frame, on_adapt)
+                return _run(job, source, given, notes, load, on_start, on_frame, on_adapt)
             if not job.segment.keep_memory:
                 shutil.rmtree(job.output / STATE, ignore_errors=True)
         files = tuple(job.output / name for name in done["outputs"])
@@ -75,7 +75,7 @@ def _run(
     source: Source,
     given: tuple[GivenMask, ...],
     notes: list[str],
-    model: STM | None,
+    load: Callable[[], STM] | None,
     on_start: Callable[[int | None, str], None],
     on_frame: Callable[[int], None],
     on_adapt: Callable[[int, int], None],
@@ -85,9 +85,9 @@ def _run(
     may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(ids)))]  # for a run after this one is killed
     report = Report(job.output / REPORT, run_facts(job, given, source) | {"outputs": may_be_there}, notes)
     waiting = Waiting()
-    unopened = _writers(job, source, ids, model)
+    unopened = _writers(job, source, ids)
     with _writing(job, unopened, report) as writers:  # a missing encoder must not cost loading the network
-        model = model or load_model(job.network)
+        model = load() if load else load_model(job.network)
         parameter = next(model.parameters())
         report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
         run = Run(job, source, given, report, waiting, on_frame)
@@ -140,10 +140,9 @@ def _writing(job: Job, unopened: Iterator[Writer], report: Report) -> Iterator[l
         raise
 
 
-def _writers(job: Job, source: Source, ids: Sequence[int], model: STM | None) -> Iterator[Writer]:
+def _writers(job: Job, source: Source, ids: Sequence[int]) -> Iterator[Writer]:
     yield MaskWriter(job.output / MASKS, source.frame_name)
-    device = pick_device(job.network.device) if model is None else next(model.parameters()).device
-    bits, on_cuda = job.segment.soft_bits, device.type == "cuda"
+    bits, on_cuda = job.segment.soft_bits, pick_device(job.network.device).type == "cuda"
     yield from open_writers(job.outputs(ids), job.output, source, job.export, soft_bits=bits, on_cuda=on_cuda)
 
 
@@ -172,17 +171,17 @@ def segment_dataset(
     """
     clips = list_sequences(root, protocol)
     on_start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
-    model = model or load_model(network)
+    loaded = model or load_model(network)
     options = SegmentOptions(overwrite=overwrite, corrections=False, page=False)
     export = ExportOptions(kinds=("none",))
     for clip in clips:
-        mask = clip.annotations if protocol == "ytvos" else _first_mask(clip)
+        mask = clip.annotations if protocol == "ytvos" else first_mask(clip)
         job = Job(clip.frames, (mask,), output / clip.name, options, network, memory, export)
-        segment_video(job, model=model, on_frame=on_frame, on_adapt=on_adapt)
+        segment_video(job, load=lambda: loaded, on_frame=on_frame, on_adapt=on_adapt)
     return output
 
 
-def _first_mask(clip: Clip) -> str | Path:
+def first_mask(clip: Clip) -> str | Path:
     """Return the word of `--mask` for the first ground truth with an object, which may be that of a later frame."""
     masks = mask_files(clip.annotations)
     mask = next((path for path in masks if read_values(path).any()), masks[0])

@@ -17,6 +17,7 @@ from stmcli.options import MemoryOptions, NetworkOptions
 
 COMMANDS = (
     "segment",
+    "batch",
     "frame",
     "evaluate",
     "train",

@@ -112,12 +112,6 @@ def test_the_device_is_asked_before_the_network_is_loaded(job, monkeypatch, devi
     assert segment_video(job).frames == 3
 
 
-def test_a_network_that_is_loaded_tells_its_device_itself(job, monkeypatch):
-    monkeypatch.setattr(pipeline, "pick_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(kinds, "opens", lambda *_: pytest.fail("tried to open NVENC"))
-    assert segment_video(job, model=load_model(job.network)).frames == 3
-
-
 def test_the_commands_choose_an_encoder(segment, stm, make_clip, make_mask, monkeypatch, tmp_path):
     monkeypatch.setattr(kinds, "H264_NVENC", NO_HARDWARE)
     words = (make_clip(frames=2), "-m", make_mask(), "-o", "out")

@@ -12,8 +12,11 @@ import stmcli
 PACKAGE = Path(stmcli.__file__).parent
 LAYERS = [
     {"cli"},
-    {"policies", "profiling"},
-    {"pipeline", "batch", "review"},
+    {"policies", "profiling", "forecast"},
+    {"batch", "review"},
+    {"engines", "manifest"},
+    {"pairing"},
+    {"pipeline"},
     {"run"},
     {"page"},
     {"export", "train", "bench"},
@@ -44,12 +47,13 @@ LAYERS = [
     {"render", "diagram"},
     {"metrics"},
     {"options", "cuts"},
+    {"journal"},
     {"files", "threads", "listeners"},
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-CALLS_PIPELINE = {"batch", "bench"}
-ONLY_IN = {"av": {"video"}, "rich": {"cli"}, "typer": {"cli"}, "pycocotools": {"datasets"}}
+CALLS_PIPELINE = {"bench"}
+ONLY_IN = {"av": {"video"}, "rich": {"cli"}, "typer": {"cli"}, "pycocotools": {"datasets"}, "ray": {"engines"}}
 MODEL_MAY_USE = {"torch", "torchvision", "stmcli", *sys.stdlib_module_names}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -5,6 +5,7 @@ import sys
 from types import FrameType
 
 from stmcli.cli import (  # noqa: F401  (each adds its commands to the app)
+    batch,
     bench,
     evaluate,
     export,

@@ -211,6 +211,7 @@ def network_options(
     device: str,
     precision: str,
     size: int | None,
+    *,
     top_k: int | None = NETWORK.top_k,
     reach: float | None = NETWORK.reach,
     tta: str = "",

@@ -8,28 +8,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from stmcli.cli.app import (
-    NETWORK,
-    DeviceOption,
-    JsonOption,
-    PrecisionOption,
-    QuietOption,
-    ReachOption,
-    SizeOption,
-    TopOption,
-    TtaOption,
-    WeightsOption,
-    app,
-    give,
-    network_options,
-    results,
-    say,
-)
+from stmcli.cli.app import JsonOption, QuietOption, app, give, results, say
 from stmcli.cli.exports import EXPORT, kinds_of
+from stmcli.cli.groups import Network, grouped
 from stmcli.options import EXPORTS, ExportOptions
 
 
 @app.command()
+@grouped
 def bench(
     video: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a pattern.")],
     mask: Annotated[Path, typer.Option("--mask", "-m", help="The mask of the first frame.")],
@@ -39,23 +25,17 @@ def bench(
     ] = None,
     frames: Annotated[int, typer.Option(min=2, help="How many frames, from the first.")] = 60,
     rounds: Annotated[int, typer.Option(min=1, help="How often; the median counts, a first round does not.")] = 3,
-    weights: WeightsOption = NETWORK.weights,
-    device: DeviceOption = NETWORK.device,
-    precision: PrecisionOption = NETWORK.precision,
-    size: SizeOption = NETWORK.size,
-    top_k: TopOption = NETWORK.top_k,
-    reach: ReachOption = NETWORK.reach,
-    tta: TtaOption = "",
+    *,
+    network: Network,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure the whole command beside each of its parts alone: decoding, the network, every output."""
-    network = network_options(weights, device, precision, size, top_k, reach, tta)
     exports = ExportOptions(kinds=kinds_of("--export", export))
     from stmcli.bench import bench_command
     from stmcli.job import Job
 
-    job = Job(video, (mask,), Path("bench"), network=network, export=exports)
+    job = Job(video, (mask,), Path("bench"), network=network.options(), export=exports)
     timing = bench_command(
         job, frames=frames, rounds=rounds, on_round=lambda n: None if quiet else say(f"round {n} of {rounds}")
     )

@@ -11,30 +11,16 @@ from rich.text import Text
 
 from stmcli.cli.app import (
     MEMORY,
-    NETWORK,
-    AdaptOption,
-    DeviceOption,
-    EveryOption,
-    GateOption,
     JsonOption,
-    MaxOption,
     OverwriteOption,
-    PolicyOption,
-    PrecisionOption,
     QuietOption,
-    ReachOption,
-    SizeOption,
-    TopOption,
-    TtaOption,
-    WeightsOption,
     app,
     give,
-    memory_options,
-    network_options,
     one_of,
     results,
     say,
 )
+from stmcli.cli.groups import Memory, Network, grouped
 from stmcli.cli.progress import Show, show_progress
 from stmcli.errors import UsageError
 from stmcli.files import write_whole
@@ -51,6 +37,7 @@ HEADINGS = {
 
 
 @app.command()
+@grouped
 def evaluate(
     predictions: Annotated[
         Path | None, typer.Argument(metavar="[PRED]", help="<clip>/*.png or <clip>/masks/*.png.")
@@ -79,18 +66,9 @@ def evaluate(
     submission: Annotated[
         Path | None, typer.Option(metavar="FILE.zip", help="ytvos: write the zip for the evaluation server.")
     ] = None,
-    weights: WeightsOption = NETWORK.weights,
-    device: DeviceOption = NETWORK.device,
-    precision: PrecisionOption = NETWORK.precision,
-    size: SizeOption = NETWORK.size,
-    top_k: TopOption = NETWORK.top_k,
-    reach: ReachOption = NETWORK.reach,
-    tta: TtaOption = "",
-    adapt: AdaptOption = NETWORK.adapt,
-    mem_every: EveryOption = MEMORY.every,
-    mem_max: MaxOption = MEMORY.max_slots,
-    mem_policy: PolicyOption = MEMORY.policy,
-    memory_gate: GateOption = MEMORY.gate,
+    *,
+    network: Network,
+    memory: Memory,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -105,10 +83,9 @@ def evaluate(
         raise UsageError("--seen and --submission are for YouTube-VOS", hint="Give --protocol ytvos.")
     categories = read_seen(seen)
     _check_targets(csv, submission, plot=plot, overwrite=overwrite)
-    network = network_options(weights, device, precision, size, top_k, reach, tta, adapt)
-    memory = memory_options(mem_every, mem_max, mem_policy, memory_gate)
+    chosen, kept = network.options(), memory.options()
     if policies:
-        if run is None or plot or submission or mem_policy != MEMORY.policy:
+        if run is None or plot or submission or kept.policy != MEMORY.policy:
             cause = "--policies segments with every policy and makes one table"
             raise UsageError(cause, hint="Give it with --run, and without --mem-policy, --plot and --submission.")
         with show_progress(run.name, quiet=quiet) as show:
@@ -116,17 +93,17 @@ def evaluate(
                 run,
                 output,
                 protocol=protocol,
-                network=network,
-                memory=memory,
+                network=chosen,
+                memory=kept,
                 overwrite=overwrite,
                 seen=categories,
                 show=show,
             )
-        return _give_table(table, memory, csv=csv, as_json=as_json, quiet=quiet)
+        return _give_table(table, kept, csv=csv, as_json=as_json, quiet=quiet)
     if run is not None:
         with show_progress(run.name, quiet=quiet) as show:
             predictions = _segment(
-                run, output, protocol=protocol, network=network, memory=memory, overwrite=overwrite, show=show
+                run, output, protocol=protocol, network=chosen, memory=kept, overwrite=overwrite, show=show
             )
     given: Path = truth or run  # type: ignore[assignment]
     scored: Path = predictions  # type: ignore[assignment]

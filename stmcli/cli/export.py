@@ -6,39 +6,15 @@ from typing import Annotated
 
 import typer
 
-from stmcli.cli.app import (
-    JsonOption,
-    OverwriteOption,
-    QuietOption,
-    VerboseOption,
-    app,
-    give,
-    one_of,
-    part_of,
-    say,
-)
-from stmcli.cli.exports import (
-    EXPORT,
-    AudioOption,
-    BitsOption,
-    CategoryOption,
-    CodecOption,
-    ColourOption,
-    ContourOption,
-    EncoderOption,
-    ModeOption,
-    OpacityOption,
-    PerObjectOption,
-    RefineOption,
-    export_options,
-    kinds_of,
-)
+from stmcli.cli.app import JsonOption, OverwriteOption, QuietOption, VerboseOption, app, give, one_of, part_of, say
+from stmcli.cli.groups import Exports, grouped
 from stmcli.cli.progress import show_progress
 from stmcli.errors import PartialError
 from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
 
 
 @app.command()
+@grouped
 def export(
     masks: Annotated[Path, typer.Argument(help="A folder of <frame>.png, or the folder of a result.")],
     video: Annotated[Path, typer.Option(help="The clip that the masks belong to.")],
@@ -46,17 +22,8 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder.", show_default="beside the masks")
     ] = None,
-    per_object: PerObjectOption = EXPORT.per_object,
-    audio: AudioOption = EXPORT.audio,
-    encoder: EncoderOption = EXPORT.encoder,
-    opacity: OpacityOption = EXPORT.opacity,
-    contour: ContourOption = EXPORT.contour,
-    alpha_codec: CodecOption = EXPORT.alpha_codec,
-    alpha_mode: ModeOption = EXPORT.alpha_mode,
-    bits: BitsOption = EXPORT.bits,
-    background: ColourOption = EXPORT.background,
-    refine: RefineOption = EXPORT.refine,
-    category: CategoryOption = None,
+    *,
+    exports: Exports,
     first_number: Annotated[
         int | None,
         typer.Option(min=0, help="Number of the clip's first frame.", show_default="that of the run, or its own"),
@@ -68,20 +35,7 @@ def export(
     verbose: VerboseOption = 0,
 ) -> None:
     """Make overlay, alpha or dataset files of masks that are there already, without the network."""
-    options = export_options(
-        kinds_of("--to", to),
-        per_object=per_object,
-        audio=audio,
-        encoder=encoder,
-        opacity=opacity,
-        contour=contour,
-        alpha_codec=alpha_codec,
-        alpha_mode=alpha_mode,
-        bits=bits,
-        background=background,
-        refine=refine,
-        category=category,
-    )
+    options = exports.options("--to", to)
     one_of("--on-corrupt", on_corrupt, ON_CORRUPT)
     from stmcli.export import Exported, ExportJob, export_masks
 

@@ -11,6 +11,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -22,10 +23,11 @@ PLAIN_EVERY = 5.0  # seconds between progress lines where there is no terminal
 
 
 class _Rate(ProgressColumn):
-    """Frames per second."""
+    """Frames per second; clips pass at another rate."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:.1f} fps")
+        rate = task.finished_speed or task.speed or 0
+        return Text("" if task.description.startswith("clips") else f"{rate:.1f} fps")
 
 
 class Show:
@@ -92,20 +94,77 @@ class Silent(Show):
         pass
 
 
+class ShowBatch:
+    """How far a batch is, and each clip at work in it: bars on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(self, wanted: int, bar: Progress | None, *, quiet: bool) -> None:
+        self.wanted, self.bar, self.quiet = wanted, bar, quiet
+        self.ended = self.failed = 0
+        self.began = self.last = time.monotonic()
+        self.at_work: dict[str, Any] = {}  # by clip: what was heard last
+        self.tasks: dict[str, TaskID] = {}
+        self.whole = bar.add_task("clips", total=wanted) if bar else None
+
+    def hear(self, now: Any) -> None:
+        """Show how far a clip is."""
+        self.at_work[now.name] = now
+        if self.bar is None:
+            self._line()
+        elif now.name in self.tasks:
+            self.bar.update(self.tasks[now.name], completed=now.done, total=now.total)
+        else:
+            self.tasks[now.name] = self.bar.add_task(f"{now.name} ({now.device})", completed=now.done, total=now.total)
+
+    def end(self, name: str, *, failed: bool) -> None:
+        """Count a clip that has ended."""
+        self.ended += 1
+        self.failed += failed
+        self.at_work.pop(name, None)
+        if self.bar is None or self.whole is None:
+            return self._line()
+        self.bar.update(self.whole, completed=self.ended, description=f"clips, {self.failed} failed")
+        if name in self.tasks:
+            self.bar.remove_task(self.tasks.pop(name))
+
+    def _line(self) -> None:
+        if self.quiet or time.monotonic() - self.last < PLAIN_EVERY:
+            return
+        self.last = time.monotonic()
+        clips = ", ".join(f"{now.name} {now.done}/{now.total or '?'}" for now in self.at_work.values())
+        left = (self.last - self.began) * (self.wanted / self.ended - 1) if self.ended else None
+        say(
+            f"{self.ended}/{self.wanted} clips, {self.failed} failed"
+            + (f", {left:.0f} s left" if left is not None else "")
+            + (f"; {clips}" if clips else "")
+        )
+
+
 @contextmanager
 def show_progress(name: str, *, quiet: bool) -> Iterator[Show]:
     """Show how far a job is, for as long as it runs."""
-    if quiet:
-        yield Silent(name, None)
-    elif not messages.is_terminal:
-        yield Show(name, None)
-    else:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=messages, transient=True) as bar:
-            yield Show(name, bar)
+    with _bars(quiet=quiet) as bar:
+        yield Silent(name, None) if quiet else Show(name, bar)
+
+
+@contextmanager
+def show_batch(wanted: int, *, quiet: bool) -> Iterator[ShowBatch]:
+    """Show how far a batch is, for as long as it runs."""
+    with _bars(quiet=quiet) as bar:
+        yield ShowBatch(wanted, bar, quiet=quiet)
+
+
+@contextmanager
+def _bars(*, quiet: bool) -> Iterator[Progress | None]:
+    """Give the bars of a terminal, None where there is none."""
+    if quiet or not messages.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=messages, transient=True) as bar:
+        yield bar

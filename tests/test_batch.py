@@ -1,0 +1,456 @@
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import picture, write_clip
+from PIL import Image
+
+from stmcli import batch as batch_module
+from stmcli.batch import Batch, run_batch
+from stmcli.engines import Outcome, task
+from stmcli.engines.processes import networks, threads_each
+from stmcli.errors import Interrupted, PartialError, StmError, Terminated
+from stmcli.options import BatchOptions, ExportOptions, NetworkOptions
+from stmcli.pairing import Pair, pair_clips
+from stmcli.results import lock
+
+ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def shots(tmp_path, make_mask):
+    """Return a function that writes clips, each with its mask."""
+
+    def write(*names, frames=3):
+        for name in names:
+            path = tmp_path / "clips" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_clip(path, frames=frames)
+            (tmp_path / "masks").mkdir(exist_ok=True)
+            make_mask(f"masks/{path.stem}.png")
+
+    return write
+
+
+@pytest.fixture
+def many(stm, tiny_weights):
+    """Return a function that runs `stm batch clips --masks masks` in this process, with the tiny network."""
+    words = ("clips", "--masks", "masks", "-o", "out", "--engine", "here", "-e", "none")
+    return lambda *more: stm("batch", *words, "-w", tiny_weights, "--device", "cpu", "--precision", "fp32", *more)
+
+
+@pytest.fixture
+def batch_of(tmp_path, tiny_weights):
+    """Return a function that describes a batch of all clips that were written."""
+
+    def describe(**options):
+        pairs = pair_clips([str(tmp_path / "clips")], tmp_path / "masks", tmp_path / "out")
+        network = NetworkOptions(str(tiny_weights), "cpu", "fp32")
+        options = BatchOptions(**{"engine": "here"} | options)
+        return Batch(pairs, tmp_path / "out", network=network, export=ExportOptions(kinds=("none",)), options=options)
+
+    return describe
+
+
+def spoil(tmp_path, *, frames=3):
+    """Write clips that are bad in different ways; return what is said about each."""
+    clips, masks = tmp_path / "clips", tmp_path / "masks"
+    whole = write_clip(tmp_path / "whole.mp4", frames=frames).read_bytes()
+    (clips / "text.mp4").write_text("<html>no film</html>")
+    (clips / "empty.mp4").write_bytes(b"")
+    (clips / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (clips / "large.mp4").write_bytes(write_clip(tmp_path / "large.mp4", frames=2, width=128).read_bytes())
+    (clips / "unmasked.mp4").write_bytes(whole)
+    for name in ("text", "empty", "cut", "large"):
+        (masks / f"{name}.png").write_bytes(next(masks.glob("*.png")).read_bytes())
+    return {
+        "text": "not a video",
+        "empty": "0 bytes",
+        "cut": "moov atom missing",
+        "large": "64x48",
+        "unmasked": "no mask",
+    }
+
+
+def records(out):
+    return [json.loads(line) for line in (out / "batch.jsonl").read_text().splitlines()]
+
+
+def sums(folder):
+    """Return the hash of every mask below a folder, by its place there."""
+    files = sorted(folder.rglob("masks/*.png"))
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_a_bad_clip_neither_stops_nor_hides(many, segment, shots, tmp_path):
+    shots("a.mp4", "B/b.mp4", "z.mov")
+    bad = spoil(tmp_path)
+    result = many()
+    assert result.exit_code == 3
+    assert result.stdout.splitlines() == ["out/a", "out/B/b", "out/z"]
+    lines = result.stderr.splitlines()
+    for clip, cause in bad.items():
+        assert any(line.startswith(f"error: clips/{clip}.mp4: ") or cause in line for line in lines), clip
+    assert lines[-1].startswith("error: out: of 8 clips 5 failed: clips/")
+    assert "Traceback" not in result.output
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert {name: summary[name] for name in ("status", "clips", "ok", "failed", "pending", "frames")} == {
+        **{"status": "partial", "clips": 8, "ok": 3, "failed": 5, "pending": 0, "frames": 9}
+    }
+    told = {clip["clip"]: clip for clip in summary["results"]}
+    assert all(cause in told[clip]["error"] and told[clip]["status"] == "failed" for clip, cause in bad.items())
+    assert [record["clip"] for record in records(tmp_path / "out")] == list(told)
+    for clip in ("a.mp4", "B/b.mp4", "z.mov"):
+        words = ("-m", f"masks/{Path(clip).stem}.png", "-o", f"alone/{Path(clip).with_suffix('')}", "-e", "none")
+        assert segment(f"clips/{clip}", *words).exit_code == 0
+    assert sums(tmp_path / "out") == sums(tmp_path / "alone")
+    assert len(sums(tmp_path / "out")) == 9
+
+
+def test_a_rerun_does_what_is_missing(many, shots, tmp_path, monkeypatch):
+    shots("a.mp4", "b.mp4")
+    (tmp_path / "clips/b.mp4").write_bytes(b"")
+    assert many().exit_code == 3
+    before = sums(tmp_path / "out"), (tmp_path / "out/a/report.json").stat().st_mtime_ns
+    write_clip(tmp_path / "clips/b.mp4", frames=2)
+    result = many()
+    assert (result.exit_code, result.stdout.split()) == (0, ["out/a", "out/b"])
+    assert (tmp_path / "out/a/report.json").stat().st_mtime_ns == before[1]
+    assert [(line["clip"], line["status"]) for line in records(tmp_path / "out")] == [
+        ("a", "ok"),
+        ("b", "failed"),
+        ("b", "ok"),
+    ]
+    monkeypatch.setattr("stmcli.engines.here.load_model", lambda _: pytest.fail("the network was loaded"))
+    assert many().exit_code == 0
+    assert len(records(tmp_path / "out")) == 3
+
+
+def test_the_network_is_loaded_once(many, shots, monkeypatch):
+    from stmcli.weights import load_model
+
+    loaded = []
+    monkeypatch.setattr("stmcli.engines.here.load_model", lambda options: loaded.append(1) or load_model(options))
+    shots("a.mp4", "b.mp4", "c.mp4")
+    assert many().exit_code == 0
+    assert len(loaded) == 1
+
+
+def test_exit_codes_without_any_result(many, stm, shots, tmp_path):
+    shots("a.mp4")
+    (tmp_path / "clips/a.mp4").write_bytes(b"")
+    assert many().exit_code == 1
+    assert many("-w", tmp_path / "none.safetensors").exit_code == 2
+    assert many("--only-failed", "-o", "new").exit_code == 2
+    (tmp_path / "empty").mkdir()
+    for words in (["empty", "--masks", "masks"], [], ["clips"], ["clips", "--manifest", "jobs.csv"]):
+        result = stm("batch", *words)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), words
+
+
+def test_part_of_a_clip_is_part_of_a_batch(many, shots, tmp_path):
+    shots("a.mp4")
+    (tmp_path / "clips/b").mkdir()
+    for number in range(3):
+        Image.fromarray(picture(number)).save(tmp_path / f"clips/b/{number}.png")
+    damaged = (tmp_path / "clips/b/1.png").read_bytes()
+    (tmp_path / "clips/b/1.png").write_bytes(damaged[: len(damaged) // 2])
+    (tmp_path / "masks/b.png").write_bytes((tmp_path / "masks/a.png").read_bytes())
+    result = many("--on-corrupt", "skip")
+    assert (result.exit_code, result.stdout.split()) == (3, ["out/a", "out/b"])
+    assert [line["status"] for line in records(tmp_path / "out")] == ["ok", "partial"]
+    assert "1 done in part" in result.stderr.splitlines()[-1]
+
+
+def test_only_some_of_the_clips(many, shots, tmp_path):
+    shots("a.mp4", "b.mp4", "c.mp4")
+    (tmp_path / "clips/b.mp4").write_bytes(b"")
+    assert many("--limit", "1").stdout.split() == ["out/a"]
+    assert json.loads((tmp_path / "out/summary.json").read_text())["pending"] == 2
+    result = many("--fail-fast")
+    assert (result.exit_code, result.stdout.split()) == (3, ["out/a"])
+    assert "1 failed, 1 not begun" in result.stderr.splitlines()[-1]
+    write_clip(tmp_path / "clips/b.mp4", frames=2)
+    assert many("--only-failed").stdout.split() == ["out/b"]
+    assert many("--only-failed").exit_code == 0
+    assert not (tmp_path / "out/c").exists()
+
+
+def test_a_clip_that_failed_is_tried_again_as_often_as_asked(batch_of, shots, tmp_path, monkeypatch):
+    segment_video, tries = task.segment_video, []
+
+    def flaky(job, **how):
+        tries.append(job.video.name)
+        if tries.count("a.mp4") < 3 and job.video.name == "a.mp4":
+            raise RuntimeError("the disk was away")
+        return segment_video(job, **how)
+
+    monkeypatch.setattr(task, "segment_video", flaky)
+    shots("a.mp4", "b.mp4")
+    with pytest.raises(PartialError):
+        run_batch(batch_of(retries=1))
+    assert tries == ["a.mp4", "b.mp4", "a.mp4"]
+    line = next(line for line in records(tmp_path / "out") if line["clip"] == "a")
+    assert (line["error"], line["tries"]) == (f"{tmp_path}/clips/a.mp4: RuntimeError: the disk was away", 2)
+    assert run_batch(batch_of(retries=1))["ok"] == 2
+
+
+def test_json_is_a_line_for_each_clip(many, shots):
+    shots("a.mp4", "b.mp4")
+    lines = [json.loads(line) for line in many("--json", "-q").stdout.splitlines()]
+    assert [(line["clip"], line["status"], line["frames"]) for line in lines] == [("a", "ok", 3), ("b", "ok", 3)]
+
+
+def test_quiet_says_nothing_but_errors(many, shots, tmp_path):
+    shots("a.mp4")
+    assert many("-q").stderr == ""
+    (tmp_path / "clips/b.mp4").write_bytes(b"")
+    assert [line[:6] for line in many("-q").stderr.splitlines()] == ["error:", "error:"]
+
+
+def test_a_dry_run_plans_and_writes_nothing(many, shots, tmp_path):
+    shots("a.mp4", "b.mp4", "c.mp4")
+    (tmp_path / "clips/b.mp4").write_bytes(b"")
+    result = many("--dry-run")
+    assert result.exit_code == 3
+    assert not (tmp_path / "out").exists()
+    assert "time unknown" in result.stderr
+    a, b, c = result.stdout.splitlines()
+    assert (a, c) == ("a: to do, 3 frames", "c: to do, 3 frames")
+    assert b.startswith("b: ")
+    assert "b.mp4: empty file" in b
+    assert many("--limit", "1").exit_code == 0
+    (tmp_path / "clips/b.mp4").unlink()
+    seen = json.loads(many("--dry-run", "--json").stdout)
+    assert [clip["status"] for clip in seen["clips"]] == ["done", "to do"]
+    done = records(tmp_path / "out")[0]
+    assert seen["seconds"] == pytest.approx(done["seconds"], abs=0.1)
+    assert seen["bytes_needed"] == done["bytes"]
+    assert 0 < seen["bytes_needed"] < seen["bytes_free"]
+
+
+def test_two_batches_do_not_mix(many, shots, tmp_path):
+    shots("a.mp4")
+    with lock(tmp_path / "out"):
+        result = many()
+    assert result.exit_code == 1
+    assert f"in use by process {os.getpid()}" in result.stderr
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_an_interruption_keeps_what_is_done(many, shots, tmp_path, monkeypatch, stop, code):
+    segment_video = task.segment_video
+
+    def interrupted(job, **how):
+        if job.video.name == "b.mp4":
+            raise stop
+        return segment_video(job, **how)
+
+    monkeypatch.setattr(task, "segment_video", interrupted)
+    shots("a.mp4", "b.mp4", "c.mp4")
+    result = many()
+    assert (result.exit_code, result.stdout.split()) == (code, ["out/a"])
+    last = "error: out: stopped after 1 of 3 clips. Run the same command again to go on."
+    assert result.stderr.splitlines()[-1] == last
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["status"], summary["ok"], summary["pending"]) == ("interrupted", 1, 2)
+
+
+class Fragile:
+    """An engine of two workers that die of some clips."""
+
+    def __init__(self, deadly):
+        self.deadly, self.begun, self.at_work = deadly, [], []
+
+    def free(self):
+        return len(self.at_work) < 2
+
+    def busy(self):
+        return bool(self.at_work)
+
+    def submit(self, task):
+        self.begun.append(task.name)
+        self.at_work.append(task)
+
+    def wait(self):
+        task = self.at_work.pop()
+        dies = self.begun.count(task.name) <= self.deadly.get(task.name, 0)
+        return [Outcome(task.name, "failed" if dies else "ok", "it died" * dies, lost=dies)]
+
+    def close(self, *, now=False):
+        assert now or not self.at_work
+
+
+def test_a_clip_whose_worker_died_is_tried_once_more(tmp_path, tiny_weights, monkeypatch):
+    engine = Fragile({"b": 1, "c": 2})
+    monkeypatch.setattr(batch_module, "open_engine", lambda *_: engine)
+    pairs = [Pair(name, tmp_path / name, ("m.png",), name) for name in "abcde"]
+    with pytest.raises(PartialError, match=r"of 5 clips 1 failed: .*/c\."):
+        run_batch(Batch(pairs, tmp_path / "out", network=NetworkOptions(str(tiny_weights), "cpu")))
+    assert sorted(engine.begun) == ["a", "b", "b", "c", "c", "d", "e"]
+    assert {line["clip"]: (line["status"], line["tries"]) for line in records(tmp_path / "out")} == {
+        **{"a": ("ok", 1), "b": ("ok", 2), "c": ("failed", 2), "d": ("ok", 1), "e": ("ok", 1)}
+    }
+
+
+def test_every_gpu_has_a_process_and_the_cores_are_divided(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    network = NetworkOptions()
+    assert [own.device for own in networks(BatchOptions(gpus=(0, 2)), network)] == ["cuda:0", "cuda:2"]
+    assert networks(BatchOptions(jobs=3), network) == [network] * 3
+    cores = {options: threads_each(options) for options in (BatchOptions(), BatchOptions(jobs=3), BatchOptions(jobs=9))}
+    assert [*cores.values(), threads_each(BatchOptions(gpus=(0, 2)))] == [None, 2, 1, 4]
+    assert threads_each(BatchOptions(jobs=4, threads=7)) == 7
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_each(BatchOptions(jobs=2)) is None
+
+
+@pytest.mark.parametrize(
+    "words", [("--gpus", "0", "-j", "2"), ("--gpus", "a"), ("--address", "h:1"), ("--engine", "x")]
+)
+def test_options_that_do_not_go_together_are_refused(many, shots, words):
+    shots("a.mp4")
+    result = many(*words) if "--engine" in words else many(*words, "--engine", "processes")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+
+
+# -- in processes ----------------------------------------------------------------------------------------------------
+
+
+def workers(process):
+    """Return the worker processes of a batch."""
+    children = psutil.Process(process).children() if psutil.pid_exists(process) else []
+    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+
+
+def test_a_worker_that_is_killed_costs_only_its_clip(batch_of, shots, tmp_path):
+    shots("a.mp4", "b.mp4", "c.mp4")
+    killed = []
+
+    def hear(now):
+        if now.name == "b":
+            killed.extend(workers(os.getpid()))
+            killed[-1].kill()
+
+    with pytest.raises(PartialError, match="of 3 clips 1 failed"):
+        run_batch(batch_of(engine="processes", threads=1), hear=hear)
+    lines = {line["clip"]: line for line in records(tmp_path / "out")}
+    assert {clip: line["status"] for clip, line in lines.items()} == {"a": "ok", "b": "failed", "c": "ok"}
+    assert "its worker was killed by SIGKILL (out of memory?)" in lines["b"]["error"]
+    assert lines["b"]["tries"] == 2
+    assert len({worker.pid for worker in killed}) == 2
+    assert not workers(os.getpid())
+
+
+def start(tmp_path, weights, *more):
+    command = [sys.executable, "-m", "stmcli", "batch", "clips", "--masks", "masks", "-o", "out", "-e", "none"]
+    command += ["-w", str(weights), "--device", "cpu", "--precision", "fp32", *more]
+    return subprocess.Popen(command, cwd=tmp_path, env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process, what):
+    until = time.monotonic() + 1200
+    while process.poll() is None and time.monotonic() < until and not what():
+        time.sleep(0.01)
+
+
+def begun(tmp_path, lines):
+    """Tell whether so many clips have ended."""
+    path = tmp_path / "out/batch.jsonl"
+    return path.exists() and path.read_bytes().count(b"\n") >= lines
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_workers_and_says_how_to_go_on(shots, tmp_path, tiny_weights, number, code):
+    shots("a.mp4", frames=2)
+    shots("b.mp4", frames=3000)
+    process = start(tmp_path, tiny_weights)
+    wait_for(process, lambda: any((tmp_path / "out/b/masks").glob("*.png")))
+    atwork = workers(process.pid)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == code, said
+    assert said.splitlines()[-1] == "error: out: stopped after 1 of 2 clips. Run the same command again to go on."
+    assert "Traceback" not in said
+    assert atwork
+    assert not any(worker.is_running() for worker in atwork)
+    assert json.loads((tmp_path / "out/summary.json").read_text())["status"] == "interrupted"
+
+
+def harm_and_rerun(tmp_path, weights, *, clips, bad, kills, seed):
+    """Kill workers at random moments, then the whole batch, and run it again; return the end of the last run."""
+    moments = random.Random(seed)
+    process = start(tmp_path, weights, "--jobs", "2", "--threads", "1")
+    for lines in sorted(moments.sample(range(1, clips // 2), kills)):
+        wait_for(process, lambda lines=lines: begun(tmp_path, lines))
+        time.sleep(moments.random() / 10)
+        for worker in workers(process.pid)[:1]:
+            worker.kill()
+    wait_for(process, lambda: begun(tmp_path, clips * 2 // 3))
+    left = workers(process.pid)
+    process.kill()
+    process.communicate()
+    psutil.wait_procs(left, timeout=60)
+    assert not any(worker.is_running() for worker in left)
+    last = start(tmp_path, weights, "--jobs", "2", "--threads", "1")
+    last.communicate()
+    latest = {line["clip"]: line["status"] for line in records_of(tmp_path)}
+    assert {clip for clip, status in latest.items() if status == "failed"} == set(bad)
+    assert len(latest) == clips
+    return last.returncode
+
+
+def records_of(tmp_path):
+    lines = (tmp_path / "out/batch.jsonl").read_bytes().splitlines()
+    return [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+
+
+def one_by_one(batch, out):
+    """Do the clips of a batch in this process, each by itself, into another folder; return the hashes."""
+    from stmcli.pipeline import segment_video
+
+    for pair in batch.pairs:
+        try:
+            segment_video(replace(batch.job(pair), output=out / pair.output))
+        except StmError:
+            continue
+    return sums(out)
+
+
+def test_what_is_killed_and_run_again_is_as_if_done_one_by_one(shots, batch_of, tmp_path, tiny_weights):
+    shots(*(f"{'A/' * (n % 2)}c{n}.mp4" for n in range(17)), frames=4)
+    bad = spoil(tmp_path)
+    assert harm_and_rerun(tmp_path, tiny_weights, clips=22, bad=bad, kills=1, seed=7) == 3
+    assert sums(tmp_path / "out") == one_by_one(batch_of(), tmp_path / "alone")
+    assert len(sums(tmp_path / "out")) == 17 * 4
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+@pytest.mark.long
+def test_two_hundred_clips(shots, batch_of, tmp_path, tiny_weights):
+    shots(*(f"{n % 7}/c{n}.mp4" for n in range(195)), frames=20)
+    bad = spoil(tmp_path, frames=20)
+    assert harm_and_rerun(tmp_path, tiny_weights, clips=200, bad=bad, kills=5, seed=11) == 3
+    assert sums(tmp_path / "out") == one_by_one(batch_of(), tmp_path / "alone")
+    assert len(sums(tmp_path / "out")) == 195 * 20
+
+
+def test_an_interruption_is_raised_to_python_too(batch_of, shots, monkeypatch):
+    def interrupted(job, **_):
+        raise Interrupted("stopped", path=job.output, by=Terminated())
+
+    monkeypatch.setattr(task, "segment_video", interrupted)
+    shots("a.mp4")
+    with pytest.raises(Interrupted) as caught:
+        run_batch(batch_of())
+    assert caught.value.exit_code == 143
