@@ -272,7 +272,7 @@ def test_a_stopped_run_goes_on_on_either_way(job, monkeypatch, direction, heard_
     assert len(steps) == steps_left
     assert hashes(job) == hashes(whole)
     assert report_of(job)["frames"] == report_of(whole)["frames"]
-    assert sorted(path.name for path in job.output.iterdir()) == ["masks", "report.json"]
+    assert sorted(path.name for path in job.output.iterdir()) == ["masks", "report.html", "report.json"]
 
 
 KILLED = """

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from test_resume import SCRIPT, folder, straight  # noqa: F401
+from test_train_resume import SCRIPT, folder, straight  # noqa: F401
 from test_train import load, moments, same
 from tiny_run import run
 

@@ -245,7 +245,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_result(job, steps):
     assert 0 < len(steps) < 12
     assert hashes(job.output) == hashes(whole.output)
     assert report_of(job)["frames"] == report_of(whole)["frames"]
-    assert sorted(path.name for path in job.output.iterdir()) == ["masks", "overlay.mp4", "report.json"]
+    assert sorted(path.name for path in job.output.iterdir()) == ["masks", "overlay.mp4", "report.html", "report.json"]
 
 
 # After a correction.
