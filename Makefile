@@ -20,7 +20,7 @@ demo: setup
 	@echo "Look at stm_out/balloon/overlay.mp4; the masks are in stm_out/balloon/masks."
 
 test: setup lint types
-	$(BIN)/pytest --quiet
+	OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -n logical --dist loadfile
 
 test-long: setup
 	$(BIN)/pytest --quiet -m long

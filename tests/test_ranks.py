@@ -8,8 +8,8 @@ import sys
 
 import pytest
 import torch
-from test_train_resume import SCRIPT, folder, straight  # noqa: F401
 from test_train import load, moments, same
+from test_train_resume import SCRIPT, folder, straight  # noqa: F401
 from tiny_run import run
 
 from stmcli.errors import TrainingError
