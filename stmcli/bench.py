@@ -20,8 +20,9 @@ from stmcli.model import STM
 from stmcli.options import MattingOptions
 from stmcli.outputs import MaskWriter, Writer
 from stmcli.pipeline import segment_video
+from stmcli.prediction import Prediction
 from stmcli.results import MASKS
-from stmcli.segmenter import Prediction, propagate
+from stmcli.segmenter import propagate
 from stmcli.video import Frame, Source
 from stmcli.weights import load_model
 

@@ -14,7 +14,8 @@ from stmcli.checkpoint import Checkpoint, Checkpoints
 from stmcli.errors import VideoError
 from stmcli.files import write_whole, writing
 from stmcli.given import GivenMask, from_first, ids_of
-from stmcli.segmenter import TINY, Follower, Prediction, propagate
+from stmcli.prediction import Prediction
+from stmcli.segmenter import TINY, Follower, propagate
 from stmcli.threads import ahead
 from stmcli.video import Frame, Source, frames_backward
 

@@ -9,7 +9,8 @@ import torch
 
 from stmcli.model import STM
 from stmcli.options import MemoryOptions, NetworkOptions
-from stmcli.segmenter import Follower, Prediction, Segmenter, State
+from stmcli.prediction import Prediction
+from stmcli.segmenter import Follower, Segmenter, State
 from stmcli.weights import suited
 
 ZOOMS = (1.0, 0.85, 1.15)  # of the working size, by `scale`

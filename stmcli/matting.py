@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stmcli.options import MattingOptions
-from stmcli.segmenter import Prediction
+from stmcli.prediction import Prediction
 
 Rgb = npt.NDArray[np.uint8]
 Alpha = npt.NDArray[np.float32]

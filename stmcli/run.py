@@ -18,9 +18,10 @@ from stmcli.matting import Matted
 from stmcli.options import SOFT_EXPORTS, MattingOptions
 from stmcli.outputs import Writer
 from stmcli.page import Pictures
+from stmcli.prediction import Prediction
 from stmcli.report import Report, read_report
 from stmcli.results import MASKS, STATE
-from stmcli.segmenter import Follower, Prediction, State, propagate
+from stmcli.segmenter import Follower, State, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead
 from stmcli.video import Frame, Source
 

@@ -1,8 +1,6 @@
 """One frame in, one prediction out: the network, its memory, and the way from pixels to tensors and back."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,86 +10,17 @@ from torch import Tensor
 
 from stmcli.confidence import Gauge
 from stmcli.cuts import CutDetector
+from stmcli.geometry import Geometry
 from stmcli.given import GivenMask
 from stmcli.masks import object_ids
 from stmcli.memory import Gate, MemoryBank
 from stmcli.model import STM
-from stmcli.model.stm import STRIDE
 from stmcli.options import MemoryOptions
+from stmcli.prediction import Prediction
 from stmcli.video import Frame
 
 TINY = 1e-7
 PENDING = ("pending_frame", "pending_masks", "pending_confidence")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the network says about one frame, at the size of the source."""
-
-    prob: Tensor  # (N+1, H, W) on the model's device, background first, sums to 1
-    object_ids: tuple[int, ...]  # channel i+1 is object_ids[i]
-    measured: Tensor | None = None  # (N,) confidence in each object, 0..1; None: a mask that was given or stored
-    cut: bool = False  # whether a new scene begins here
-
-    def labels(self) -> np.ndarray:
-        """Return the most likely id of every pixel: (H, W) uint8, or uint16 when an id is above 255."""
-        return self._labels
-
-    def alpha(self) -> np.ndarray:
-        """Return how much of every pixel belongs to any object: (H, W) float32 in [0, 1]."""
-        return (1 - self.prob[0]).clamp(0, 1).float().cpu().numpy()
-
-    def confidence(self) -> tuple[float, ...]:
-        """Return for each object how far its mask is to be trusted, 0..1; 0 when it has no pixel.
-
-        Where nothing was measured, it is the mean probability of the pixels that the object won.
-        """
-        if self.measured is not None:
-            return tuple(self.measured.tolist())
-        labels = self.labels()
-        prob = self.prob.float().cpu().numpy()
-        won = [prob[i + 1][labels == number] for i, number in enumerate(self.object_ids)]
-        return tuple(float(p.mean()) if p.size else 0.0 for p in won)
-
-    @cached_property
-    def _labels(self) -> np.ndarray:
-        ids = np.array((0, *self.object_ids), dtype=np.uint8 if max(self.object_ids) < 256 else np.uint16)
-        return ids[self.prob.max(0).indices.to(torch.int16).cpu().numpy()]  # many times faster than argmax
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a source frame fits into the network: shrunk to a working size, then padded to the stride."""
-
-    source: tuple[int, int]  # H, W
-    inner: tuple[int, int]
-    pad: tuple[int, int, int, int]  # left, right, top, bottom
-
-    @classmethod
-    def fit(cls, height: int, width: int, size: int, *, zoom: float = 1.0) -> "Geometry":
-        """Shrink so that the shorter side is `size` (0 = as it is, never enlarged), zoom; pad equally on both sides."""
-        scale = zoom * (min(1.0, size / min(height, width)) if size else 1.0)
-        inner = (max(1, round(height * scale)), max(1, round(width * scale)))
-        rows, columns = (-side % STRIDE for side in inner)
-        return cls((height, width), inner, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
-
-    def enter(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) at source size -> padded working size."""
-        if self.inner != self.source:
-            x = F.interpolate(x, size=self.inner, mode="bilinear", antialias=True, align_corners=False)
-        return F.pad(x, self.pad)
-
-    def crop(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) at padded working size -> working size."""
-        left, _, top, _ = self.pad
-        height, width = self.inner
-        return x[:, :, top : top + height, left : left + width]
-
-    def leave(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) at working size -> source size."""
-        if self.inner == self.source:
-            return x
-        return F.interpolate(x, size=self.source, mode="bilinear", align_corners=False)
 
 
 class State(NamedTuple):

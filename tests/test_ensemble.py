@@ -6,8 +6,9 @@ import torch
 from conftest import picture
 
 from stmcli.ensemble import ZOOMS, Ensemble, View, make_follower
+from stmcli.geometry import Geometry
 from stmcli.options import MemoryOptions, NetworkOptions
-from stmcli.segmenter import Geometry, Segmenter
+from stmcli.segmenter import Segmenter
 from stmcli.weights import read
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from plain import PlainSTM, run_plain
 
+from stmcli.geometry import Geometry
 from stmcli.options import MemoryOptions
-from stmcli.segmenter import Geometry, Segmenter
+from stmcli.segmenter import Segmenter
 from stmcli.weights import read
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -35,6 +35,7 @@ LAYERS = [
     {"directions"},
     {"checkpoint"},
     {"segmenter"},
+    {"prediction", "geometry"},
     {"weights"},
     {"clips"},
     {"memory", "confidence"},

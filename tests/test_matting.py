@@ -11,7 +11,7 @@ from stmcli.matting import Matted, colour_lines, find_window, foreground, grow, 
 from stmcli.metrics import alpha_errors
 from stmcli.options import MattingOptions
 from stmcli.outputs import AlphaWriter
-from stmcli.segmenter import Prediction
+from stmcli.prediction import Prediction
 from stmcli.video import open_source
 
 FRAMES = (0, 2)

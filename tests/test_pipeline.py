@@ -24,7 +24,8 @@ from stmcli.masks import read_labels, read_values
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, OverlayWriter
 from stmcli.pipeline import segment_video
-from stmcli.segmenter import Prediction, Segmenter, propagate
+from stmcli.prediction import Prediction
+from stmcli.segmenter import Segmenter, propagate
 from stmcli.threads import ahead
 from stmcli.video import frame_times, open_source
 from stmcli.weights import load_model, sha256, suited

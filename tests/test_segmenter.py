@@ -9,7 +9,8 @@ from conftest import picture
 
 from stmcli.model.layers import memory_read
 from stmcli.options import MemoryOptions
-from stmcli.segmenter import Prediction, Segmenter, propagate
+from stmcli.prediction import Prediction
+from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import Frame
 from stmcli.weights import read
 
@@ -191,7 +192,8 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 import numpy as np, psutil, torch
-from stmcli.segmenter import Prediction, Segmenter, propagate
+from stmcli.prediction import Prediction
+from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import Frame
 from stmcli.weights import read
 weights, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

@@ -1,0 +1,43 @@
+"""What comes out of the network for one frame, and the only places where pixels leave the device."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says about one frame, at the size of the source."""
+
+    prob: Tensor  # (N+1, H, W) on the model's device, background first, sums to 1
+    object_ids: tuple[int, ...]  # channel i+1 is object_ids[i]
+    measured: Tensor | None = None  # (N,) confidence in each object, 0..1; None: a mask that was given or stored
+    cut: bool = False  # whether a new scene begins here
+
+    def labels(self) -> np.ndarray:
+        """Return the most likely id of every pixel: (H, W) uint8, or uint16 when an id is above 255."""
+        return self._labels
+
+    def alpha(self) -> np.ndarray:
+        """Return how much of every pixel belongs to any object: (H, W) float32 in [0, 1]."""
+        return (1 - self.prob[0]).clamp(0, 1).float().cpu().numpy()
+
+    def confidence(self) -> tuple[float, ...]:
+        """Return for each object how far its mask is to be trusted, 0..1; 0 when it has no pixel.
+
+        Where nothing was measured, it is the mean probability of the pixels that the object won.
+        """
+        if self.measured is not None:
+            return tuple(self.measured.tolist())
+        labels = self.labels()
+        prob = self.prob.float().cpu().numpy()
+        won = [prob[i + 1][labels == number] for i, number in enumerate(self.object_ids)]
+        return tuple(float(p.mean()) if p.size else 0.0 for p in won)
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        ids = np.array((0, *self.object_ids), dtype=np.uint8 if max(self.object_ids) < 256 else np.uint16)
+        return ids[self.prob.max(0).indices.to(torch.int16).cpu().numpy()]  # many times faster than argmax
