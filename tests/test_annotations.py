@@ -254,6 +254,12 @@ def test_an_image_belongs_to_the_frame_by_name_number_or_alone(put, make_clip):
     )
 
 
+def test_the_whole_name_comes_before_the_number(put, make_clip):
+    entries = [{"segmentation": packed(block(10 * place)), "image_id": 5 + place} for place in range(2)]
+    path = put(*entries, images=("take2_00001.jpg", "00001.jpg"))
+    assert np.array_equal(given(make_clip(), f"1:{path}")[0][1], 2 * block(10))
+
+
 def test_the_clips_own_folder_comes_first(put, make_clip):
     entries = [{"segmentation": packed(block(10 * place)), "image_id": 5 + place} for place in range(2)]
     path = put(*entries, images=("other/00000.jpg", "clip/00000.jpg"))
