@@ -7,28 +7,39 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import dropwhile
 from pathlib import Path
 
 import numpy as np
 
+from stmcli.annotations import is_annotations, load_annotations, read_annotated
 from stmcli.errors import MaskError, UsageError
 from stmcli.masks import Convention, Labels, Warn, check_fits, object_ids, read_stored, select_objects
 from stmcli.video import Position, Source, first_frame_from, frame_times, parse_position
-from stmcli.video.folder import natural_key
+from stmcli.video.folder import last_number, natural_key
 
 _CLOCK = r"(?:[0-9]+:[0-5])?[0-9]+:[0-5][0-9](?:\.[0-9]*)?"
 _OF_FRAME = re.compile(rf"({_CLOCK}|[0-9]*\.?[0-9]+s|[0-9]+):(.+)", re.DOTALL)
-_NUMBER = re.compile(r"([0-9]+)[^0-9]*")
+_OF_OBJECT = re.compile(r"(.+\.json)#([0-9]{1,18})", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class MaskFile:
-    """Where a mask is, and the number or time of its frame; None: the first frame, or as the name says in a folder."""
+    """Where a mask is, and the number or time of its frame; None: the first frame, or as the name says in a folder.
+
+    `object` is the only one wanted of a file of annotations.
+    """
 
     path: Path
     frame: Position | None = None
     in_folder: bool = False
+    object: int | None = None
+
+    @property
+    def word(self) -> Path:
+        """Return the path as it is given, with the object."""
+        return self.path if self.object is None else self.path.with_name(f"{self.path.name}#{self.object}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,8 +76,8 @@ class GivenMask:
 def list_mask_files(masks: Sequence[str | Path]) -> list[MaskFile]:
     """Say which files the words of `--mask` name: a path, `FRAME:PATH`, or a folder of `<frame>.png`.
 
-    FRAME is a number or a time, like `10s` or `1:30`. A word that is itself the path of a file is that file.
-    Nothing is read. Raises UsageError for a folder without masks.
+    FRAME is a number or a time, like `10s` or `1:30`; `#ID` behind a file of annotations names one object. A word
+    that is itself the path of a file is that file. Nothing is read. Raises UsageError for a folder without masks.
     """
     return [file for word in masks for file in _listed(str(word))]
 
@@ -128,15 +139,22 @@ def ids_of(given: Sequence[GivenMask]) -> tuple[int, ...]:
 def _listed(word: str) -> list[MaskFile]:
     parts = _OF_FRAME.fullmatch(word)
     if parts and not os.path.exists(word):
-        return [MaskFile(Path(parts[2]), parse_position(parts[1]))]
+        return [_file(parts[2], parse_position(parts[1]))]
     folder = Path(word)
     if not os.path.isdir(word):
-        return [MaskFile(folder)]
+        return [_file(word)]
     names = (name for name in os.listdir(folder) if name.lower().endswith(".png") and name[0] != ".")
     files = [MaskFile(folder / name, in_folder=True) for name in sorted(names, key=natural_key)]
     if not files:
         raise UsageError("no masks in this folder", path=folder, hint="It must hold <frame>.png")
     return files
+
+
+def _file(word: str, frame: Position | None = None) -> MaskFile:
+    parts = _OF_OBJECT.fullmatch(word)
+    if parts and not os.path.exists(word):
+        return MaskFile(Path(parts[1]), frame, object=int(parts[2]))
+    return MaskFile(Path(word), frame)
 
 
 def _place(files: list[MaskFile], source: Source, warn: Warn) -> dict[int, MaskFile]:
@@ -188,9 +206,8 @@ def _frame_of(file: MaskFile, source: Source, whole: range, chosen: range) -> in
     stem = file.path.stem
     if stem.isascii() and stem.isdecimal():
         return int(stem)
-    number = _NUMBER.search(stem[::-1])
-    frame = int(number[1][::-1]) if number else -1
-    if frame not in whole or source.frame_name(frame) != stem:
+    frame = last_number(stem)
+    if frame is None or frame not in whole or source.frame_name(frame) != stem:
         raise UsageError("is not named after a frame", path=file.path, hint="Name it <frame>.png")
     return frame
 
@@ -216,14 +233,21 @@ def _read(files: dict[int, MaskFile], source: Source, warn: Warn) -> list[GivenM
     """Read the masks; what one of them cannot tell (ids, or one object?) all of them together do."""
     convention, stored = Convention(), []
     info = source.info
+    load = cache(load_annotations)
     for number, file in files.items():
-        values, grey = read_stored(file.path, warn=warn)
-        check_fits(values, file.path, info.width, info.height, info.path.name)
-        convention.learn(values, grey)
-        stored.append((GivenMask.pack(number, file.path, values), grey))
+        grey = None  # of annotations, which hold ids
+        if is_annotations(file.path):
+            values = read_annotated(load(file.path), source, number, chosen=file.object, warn=warn)
+        else:
+            values, grey = read_stored(file.path, warn=warn)
+            check_fits(values, file.path, info.width, info.height, info.path.name)
+            convention.learn(values, grey)
+        stored.append((GivenMask.pack(number, file.word, values), grey))
     masks, remarks = [], list[str]()
     for mask, grey in stored:
-        labels = convention.labels(mask.labels(), grey, path=mask.path, warn=remarks.append)
+        labels = mask.labels()
+        if grey is not None:
+            labels = convention.labels(labels, grey, path=mask.path, warn=remarks.append)
         masks.append(GivenMask.pack(mask.frame, mask.path, labels))
         if not masks[-1].ids and not files[mask.frame].in_folder:
             raise MaskError("no object in this mask", path=mask.path, hint="Paint each object with its own id")

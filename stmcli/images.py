@@ -23,7 +23,7 @@ def load_image(path: Path, *, size: tuple[int, int] | None = None) -> Image.Imag
     `size` is (width, height) and is checked before the pixels are read. Raises MaskError.
     """
     with _translated_errors(path):
-        _check_file(path)
+        check_file(path)
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
@@ -64,15 +64,16 @@ def _lies(image: Image.Image) -> bool:
     return image.format != "PNG" and image.getexif().get(ORIENTATION, 1) >= 5
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise MaskError unless there is a regular file with something in it."""
     if not path.exists():
         raise MaskError("no such file", path=path, hint=nearest_name(path))
     if path.is_dir():
         raise MaskError("a folder, not an image", path=path, hint="Give one mask file")
     if not path.is_file():
-        raise MaskError("not a regular file", path=path, hint="Give an image file")
+        raise MaskError("not a regular file", path=path, hint="Give a mask file")
     if path.stat().st_size == 0:
-        raise MaskError("empty file", path=path, hint="Save the mask again as PNG")
+        raise MaskError("empty file", path=path, hint="Save the mask again")
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from stmcli import __version__
+from stmcli.annotations import is_annotations
 from stmcli.errors import UsageError
-from stmcli.given import GivenMask, from_first, ids_of, list_mask_files, read_given
+from stmcli.given import GivenMask, MaskFile, from_first, ids_of, list_mask_files, read_given
 from stmcli.kinds import Output, outputs, soft_outputs
 from stmcli.memory import given_room
 from stmcli.options import (
@@ -47,7 +48,7 @@ class Job:
 
     def fingerprint(self) -> str:
         """Identify the result: source, mask, weights, and the options that change it."""
-        masks = [(str(file.frame), _identity(file.path)) for file in list_mask_files(self.masks)]
+        masks = [(str(file.frame), *_mask_identity(file)) for file in list_mask_files(self.masks)]
         return _digest({**self._parts(), "masks": masks})
 
     def likeness(self) -> str:
@@ -203,6 +204,13 @@ def _identity(path: Path) -> list[Any]:
         file.seek(max(0, path.stat().st_size - HASHED))
         tail = file.read(HASHED)
     return [path.name, path.stat().st_size, hashlib.sha256(head + tail).hexdigest()]
+
+
+def _mask_identity(file: MaskFile) -> list[Any]:
+    """Tell a mask from others; of annotations all counts, for what changes may be anywhere in the file."""
+    if is_annotations(file.path) and file.path.is_file():
+        return [[file.path.name, sha256(file.path)], file.object]
+    return [_identity(file.path)]
 
 
 def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[str, Any]:

@@ -266,8 +266,8 @@ def test_a_later_mask_is_checked_before_the_network_is_loaded(segment, make_clip
 
 
 def test_a_later_mask_is_never_overwritten(segment, make_clip, make_mask, put):
-    late = put("out/report.json", 1)
+    late = put("out/overlay.mp4", 1)
     before = late.read_bytes()
     result = segment(make_clip(frames=3), "-m", make_mask(), "-m", f"1:{late}", "-o", "out", "-y")
     assert (result.exit_code, late.read_bytes()) == (2, before)
-    assert "report.json: is an input of this job" in result.stderr
+    assert "overlay.mp4: is an input of this job" in result.stderr

@@ -42,6 +42,7 @@ LAYERS = [
     {"model"},
     {"maskcheck"},
     {"given", "maskfix"},
+    {"annotations"},
     {"video"},
     {"masks"},
     {"images", "ghosts"},
@@ -54,7 +55,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 CALLS_PIPELINE = {"bench"}
-ONLY_IN = {"av": {"video"}, "rich": {"cli"}, "typer": {"cli"}, "pycocotools": {"datasets"}, "ray": {"engines"}}
+ONLY_IN = {"av": {"video"}, "rich": {"cli"}, "typer": {"cli"}, "pycocotools": {"annotations"}, "ray": {"engines"}}
 MODEL_MAY_USE = {"torch", "torchvision", "stmcli", *sys.stdlib_module_names}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

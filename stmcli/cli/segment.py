@@ -39,7 +39,7 @@ def segment(
             "-m",
             metavar="[FRAME:]PATH",
             help="A mask of the first frame or of another, by number or time; its values are ids. "
-            "Or a folder of <frame>.png. Repeatable.",
+            "Or a folder of <frame>.png, or FILE.json[#ID], COCO or YouTube-VIS annotations. Repeatable.",
         ),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", show_default="stm_out/<clip>/")] = None,

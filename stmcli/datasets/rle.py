@@ -1,15 +1,13 @@
 """Masks as the run lengths that COCO and its kin store, by pycocotools."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from stmcli.annotations import load_codec
 from stmcli.datasets.spool import Spool
 from stmcli.datasets.writer import DatasetWriter
-from stmcli.errors import UsageError
 from stmcli.files import whole
 from stmcli.masks import Labels
 
@@ -18,7 +16,7 @@ class JsonWriter(DatasetWriter):
     """Write one JSON file; masks wait for it on disk as run lengths."""
 
     def _begin(self) -> None:
-        self._codec = _load_codec(self.path)
+        self._codec = load_codec(self.path)
         self._names: list[str] = []  # of the pictures, in order
         self._spool = Spool(self.path.parent)
 
@@ -47,11 +45,3 @@ class JsonWriter(DatasetWriter):
 
     def _discard(self) -> None:
         self._spool.close()
-
-
-def _load_codec(path: Path) -> ModuleType:
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise UsageError("needs pycocotools", path=path, hint="pip install 'stmcli[coco]'") from error
-    return mask

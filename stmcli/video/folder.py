@@ -28,6 +28,7 @@ RATE = Fraction(24)  # a folder says nothing about time
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 _PATTERN = re.compile(r"%(?:0(\d+))?d|(#+)")
 _LAST_NUMBER = re.compile(r"(\d+)(?=\D*$)")
+_NUMBER = re.compile(r"[^0-9]*([0-9]{1,18})")  # of a name from its end
 
 
 class FrameFolder(Source):
@@ -137,6 +138,12 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Return a sort key that puts ``frame2`` before ``frame10``."""
     parts = re.split(r"(\d+)", name)
     return tuple((0, int(p), p) if p.isdigit() and p.isascii() else (1, 0, p.casefold()) for p in parts)
+
+
+def last_number(stem: str) -> int | None:
+    """Return the last number in the name of a frame, None without one."""
+    number = _NUMBER.match(stem[::-1])
+    return int(number[1][::-1]) if number else None
 
 
 def numbered(path: Path, files: list[Path], *, first: int | None = None) -> dict[int, Path]:
