@@ -8,13 +8,18 @@
     |-- WriteError          exit 1   an output cannot be written (disk full, encoder refuses)
     |-- UsageError          exit 2   an option, a missing input, an output that would be lost
     |   `-- MaskError       exit 2   the given mask cannot be used
+    |-- ManyErrors          exit 2   several of these at once; 1 when not all of them are UsageError
     |-- PartialError        exit 3   some of what was asked for was completed
     `-- Interrupted         exit 130, or 143 when the system asked (SIGTERM)
 
 `Terminated` is a KeyboardInterrupt, not an StmError: the signal itself, on its way to become `Interrupted`.
 """
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
+
+Found = TypeVar("Found")
 
 
 class StmError(Exception):
@@ -68,6 +73,15 @@ class MaskError(UsageError):
     """The given mask cannot be used."""
 
 
+class ManyErrors(StmError):
+    """Several things are wrong that have nothing to do with each other; a line for each of `errors`."""
+
+    def __init__(self, errors: Iterable[StmError]) -> None:
+        self.errors = tuple(errors)
+        self.exit_code = 2 if all(isinstance(error, UsageError) for error in self.errors) else 1
+        super().__init__("; ".join(str(error).rstrip(".") for error in self.errors))
+
+
 class PartialError(StmError):
     """Some of what was asked for was completed; `result` is what the job would have returned."""
 
@@ -87,3 +101,28 @@ class Interrupted(StmError):
 
 class Terminated(KeyboardInterrupt):
     """The system asked the process to end (SIGTERM)."""
+
+
+class Faults:
+    """Collect the errors of checks that do not depend on each other, to raise all of them at once."""
+
+    def __init__(self) -> None:
+        self.found: list[StmError] = []
+
+    def look(self, check: Callable[[], Found]) -> Found | None:
+        """Return what a check returns, None when it raises StmError."""
+        try:
+            return check()
+        except ManyErrors as many:
+            self.found += many.errors
+        except StmError as error:
+            self.found.append(error)
+        return None
+
+    def settle(self) -> None:
+        """Raise what was found: nothing, the only error, or ManyErrors."""
+        errors = [*{str(error): error for error in self.found}.values()]
+        if len(errors) > 1:
+            raise ManyErrors(errors)
+        for error in errors:
+            raise error

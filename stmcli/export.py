@@ -212,7 +212,7 @@ def _write(
                 behind.put(frame)
                 on_frame(frame.index)
                 count += 1
-        if not source.corrupt_frames:
+        if source.is_whole:
             saved.check_count(count)
         for writer in writers:
             writer.close()

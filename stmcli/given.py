@@ -15,6 +15,7 @@ import numpy as np
 
 from stmcli.annotations import is_annotations, load_annotations, read_annotated
 from stmcli.errors import MaskError, UsageError
+from stmcli.listeners import unheard
 from stmcli.masks import Convention, Labels, Warn, check_fits, object_ids, read_stored, select_objects
 from stmcli.video import Position, Source, first_frame_from, frame_times, parse_position
 from stmcli.video.folder import last_number, natural_key
@@ -89,6 +90,12 @@ def mask_in(folder: Path, word: str | Path) -> str | Path:
     if parts and not (folder / text).exists():
         return f"{parts[1]}:{folder / parts[2]}"
     return folder / text
+
+
+def check_readable(masks: Sequence[str | Path]) -> None:
+    """Raise MaskError when a mask cannot be read, whatever its clip is."""
+    for file in list_mask_files(masks):
+        read_stored(file.path, warn=unheard)
 
 
 def read_given(

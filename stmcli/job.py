@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,8 +13,8 @@ import torch
 
 from stmcli import __version__
 from stmcli.annotations import is_annotations
-from stmcli.errors import UsageError
-from stmcli.given import GivenMask, MaskFile, from_first, ids_of, list_mask_files, read_given
+from stmcli.errors import Faults, UsageError
+from stmcli.given import GivenMask, MaskFile, check_readable, from_first, ids_of, list_mask_files, read_given
 from stmcli.kinds import Output, outputs, soft_outputs
 from stmcli.memory import given_room
 from stmcli.options import (
@@ -121,23 +121,12 @@ def plan(job: Job) -> dict[str, Any]:
 def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str]]]:
     """Open the source where the first mask is, with the masks, and what is odd about them; check the output folder.
 
-    Raises the StmError that says what is wrong with any of them.
+    Raises the StmError that says what is wrong with them: ManyErrors for several things.
     """
     notes: list[str] = []
     options = job.segment
-    _check_direction(options)
-    source = _open_source(job, options.start, options.end)
+    source, given = _check(job, notes)
     try:
-        given = read_given(
-            job.masks,
-            source,
-            objects=options.objects,
-            corrections=options.corrections,
-            direction=options.direction,
-            warn=notes.append,
-        )
-        masks = (file.path for file in list_mask_files(job.masks))
-        check_folder(job.output, job.names(ids_of(given)), job.video, *masks)
         first = source.info.first_chosen
         if options.direction == "forward" and options.start is None and given[0].frame > first:
             notes.append(f"the clip is followed from frame {given[0].frame}, the first with a mask")
@@ -152,6 +141,47 @@ def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str
         yield source, given, notes
     finally:
         source.close()
+
+
+def _check(job: Job, notes: list[str]) -> tuple[Source, tuple[GivenMask, ...]]:
+    """Return the source and the masks when nothing is wrong; raise all that is, so that it can be put right at once."""
+    faults = Faults()
+    faults.look(lambda: _check_direction(job.segment))
+    faults.look(lambda: find(job.network.weights))
+    faults.look(lambda: pick_device(job.network.device))
+    source = faults.look(lambda: _open_source(job, job.segment.start, job.segment.end))
+    if source is None:
+        faults.look(lambda: check_readable(job.masks))
+        given = None
+    else:
+        given = faults.look(lambda: _read_masks(job, source, notes.append))
+    names = faults.look(lambda: job.names(ids_of(given or ())))
+    inputs = (job.video, *(file.path for file in list_mask_files(job.masks))) if given else ()
+    faults.look(lambda: check_folder(job.output, names or (), *inputs))
+    if source is not None and faults.found:
+        source.close()
+    faults.settle()
+    assert source is not None
+    assert given is not None
+    return source, given
+
+
+def _read_masks(job: Job, source: Source, warn: Callable[[str], None]) -> tuple[GivenMask, ...]:
+    options = job.segment
+    return read_given(
+        job.masks,
+        source,
+        objects=options.objects,
+        corrections=options.corrections,
+        direction=options.direction,
+        warn=warn,
+    )
+
+
+def check(job: Job) -> None:
+    """Raise what `open_job` finds wrong."""
+    with open_job(job):
+        pass
 
 
 def _open_source(job: Job, start: int | None, end: int | None) -> Source:

@@ -110,7 +110,7 @@ def _run(
         "checked": {_name(job, writer): dict(writer.facts) for writer in writers},
         "seconds_waited": waiting.seconds(),
     }
-    report.save("ok" if not source.corrupt_frames else "partial", **outcome)
+    report.save("ok" if source.is_whole else "partial", **outcome)
     for chosen in pictures:
         write_page(job.output / PAGE, read_report(report.path), chosen)
     run.finish()
@@ -198,6 +198,7 @@ def _outcome(source: Source, report: Report, seconds: float, device: torch.devic
         "frames_decoded": report.decoded,
         "frames_written": report.count,
         "frames_corrupt": list(source.corrupt_frames),
+        "missing_from": source.missing_from,
         "seconds": round(seconds, 3),
         "frames_per_second": round(report.count / seconds, 3),
         **peak,

@@ -72,14 +72,22 @@ def check_outputs(outputs: Sequence[Path], *inputs: Path) -> None:
 
 
 def refuse_corrupt(source: Source, video: Path, out: Path, result: object) -> None:
-    """Raise PartialError with the `result` when frames of a clip could not be decoded."""
-    if source.corrupt_frames:
-        count = len(source.corrupt_frames)
-        listed = ", ".join(map(str, source.corrupt_frames[:10])) + ", ..." * (count > 10)
-        cause = f"{count} frame{'s' * (count > 1)} could not be decoded ({listed})"
-        error = PartialError(cause, path=video, hint=f"The rest is in {out}.")
+    """Raise PartialError with the `result` when frames of a clip could not be decoded or are missing."""
+    if not source.is_whole:
+        error = PartialError(_loss(source), path=video, hint=f"The rest is in {out}.")
         error.result = result
         raise error
+
+
+def _loss(source: Source) -> str:
+    """Name the frames that could not be decoded, and the first that is missing."""
+    count, causes = len(source.corrupt_frames), []
+    if count:
+        listed = ", ".join(map(str, source.corrupt_frames[:10])) + ", ..." * (count > 10)
+        causes.append(f"{count} frame{'s' * (count > 1)} could not be decoded ({listed})")
+    if source.missing_from is not None:
+        causes.append(f"the file was cut short, the clip is missing from frame {source.missing_from} on")
+    return "; ".join(causes)
 
 
 def earlier_result(

@@ -304,3 +304,51 @@ def test_a_broken_network_leaves_the_result_of_before_in_place(scene, segment, s
     bad = scene.put("bad.pth", b"<html>")
     assert stm("segment", scene.clip, "-m", scene.mask, "-o", scene.output, "-y", "-w", bad).exit_code == 1
     assert everything(scene.output) == before
+
+
+def several(scene, segment, *spoils, words=()):
+    for spoil in spoils:
+        spoil(scene)
+    before = everything(scene.folder)
+    result = segment(scene.clip, "-m", scene.mask, "-o", scene.output, *scene.words, *words)
+    assert everything(scene.folder) == before
+    assert result.stdout == ""
+    return result.exit_code, result.stderr.splitlines()
+
+
+def test_all_that_is_wrong_is_told_at_once(scene, segment):
+    words = ("--encoder", "gpu", "--mem-policy", "none", "--objects", "one", "--tta", "turn")
+    code, lines = several(scene, segment, missing_mask, output_is_a_file, words=words)
+    assert code == 2
+    found = (
+        "--objects one",
+        "--tta turn",
+        "--mem-policy none",
+        "--encoder gpu",
+        r"mosk\.png: no such",
+        "file: is a file",
+    )
+    assert len(lines) == len(found)
+    assert all(re.match(f"error: .*{text}", line) for text, line in zip(found, lines, strict=True)), lines
+
+
+def test_faults_of_the_clip_beside_those_of_usage_end_with_1(scene, segment):
+    code, lines = several(scene, segment, video("a.mp4", b""), mask(b"words"))
+    assert code == 1
+    assert [re.findall(r"error: \S+/(\S+): (\w+)", line)[0] for line in lines] == [
+        ("a.mp4", "empty"),
+        ("bad.png", "not"),
+    ]
+
+
+def test_one_fault_that_two_checks_find_is_told_once(scene, segment):
+    code, lines = several(scene, segment, missing_video, words=("--start", "0.1s"))
+    assert (code, len(lines)) == (2, 1)
+
+
+def test_a_wrong_option_does_not_make_others_seem_wrong(scene, segment):
+    scene.mask = f"1002:{scene.mask}"
+    words = ("--first-number", "1001", "--on-corrupt", "pray", "--encoder", "gpu")
+    code, lines = several(scene, segment, words=words)
+    assert code == 2
+    assert [line.split()[1] for line in lines] == ["--on-corrupt", "--encoder"]

@@ -13,7 +13,7 @@ PACKAGE = Path(stmcli.__file__).parent
 LAYERS = [
     {"cli"},
     {"policies", "profiling", "forecast"},
-    {"batch", "review"},
+    {"batch", "review", "doctor"},
     {"engines", "manifest"},
     {"pairing"},
     {"pipeline"},
@@ -104,7 +104,7 @@ def test_the_model_needs_torch_and_nothing_else(path):
     "module",
     [
         *("stmcli", "stmcli.options", "stmcli.video", "stmcli.outputs", "stmcli.datasets", "stmcli.page"),
-        "stmcli.review",
+        *("stmcli.review", "stmcli.doctor"),
     ],
 )
 def test_an_import_does_not_wait_for_torch(module):

@@ -344,6 +344,19 @@ def test_corrupt_frames_are_repeated_or_end_the_clip_and_are_named(job, make_fol
         assert hashes(job.output)["3.png"] == hashes(job.output)["2.png"]
 
 
+@pytest.mark.parametrize("how", ["stop", "skip"])
+def test_a_clip_that_was_cut_short_is_done_in_part(job, make_clip, how):
+    video = make_clip("cut.mkv", frames=60)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 3])
+    job = exporting(replace(job, video=video), "overlay", segment={"on_corrupt": how})
+    with pytest.raises(PartialError, match=r"cut\.mkv: .*missing from frame \d+ on\. The rest is in") as caught:
+        segment_video(job)
+    report, count = report_of(job), len(hashes(job.output))
+    assert (caught.value.exit_code, 0 < count < 60) == (3, True)
+    assert (report["status"], report["missing_from"], report["frames_corrupt"]) == ("partial", count, [])
+    assert any(f"missing from frame {count} on" in note for note in report["notes"])
+
+
 def test_a_failed_job_goes_on_with_another_way_to_take_corrupt_frames(job, make_folder):
     job = exporting(replace(job, video=spoiled_folder(make_folder, 3)), "none")
     with pytest.raises(VideoError, match="not an image"):

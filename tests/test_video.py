@@ -306,6 +306,47 @@ def test_a_cut_file_without_a_leading_index_is_found(make_clip, name):
     assert 0 < len(read(path, on_corrupt="stop")) < 60
 
 
+CUT = [("x.mkv", {}), ("x.webm", {}), ("x.avi", {}), ("x.mp4", {"movflags": "faststart"})]
+
+
+@pytest.mark.parametrize("how", ["stop", "skip"])
+@pytest.mark.parametrize(("name", "settings"), CUT)
+def test_what_a_cut_file_no_longer_holds_is_missing(make_clip, name, settings, how):
+    path = cut(make_clip(name, frames=60, **settings), 0.8)
+    with open_source(path, on_corrupt=how) as source:
+        assert source.is_whole
+        count = len(list(source))
+        assert 0 < count < 60
+        assert (source.missing_from, source.is_whole) == (count, False)
+        assert f"missing from frame {count} on" in source.warnings[-1]
+
+
+def test_missing_frames_have_the_numbers_asked_for_and_none_is_missing_before_the_end(make_clip):
+    path = cut(make_clip("x.mkv", frames=60), 0.6)
+    with open_source(path, first_number=1001, start=1010, on_corrupt="stop") as source:
+        last = list(source)[-1].index
+        assert source.missing_from == last + 1
+        assert f"missing from frame {last + 1} on" in source.warnings[-1]
+    with open_source(path, end=9, on_corrupt="stop") as source:
+        assert len(list(source)) == 10
+        assert source.is_whole
+
+
+def test_an_avi_without_its_last_bytes_alone_has_all_its_frames(make_clip):
+    path = cut(make_clip("x.avi", frames=20), 0.99)
+    with open_source(path, on_corrupt="stop") as source:
+        assert "cut short" in source.warnings[0]
+        assert len(list(source)) == 20
+        assert source.is_whole
+
+
+def test_a_clip_that_ends_before_its_first_frame_is_no_matter_of_usage(make_clip, monkeypatch):
+    path = cut(make_clip("x.mkv", frames=20), 0.6)
+    monkeypatch.setattr("stmcli.video.reader._decoded", lambda *_: iter([(0, None)]))
+    with open_source(path, on_corrupt="stop") as source, pytest.raises(VideoError, match="0 frames can be decoded"):
+        list(source)
+
+
 def flipped_clip(make_clip):
     """Return a clip whose twelfth of 24 packets, all of them key frames, is overwritten."""
     path = make_clip(frames=24, gop=1)

@@ -7,6 +7,7 @@ from types import FrameType
 from stmcli.cli import (  # noqa: F401  (each adds its commands to the app)
     batch,
     bench,
+    doctor,
     evaluate,
     export,
     info,

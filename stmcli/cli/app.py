@@ -13,7 +13,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from stmcli import __version__
-from stmcli.errors import PartialError, StmError, Terminated, UsageError
+from stmcli.errors import ManyErrors, PartialError, StmError, Terminated, UsageError
 from stmcli.options import MEMORY_POLICIES, PRECISIONS, TTA, MemoryOptions, NetworkOptions
 
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
@@ -80,7 +80,8 @@ def _words(text: str) -> list[str]:
 
 
 def _say_error(error: StmError) -> None:
-    messages.print(Text(f"error: {error}"), style="red" if messages.is_terminal else None)
+    for one in error.errors if isinstance(error, ManyErrors) else (error,):
+        messages.print(Text(f"error: {one}"), style="red" if messages.is_terminal else None)
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stmcli.cli.app import (
+    MEMORY,
     FirstNumberOption,
     JsonOption,
     OverwriteOption,
@@ -20,7 +21,8 @@ from stmcli.cli.app import (
 from stmcli.cli.groups import Clip, Exports, Memory, Network, grouped
 from stmcli.cli.progress import show_progress
 from stmcli.cli.review import serve
-from stmcli.errors import PartialError
+from stmcli.errors import Faults, PartialError
+from stmcli.options import ExportOptions, NetworkOptions, SegmentOptions
 
 if TYPE_CHECKING:
     from stmcli.pipeline import Result
@@ -60,12 +62,21 @@ def segment(
 ) -> None:
     """Follow the objects of a first-frame mask through a clip."""
     first = clip.first_number
-    options = clip.options(start=_first_frame(video, start, first), end=_last_frame(video, end, first))
-    choices = (options, network.options(), memory.options(), exports.options("--export", clip.export))
-    from stmcli.job import Job, default_output, plan
+    faults = Faults()  # an option that is wrong leaves a value with which the rest can be checked
+    choices = (
+        faults.look(lambda: clip.options(start=_first_frame(video, start, first), end=_last_frame(video, end, first)))
+        or SegmentOptions(first_number=first),
+        faults.look(network.options) or NetworkOptions(network.weights, network.device),
+        faults.look(memory.options) or MEMORY,
+        faults.look(lambda: exports.options("--export", clip.export)) or ExportOptions(("none",)),
+    )
+    from stmcli.job import Job, check, default_output, plan
     from stmcli.pipeline import Result, segment_video
 
     job = Job(video, tuple(mask), output or default_output(video), *choices)
+    if faults.found:
+        faults.look(lambda: check(job))
+        faults.settle()
     if dry_run:
         _give_facts(plan(job), as_json=as_json)
         return

@@ -1,6 +1,6 @@
 """Read and write moving pictures: the only package that uses PyAV."""
 
-from stmcli.video.codecs import ALPHA_CODECS, H264, H264_NVENC, Codec, opens
+from stmcli.video.codecs import ALPHA_CODECS, H264, H264_NVENC, Codec, ffmpeg_version, opens
 from stmcli.video.color import Color
 from stmcli.video.facts import ClipFacts, clip_facts
 from stmcli.video.film import FilmFacts, check_film
@@ -34,6 +34,7 @@ __all__ = [
     "advance_timecode",
     "check_film",
     "clip_facts",
+    "ffmpeg_version",
     "find_timecode",
     "first_frame_from",
     "frame_times",

@@ -48,6 +48,11 @@ def opens(codec: Codec, size: tuple[int, int]) -> bool:
     return True
 
 
+def ffmpeg_version() -> str:
+    """Return the version of the FFmpeg libraries in use."""
+    return av.ffmpeg_version_info
+
+
 def has_alpha(layout: VideoFormat) -> bool:
     """Return whether pixels of this format have transparency."""
     return any(component.is_alpha for component in layout.components)

@@ -42,7 +42,7 @@ class SourceInfo:
     unknown until read), `start_time` the time of its first frame, `first_number` the number of that frame,
     `duration` its length in seconds if declared. `start` and `end` are the frame numbers asked for. `shift`
     is where the container's own clock starts (only transport streams start late). `timecode` is that of the
-    first frame, such as 01:00:00:00.
+    first frame, such as 01:00:00:00. `cut_short` tells that the file says so of itself.
     """
 
     path: Path
@@ -68,6 +68,7 @@ class SourceInfo:
     start: int | None = None
     end: int | None = None
     timecode: str | None = None
+    cut_short: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -79,20 +80,27 @@ class SourceInfo:
 class Source(ABC):
     """Iterate over the frames of a clip, as often as asked, always from its first chosen frame.
 
-    After or during an iteration `corrupt_frames` lists the frame numbers that could not be decoded and
-    `warnings` what a person should know.
+    After or during an iteration `corrupt_frames` lists the frame numbers that could not be decoded,
+    `missing_from` is the number of the first frame that a file which was cut short no longer holds (None: it holds
+    all that were asked for), and `warnings` is what a person should know.
     """
 
     def __init__(self, info: SourceInfo, *, on_corrupt: OnCorrupt) -> None:
         self.info = info
         self.on_corrupt = on_corrupt
         self.corrupt_frames: list[int] = []
+        self.missing_from: int | None = None
         self._remarks: dict[str, str] = {}
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what is odd about this source, as far as is known by now."""
         return (*self.info.warnings, *self._remarks.values())
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether all frames that were asked for were there and could be decoded, as far as is known by now."""
+        return not self.corrupt_frames and self.missing_from is None
 
     @property
     @abstractmethod

@@ -1,7 +1,7 @@
 """Open a video file safely and find out what it holds, before it is decoded."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def probe(path: Path, *, on_corrupt: OnCorrupt = "fail") -> SourceInfo:
             cause = "0 frames can be decoded" if stream.width else "its pictures have no or an absurd size"
             raise VideoError(cause, path=path, hint="Copy or record it again.")
         warnings = (*([loss] if loss else []), *_oddities(stream, picture))
-        return _describe(container, stream, picture, path, warnings)
+        return replace(_describe(container, stream, picture, path, warnings), cut_short=bool(loss))
 
 
 def frame_times(path: Path) -> tuple[Fraction, ...]:

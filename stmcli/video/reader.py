@@ -85,6 +85,7 @@ class VideoReader(Source):
     def __iter__(self) -> Iterator[Frame]:
         self.close()
         self.corrupt_frames.clear()
+        self.missing_from = None
         self._remarks.clear()
         self._container = container = open_container(self.info.path)
         stream = pick_video(container, self.info.path)
@@ -174,8 +175,13 @@ class VideoReader(Source):
 
     def _check_end(self, last: int) -> None:
         start, end, count = self.info.first_chosen, self.info.end, last + 1 - self.info.first_number
+        if not count:
+            raise VideoError("0 frames can be decoded", path=self.info.path, hint="Copy or record it again.")
         if start > last:
             raise self._no_frame(start, count)
+        if self.info.cut_short and (self.info.frames is None or count < self.info.frames):
+            self.missing_from = last + 1
+            self._remarks["missing"] = f"the clip is missing from frame {last + 1} on"
         if end is not None and end > last:
             self._remarks["end"] = f"the clip ends at frame {last}, before frame {end}"
         elif self.info.frames is not None and count != self.info.frames and not self.corrupt_frames:
