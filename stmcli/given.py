@@ -95,7 +95,7 @@ def mask_in(folder: Path, word: str | Path) -> str | Path:
 def check_readable(masks: Sequence[str | Path]) -> None:
     """Raise MaskError when a mask cannot be read, whatever its clip is."""
     for file in list_mask_files(masks):
-        read_stored(file.path, warn=unheard)
+        load_annotations(file.path) if is_annotations(file.path) else read_stored(file.path, warn=unheard)
 
 
 def read_given(
