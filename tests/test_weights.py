@@ -237,7 +237,7 @@ def test_cuda_without_cuda_is_refused_before_the_weights_are_read(tmp_path):
 
 def test_what_suits_the_weights_fills_in_what_was_left_open():
     left = weights.suited(NetworkOptions())
-    assert (left.size, left.top_k, left.reach) == (336, 30, 16)
+    assert (left.size, left.top_k, left.reach) == (336, 30, 0)
     given = NetworkOptions(size=0, top_k=0, reach=0)
     assert weights.suited(given) == given
 
