@@ -184,7 +184,7 @@ class VideoReader(Source):
             self._remarks["missing"] = f"the clip is missing from frame {last + 1} on"
         if end is not None and end > last:
             self._remarks["end"] = f"the clip ends at frame {last}, before frame {end}"
-        elif self.info.frames is not None and count != self.info.frames and not self.corrupt_frames:
+        elif self.info.frames is not None and count != self.info.frames and self.is_whole:
             self._remarks["count"] = f"declares {self.info.frames} frames and has {count}"
 
 
