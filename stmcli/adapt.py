@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stmcli.geometry import Geometry
+from stmcli.listeners import unheard
 from stmcli.masks import VOID, object_ids
 from stmcli.model import STM
 from stmcli.options import NetworkOptions
@@ -30,7 +31,7 @@ def adapt(
     labels: np.ndarray,
     network: NetworkOptions,
     *,
-    on_step: Callable[[int, int], None] = lambda *_: None,
+    on_step: Callable[[int, int], None] = unheard,
 ) -> STM:
     """Return a copy of the network whose decoder was trained `network.adapt` steps on rgb and labels, both (H, W).
 

@@ -15,6 +15,7 @@ from stmcli.ensemble import make_follower
 from stmcli.given import GivenMask, ids_of
 from stmcli.job import Job, open_job
 from stmcli.kinds import open_writers, opened
+from stmcli.listeners import unheard
 from stmcli.matting import Matted
 from stmcli.model import STM
 from stmcli.options import MattingOptions
@@ -49,9 +50,7 @@ class Timing:
         return self.whole / max(self.parts.values())
 
 
-def bench_command(
-    job: Job, *, frames: int = 60, rounds: int = 3, on_round: Callable[[int], None] = lambda _: None
-) -> Timing:
+def bench_command(job: Job, *, frames: int = 60, rounds: int = 3, on_round: Callable[[int], None] = unheard) -> Timing:
     """Measure segmenting the first `frames` frames of a clip: each part alone and then the whole, `rounds` times.
 
     One round comes first that is not counted. The network is loaded before; what is written goes to a folder

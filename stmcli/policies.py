@@ -9,6 +9,7 @@ from stmcli.errors import UsageError
 from stmcli.evaluate import Scores, evaluate_folder, list_sequences
 from stmcli.evaluate.scores import to_csv
 from stmcli.evaluate.ytvos import TRAINING_CATEGORIES
+from stmcli.listeners import unheard
 from stmcli.options import MemoryOptions, NetworkOptions
 from stmcli.pipeline import segment_dataset
 from stmcli.report import read_report
@@ -42,7 +43,7 @@ def compare_policies(
     seen: frozenset[str] = TRAINING_CATEGORIES,
     on_start: Callable[[int | None, str], None],
     on_frame: Callable[[int], None],
-    on_adapt: Callable[[int, int], None] = lambda *_: None,
+    on_adapt: Callable[[int, int], None] = unheard,
 ) -> Iterator[PolicyScores]:
     """Segment a dataset with every policy, into `output/<policy>/<clip>`, and yield the scores of each.
 

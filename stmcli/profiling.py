@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from stmcli.clips import Clips
+from stmcli.listeners import unheard
 from stmcli.losses import clip_loss
 from stmcli.options import ClipOptions, TrainOptions
 from stmcli.train import build_trainer
@@ -40,7 +41,7 @@ def profile(
     device: torch.device,
     init: str | None = None,
     steps: int = 4 * ROUNDS,
-    on_step: Callable[[], None] = lambda: None,
+    on_step: Callable[[], None] = unheard,
 ) -> Profile:
     """Measure `steps` bare and as many full steps of a run, in rounds. Raises what `train` does."""
     with build_trainer(stills, videos, options, clips, device, init) as trainer, closing(trainer):
@@ -115,6 +116,6 @@ def _kernel_share(trainer: Trainer, steps: int) -> tuple[float | None, str]:
     if trainer.device.type != "cuda":
         return None, ""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
-        seconds = _time(trainer, trainer.advance, steps, lambda: None)
+        seconds = _time(trainer, trainer.advance, steps, unheard)
     kernels = sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
     return min(1.0, kernels / seconds), "kernels"

@@ -11,6 +11,7 @@ from stmcli.clips import CANVAS, ClipMaker, Videos, load_stills, load_videos
 from stmcli.curve import draw_curve
 from stmcli.errors import UsageError
 from stmcli.evaluate import Sequence as Clip
+from stmcli.listeners import unheard
 from stmcli.model import SIZES, STM
 from stmcli.model.stm import STRIDE
 from stmcli.options import ClipOptions, NetworkOptions, TrainOptions
@@ -49,7 +50,7 @@ def train(
     validation: Path | None = None,
     init: str | None = None,
     resume: bool = False,
-    on_step: Callable[[Progress], None] = lambda _: None,
+    on_step: Callable[[Progress], None] = unheard,
 ) -> Result:
     """Train a network on clips of `stills` and `videos` and keep the run in the folder `output`.
 
