@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stmcli.errors import UsageError, WeightsError, WriteError
 from stmcli.files import write_whole
-from stmcli.model import SIZES, STM, Dims
+from stmcli.model import SIZES, STM, Dims, fused
 from stmcli.options import PRECISIONS, NetworkOptions
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
@@ -136,8 +136,7 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     device = pick_device(options.device)
     dtype = pick_dtype(options.precision, device)
     model, _ = read_named(options.weights)
-    model = model.to(device, dtype).to(memory_format=torch.channels_last)
-    return model.eval().requires_grad_(False)
+    return fused(model).to(device, dtype).to(memory_format=torch.channels_last)
 
 
 def suited(options: NetworkOptions) -> NetworkOptions:

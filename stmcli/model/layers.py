@@ -11,7 +11,7 @@ from torchvision.models import resnet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-READ_CHUNK = 256  # query cells read at once: bounds the attention matrix and keeps it in the cache
+READ_CHUNK = {"cpu": 256, "cuda": 2048}  # query cells read at once: bounds the attention matrix; fits a cache
 
 
 class Features(NamedTuple):
@@ -136,52 +136,68 @@ def _layout(weight: Tensor) -> torch.memory_format:
 
 
 def memory_read(
-    query: Tensor, keys: Tensor, values: Tensor, valid: Tensor | None = None, *, top_k: int = 0, reach: float = 0.0
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    valid: Tensor | None = None,
+    *,
+    top_k: int = 0,
+    reach: float = 0.0,
+    published: bool = False,
 ) -> Tensor:
     """Read the memory for every query cell (paper, section 3.2): softmax of `k.q / sqrt(Ck)` over all cells.
 
     With `top_k` only over that many best matching cells; with `valid` (N, L) only over those that an object has. With
     `reach`, in cells, the match of two cells that are d apart in the frame is less by `d^2 / (2 reach^2)`; L is then a
-    multiple of h*w.
+    multiple of h*w. `published` sums fp32 reads of all cells in the published order, at a little more time.
     query (B, Ck, h, w); keys (B, N, L, Ck); values (B, N, L, Cv) -> (B, N, Cv, h, w).
     """
     h, w = query.shape[-2:]
-    q = query.flatten(2).unsqueeze(1)  # (B, 1, Ck, h*w)
-    penalties = _penalties(h, w, reach, like=query) if reach else repeat(None)
-    parts = zip(q.split(READ_CHUNK, dim=3), penalties, strict=False)
-    read = [values.transpose(2, 3) @ _attention(keys, part, penalty, valid, top_k) for part, penalty in parts]
-    return torch.cat(read, dim=3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
+    chunk = READ_CHUNK[query.device.type]
+    cells = query.flatten(2).transpose(1, 2).unsqueeze(1).split(chunk, dim=2)  # (B, 1, P, Ck) each
+    few = 0 < top_k < keys.shape[2]
+    if published and keys.dtype == torch.float32 and valid is None and not reach and not few:
+        read = [_read_as_published(q, keys, values) for q in cells]
+    else:
+        penalties = _penalties(h, w, reach, chunk, like=query) if reach else repeat(None)
+        matches = (_match(q, keys, penalty, valid) for q, penalty in zip(cells, penalties, strict=False))
+        read = [_read_best(match, values, top_k) if few else torch.softmax(match, dim=3) @ values for match in matches]
+    return torch.cat(read, dim=2).transpose(2, 3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
 
 
-def _attention(keys: Tensor, q: Tensor, penalty: Tensor | None, valid: Tensor | None, top_k: int) -> Tensor:
-    """Weigh memory cells for query cells: keys (B, N, L, Ck), q (B, 1, Ck, P) -> (B, N, L, P), columns sum to 1."""
-    scale = q.shape[2] ** 0.5
-    chosen = 0 < top_k < keys.shape[2]
-    if keys.dtype == torch.float32 and not chosen and penalty is None and valid is None:
-        return torch.softmax((keys @ q) / scale, dim=2)  # in the published order: saturated pixels agree too
-    match = (q.transpose(2, 3) / scale) @ keys.transpose(2, 3)  # (B, N, P, L)
+def _read_as_published(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Read all cells, with sums in the order that makes saturated pixels agree too: (B, N, P, Cv)."""
+    attention = torch.softmax((keys @ q.transpose(2, 3)) / q.shape[3] ** 0.5, dim=2)  # (B, N, L, P)
+    return (values.transpose(2, 3) @ attention).transpose(2, 3)
+
+
+def _match(q: Tensor, keys: Tensor, penalty: Tensor | None, valid: Tensor | None) -> Tensor:
+    """Return how well memory cells match query cells: q (B, 1, P, Ck), keys (B, N, L, Ck) -> (B, N, P, L)."""
+    match = (q / q.shape[3] ** 0.5) @ keys.transpose(2, 3)
     match = match if penalty is None else _weaken(match, penalty)
-    match = match if valid is None else match.masked_fill(~valid.unsqueeze(1), -torch.inf)
-    return (_best(match, top_k) if chosen else torch.softmax(match, dim=3)).transpose(2, 3)
+    return match if valid is None else match.masked_fill(~valid.unsqueeze(1), -torch.inf)
 
 
-def _penalties(h: int, w: int, reach: float, *, like: Tensor) -> Iterator[Tensor]:
+def _read_best(match: Tensor, values: Tensor, top_k: int) -> Tensor:
+    """Read the `top_k` best matching cells: match (B, N, P, L), values (B, N, L, Cv) -> (B, N, P, Cv)."""
+    best = match.topk(top_k, dim=3)
+    weights = torch.softmax(best.values, dim=3)  # (B, N, P, k)
+    objects = zip(*(x.flatten(0, 1) for x in (best.indices, weights)), values.flatten(0, 1), strict=True)
+    read = [F.embedding_bag(i, v, mode="sum", per_sample_weights=w) for i, w, v in objects]  # gathers and adds
+    return torch.stack(read).unflatten(0, tuple(match.shape[:2]))
+
+
+def _penalties(h: int, w: int, reach: float, chunk: int, *, like: Tensor) -> Iterator[Tensor]:
     """Yield for each chunk of query cells how much less likely every cell of a frame is, being far: (P, h*w).
 
     Computed again for every read: it costs next to nothing, and all of it would be large where frames are.
     """
     y, x = torch.meshgrid(*(torch.arange(side, device=like.device) / reach for side in (h, w)), indexing="ij")
     cells = torch.stack([y, x]).flatten(1)  # (2, h*w)
-    for part in cells.split(READ_CHUNK, dim=1):
+    for part in cells.split(chunk, dim=1):
         yield ((part[:, :, None] - cells[:, None]).square().sum(0) / 2).to(like.dtype)
 
 
 def _weaken(match: Tensor, penalty: Tensor) -> Tensor:
     """Subtract from (B, N, P, L) the penalty (P, h*w) of each slot's cells."""
     return match.unflatten(3, (-1, penalty.shape[1])).sub_(penalty.unsqueeze(1)).flatten(3)
-
-
-def _best(match: Tensor, top_k: int) -> Tensor:
-    """Softmax over the `top_k` largest entries of the last dimension, with zeros elsewhere."""
-    best = match.topk(top_k, dim=-1)
-    return torch.zeros_like(match).scatter_(-1, best.indices, torch.softmax(best.values, dim=-1))

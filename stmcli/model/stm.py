@@ -46,6 +46,7 @@ class STM(nn.Module):
     def __init__(self, dims: Dims) -> None:
         super().__init__()
         self.dims = dims
+        self.published = True  # whether fp32 sums go in the published order
         self.query_encoder = Encoder(dims.trunk, planes=0)
         self.memory_encoder = Encoder(dims.trunk, planes=2)
         widths = self.query_encoder.widths
@@ -83,7 +84,7 @@ class STM(nn.Module):
         """
         features = self.query_encoder(frame)
         query, value = self.query_head(features.f16)  # (B, Ck, h, w), (B, Cv, h, w)
-        read = memory_read(query, keys, values, valid, top_k=top_k, reach=reach)  # (B, N, Cv, h, w)
+        read = memory_read(query, keys, values, valid, top_k=top_k, reach=reach, published=self.published)
         x = torch.cat([read, value.unsqueeze(1).expand_as(read)], dim=2).flatten(0, 1)  # (B*N, 2*Cv, h, w)
         pair = self.decoder(x, features).unflatten(0, read.shape[:2])  # (B, N, 2, H, W)
         return Segmentation(aggregate(torch.softmax(pair.float(), dim=2)[:, :, 1]), query)
