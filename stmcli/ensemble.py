@@ -88,6 +88,10 @@ class Ensemble:
             tensors = {name.removeprefix(mine): x for name, x in state.tensors.items() if name.startswith(mine)}
             view.segmenter.restore(State(tensors, facts))
 
+    def notes(self) -> list[str]:
+        """Return what is to be said of how it was computed."""
+        return [*dict.fromkeys(note for view in self.views for note in view.segmenter.notes())]
+
     def reset(self) -> None:
         """Forget the clip."""
         for view in self.views:
@@ -100,7 +104,8 @@ def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | N
 
     def view(zoom: float, mirrored: bool) -> View:
         size, top_k, reach = fit.size or 0, fit.top_k or 0, fit.reach or 0.0
-        return View(Segmenter(model, memory=memory, size=size, top_k=top_k, reach=reach, zoom=zoom), mirrored)
+        segmenter = Segmenter(model, memory=memory, size=size, top_k=top_k, reach=reach, zoom=zoom, focus=network.focus)
+        return View(segmenter, mirrored)
 
     zooms = ZOOMS if "scale" in network.tta else ZOOMS[:1]
     turns = (False, True) if "flip" in network.tta else (False,)

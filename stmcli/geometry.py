@@ -1,20 +1,22 @@
 """The way of a frame into the network and back: working size, and padding to the stride."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from stmcli.focus import Box
 from stmcli.model.stm import STRIDE
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a source frame fits into the network: shrunk to a working size, then padded to the stride."""
+    """How a source frame fits into the network: its window scaled to a working size, then padded to the stride."""
 
     source: tuple[int, int]  # H, W
     inner: tuple[int, int]
     pad: tuple[int, int, int, int]  # left, right, top, bottom
+    window: Box  # of the source; what is outside is background
 
     @classmethod
     def fit(cls, height: int, width: int, size: int, *, zoom: float = 1.0) -> "Geometry":
@@ -22,11 +24,18 @@ class Geometry:
         scale = zoom * (min(1.0, size / min(height, width)) if size else 1.0)
         inner = (max(1, round(height * scale)), max(1, round(width * scale)))
         rows, columns = (-side % STRIDE for side in inner)
-        return cls((height, width), inner, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+        pad = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+        return cls((height, width), inner, pad, Box(0, 0, height, width))
+
+    def through(self, window: Box) -> "Geometry":
+        """Look through another window, at the same working size."""
+        return replace(self, window=window)
 
     def enter(self, x: Tensor) -> Tensor:
         """(B, C, H, W) at source size -> padded working size."""
-        if self.inner != self.source:
+        top, left, height, width = self.window
+        x = x[:, :, top : top + height, left : left + width]
+        if self.inner != (height, width):
             x = F.interpolate(x, size=self.inner, mode="bilinear", antialias=True, align_corners=False)
         return F.pad(x, self.pad)
 
@@ -36,8 +45,14 @@ class Geometry:
         height, width = self.inner
         return x[:, :, top : top + height, left : left + width]
 
-    def leave(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) at working size -> source size."""
-        if self.inner == self.source:
-            return x
-        return F.interpolate(x, size=self.source, mode="bilinear", align_corners=False)
+    def leave(self, prob: Tensor) -> Tensor:
+        """Prob (B, N+1, h, w) at working size -> source size."""
+        top, left, height, width = self.window
+        if self.inner != (height, width):
+            prob = F.interpolate(prob, size=(height, width), mode="bilinear", align_corners=False)
+        if (height, width) == self.source:
+            return prob
+        frame = prob.new_zeros(*prob.shape[:2], *self.source)
+        frame[:, 0] = 1
+        frame[:, :, top : top + height, left : left + width] = prob
+        return frame

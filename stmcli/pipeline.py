@@ -98,12 +98,13 @@ def _run(
         if job.network.adapt:
             model = _adapt(model, job, given[0], on_adapt)
         pictures = [Pictures(source.count)] if job.segment.page else []
-        run.follow(make_follower(model, job.network, job.memory), [*writers, *pictures])
+        follower = make_follower(model, job.network, job.memory)
+        run.follow(follower, [*writers, *pictures])
         for writer in writers:
             writer.close()
     seconds = time.monotonic() - started
     report.notes += [*source.warnings, *(note for writer in writers for note in writer.notes)]
-    report.notes += cut_note(report.cuts)
+    report.notes += [*cut_note(report.cuts), *follower.notes()]
     files = tuple(writer.path for writer in writers)
     outcome = _outcome(source, report, seconds, parameter.device) | {
         "outputs": [_name(job, writer) for writer in writers],

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from stmcli.confidence import Gauge
 from stmcli.cuts import CutDetector
+from stmcli.focus import Focus
 from stmcli.geometry import Geometry
 from stmcli.given import GivenMask
+from stmcli.guard import Guard
 from stmcli.masks import object_ids
 from stmcli.memory import Gate, MemoryBank
 from stmcli.model import STM
@@ -55,6 +57,9 @@ class Follower(Protocol):
     def reset(self) -> None:
         """Forget the clip."""
 
+    def notes(self) -> list[str]:
+        """Return what is to be said of how it was computed."""
+
 
 class Segmenter:
     """Follow the objects of one clip, frame by frame.
@@ -73,11 +78,14 @@ class Segmenter:
         top_k: int = 0,
         reach: float = 0.0,
         zoom: float = 1.0,
+        focus: float = 0.0,
     ) -> None:
         self.model = model
+        self.guard = Guard(model)
         self.size = size  # shorter side inside the network, px; 0 = the source's
         self.zoom = zoom  # of that size
         self.top_k = top_k  # memory cells that a cell reads; 0 = all
+        self.focus = focus  # size of the window that is looked at, in lengths of the objects; 0 = the whole frame
         self.reach = reach  # how far from its own place a cell reads, in cells; 0 = anywhere
         self.expected: tuple[int, ...] = ()  # ids that enter some time: every prediction has a channel for them
         self._weight = next(model.parameters())  # tells device and precision
@@ -90,6 +98,7 @@ class Segmenter:
         self.gate = Gate(self._options.gate)
         self.object_ids: tuple[int, ...] = ()  # in the order in which they entered
         self._geometry: Geometry | None = None
+        self._focus: Focus | None = None
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None  # frame, masks, confidence; to be remembered
         self._age = 0
         self.gauge = Gauge()
@@ -107,14 +116,21 @@ class Segmenter:
             raise ValueError(f"the labels are {labels.shape} but the frame is {rgb.shape[:2]}")
         cut = self.cuts.is_cut(rgb)
         if self._geometry is None and labels is not None:
-            self._geometry = Geometry.fit(rgb.shape[0], rgb.shape[1], self.size, zoom=self.zoom)
+            self._fit(rgb.shape[:2])
         if self._geometry is None or rgb.shape[:2] != self._geometry.source:
             raise ValueError("the first frame needs labels, and all frames have its size")
         if cut:
             self._pending = None  # what the frame before shows says nothing about another scene
         self._remember()
+        self._geometry = self._fitted.through(self._aimed.aim(labels, cut=cut))
         frame = self._upload(rgb)
-        return self._follow(frame, cut) if labels is None else self._take(frame, labels, whole, cut)
+        prediction = self._follow(frame, cut) if labels is None else self._take(frame, labels, whole, cut)
+        self._aimed.saw(prediction.prob)
+        return prediction
+
+    def notes(self) -> list[str]:
+        """Return what is to be said of how it was computed."""
+        return self.guard.notes()
 
     def revise(self, prediction: Prediction) -> None:
         """Remember another prediction of the latest frame than its own; masks that were given stay as they are."""
@@ -135,6 +151,7 @@ class Segmenter:
             "age": self._age,
             "bank": bank,
             "cuts": self.cuts.state(),
+            "focus": self._aimed.state(),
             "strides": {name: tensor.stride() for name, tensor in pending.items()},  # they decide how sums are rounded
         }
         others = {**pending, **self.gate.state(), **self.gauge.state()}
@@ -145,7 +162,9 @@ class Segmenter:
         """Go on from a state of a Segmenter with the same network and options."""
         facts, device = state.facts, self._weight.device
         tensors = {name: tensor.to(device) for name, tensor in state.tensors.items()}
-        self._geometry = Geometry.fit(facts["source"][0], facts["source"][1], self.size, zoom=self.zoom)
+        self._fit(tuple(facts["source"]))
+        self._aimed.restore(facts["focus"])
+        self._geometry = self._fitted.through(self._aimed.window)
         self.object_ids, self._age = tuple(facts["object_ids"]), facts["age"]
         self.bank.restore(tensors, facts["bank"])
         self.gate.restore(tensors)
@@ -158,6 +177,11 @@ class Segmenter:
         for name, tensor in zip(facts["strides"], pending, strict=True):
             tensor.copy_(tensors[name])
         self._pending = (pending[0], pending[1], pending[2]) if pending else None
+
+    def _fit(self, source: tuple[int, int]) -> None:
+        """Choose the working size of a clip, and look at the whole of its frames."""
+        self._geometry = Geometry.fit(*source, self.size, zoom=self.zoom)
+        self._focus = Focus(source, times=self.focus, size=min(self._geometry.inner))
 
     def _follow(self, frame: Tensor, cut: bool) -> Prediction:
         """Segment a frame by what is in memory."""
@@ -180,7 +204,7 @@ class Segmenter:
             share = others[0, places] / others[0, places].sum(0).clamp(min=TINY)
             prob[places] = share * prob[0]  # what the given ids leave free
         masks = self._fitted.enter(prob[None, 1:])  # (1, N, H, W)
-        self.bank.pin(*self.gate.trust(*self.model.memorize(frame, masks.to(frame.dtype))))
+        self.bank.pin(*self.gate.trust(*self.guard.memorize(frame, masks.to(frame.dtype))))
         self.gauge.begin()
         self._pending = None
         return self._answer(prob, None, cut=cut)
@@ -195,7 +219,7 @@ class Segmenter:
     def _segment(self, frame: Tensor, cut: bool) -> tuple[Tensor, Tensor]:
         """Return prob (1, N+1, h, w) at working size, and the query key; after a cut only given frames are read."""
         read = self.bank.read(given_only=cut)
-        logits, query = self.model.segment(frame, *read, top_k=self.top_k, reach=self.reach)
+        logits, query = self.guard.segment(frame, read, top_k=self.top_k, reach=self.reach)
         return torch.softmax(self._fitted.crop(logits), dim=1), query
 
     def _answer(self, prob: Tensor, measured: Tensor | None, *, cut: bool) -> Prediction:
@@ -217,7 +241,7 @@ class Segmenter:
         if self._pending is None or not self.bank.wants(age=self._age):
             return
         frame, masks, confidence = self._pending
-        memory = self.model.memorize(frame, masks.to(frame.dtype))
+        memory = self.guard.memorize(frame, masks.to(frame.dtype))
         self.bank.write(*self.gate.admit(*memory, confidence), age=self._age)
 
     def _upload(self, rgb: np.ndarray) -> Tensor:
@@ -230,6 +254,11 @@ class Segmenter:
     def _fitted(self) -> Geometry:
         assert self._geometry is not None
         return self._geometry
+
+    @property
+    def _aimed(self) -> Focus:
+        assert self._focus is not None
+        return self._focus
 
 
 def _packed(tensor: Tensor) -> Tensor:

@@ -137,6 +137,10 @@ TopOption = Annotated[
         min=0, help="Read only the N best matching cells of the memory; 0 = all.", show_default="suits the weights"
     ),
 ]
+FocusOption = Annotated[
+    float,
+    typer.Option(help="Look at a window this many times as long as the objects; 0 = the whole frame."),
+]
 ReachOption = Annotated[
     float | None,
     typer.Option(
@@ -217,14 +221,17 @@ def network_options(
     reach: float | None = NETWORK.reach,
     tta: str = "",
     adapt: int = NETWORK.adapt,
+    focus: float = NETWORK.focus,
 ) -> NetworkOptions:
     """Check and collect the options of the network."""
     if reach and not SHORTEST_REACH <= reach < math.inf:
         raise UsageError(f"--reach {reach:g}: not a distance", hint=f"Use 0 or cells from {SHORTEST_REACH} on.")
+    if focus and not 1 <= focus < math.inf:
+        raise UsageError(f"--focus {focus:g}: not a size", hint="Use 0, or 2 for twice as long as the objects.")
     words = {one_of("--tta", word.strip(), TTA) for word in tta.split(",")} if tta else set()
     views = tuple(word for word in TTA if word in words)
     one_of("--precision", precision, PRECISIONS)
-    return NetworkOptions(weights, device, precision, size, top_k, reach, views, adapt)
+    return NetworkOptions(weights, device, precision, size, top_k, reach, views, adapt, focus)
 
 
 def memory_options(every: int, most: int, policy: str, gate: float) -> MemoryOptions:

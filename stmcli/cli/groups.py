@@ -15,6 +15,7 @@ from stmcli.cli.app import (
     DeviceOption,
     EveryOption,
     FirstNumberOption,
+    FocusOption,
     GateOption,
     MaxOption,
     OverwriteOption,
@@ -100,6 +101,7 @@ class Network:
     reach: ReachOption = NETWORK.reach
     tta: TtaOption = ""
     adapt: AdaptOption = NETWORK.adapt
+    focus: FocusOption = NETWORK.focus
 
     def options(self) -> NetworkOptions:
         """Check the values. Raises UsageError."""
@@ -112,6 +114,7 @@ class Network:
             reach=self.reach,
             tta=self.tta,
             adapt=self.adapt,
+            focus=self.focus,
         )
 
 

@@ -1,6 +1,6 @@
 """The space-time memory network."""
 
 from stmcli.model.fused import fused
-from stmcli.model.stm import SIZES, STM, Dims, aggregate
+from stmcli.model.stm import SIZES, STM, Dims, Segmentation, aggregate
 
-__all__ = ["SIZES", "STM", "Dims", "aggregate", "fused"]
+__all__ = ["SIZES", "STM", "Dims", "Segmentation", "aggregate", "fused"]

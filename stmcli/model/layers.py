@@ -144,16 +144,18 @@ def memory_read(
     top_k: int = 0,
     reach: float = 0.0,
     published: bool = False,
+    chunk: int = 0,
 ) -> Tensor:
     """Read the memory for every query cell (paper, section 3.2): softmax of `k.q / sqrt(Ck)` over all cells.
 
     With `top_k` only over that many best matching cells; with `valid` (N, L) only over those that an object has. With
     `reach`, in cells, the match of two cells that are d apart in the frame is less by `d^2 / (2 reach^2)`; L is then a
-    multiple of h*w. `published` sums fp32 reads of all cells in the published order, at a little more time.
+    multiple of h*w. `published` sums fp32 reads of all cells in the published order, at a little more time;
+    `chunk` bounds how many query cells are read at once, 0 = what suits the device.
     query (B, Ck, h, w); keys (B, N, L, Ck); values (B, N, L, Cv) -> (B, N, Cv, h, w).
     """
     h, w = query.shape[-2:]
-    chunk = READ_CHUNK[query.device.type]
+    chunk = chunk or READ_CHUNK[query.device.type]
     cells = query.flatten(2).transpose(1, 2).unsqueeze(1).split(chunk, dim=2)  # (B, 1, P, Ck) each
     few = 0 < top_k < keys.shape[2]
     if published and keys.dtype == torch.float32 and valid is None and not reach and not few:

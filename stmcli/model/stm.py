@@ -7,12 +7,13 @@ Two verbs serve inference and training alike:
 """
 
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stmcli.model.layers import Decoder, Encoder, KeyValue, memory_read
+from stmcli.model.layers import Decoder, Encoder, Features, KeyValue, memory_read
 
 STRIDE = 16
 
@@ -47,6 +48,8 @@ class STM(nn.Module):
         super().__init__()
         self.dims = dims
         self.published = True  # whether fp32 sums go in the published order
+        self.at_once = 0  # objects computed at once, 0 = all; fewer take less memory and more time
+        self.chunk = 0  # query cells read at once, 0 = what suits the device
         self.query_encoder = Encoder(dims.trunk, planes=0)
         self.memory_encoder = Encoder(dims.trunk, planes=2)
         widths = self.query_encoder.widths
@@ -60,11 +63,14 @@ class STM(nn.Module):
         frame (B, 3, H, W) in [0, 1], masks (B, N, H, W) in [0, 1], H and W multiples of 16
         -> keys (B, N, h*w, Ck), values (B, N, h*w, Cv).
         """
-        others = _others(masks)
+        groups = zip(self._split(masks), self._split(_others(masks)), strict=True)
+        keys, values = zip(*(self._memorize(frame, *group) for group in groups), strict=True)
+        return torch.cat(keys, dim=1), torch.cat(values, dim=1)
+
+    def _memorize(self, frame: Tensor, masks: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         features = self.memory_encoder(frame, masks, others)
         key, value = self.memory_head(features.f16)  # (B*N, Ck, h, w), (B*N, Cv, h, w)
-        shape = masks.shape[:2]
-        return _cells(key, shape), _cells(value, shape)
+        return _cells(key, masks.shape[:2]), _cells(value, masks.shape[:2])
 
     def segment(
         self,
@@ -84,10 +90,34 @@ class STM(nn.Module):
         """
         features = self.query_encoder(frame)
         query, value = self.query_head(features.f16)  # (B, Ck, h, w), (B, Cv, h, w)
-        read = memory_read(query, keys, values, valid, top_k=top_k, reach=reach, published=self.published)
+        known = repeat(None) if valid is None else self._split(valid, dim=0)
+        groups = zip(self._split(keys), self._split(values), known, strict=False)
+        masks = [self._mask(features, query, value, *group, top_k=top_k, reach=reach) for group in groups]
+        return Segmentation(aggregate(torch.cat(masks, dim=1)), query)
+
+    def _mask(
+        self,
+        features: Features,
+        query: Tensor,
+        value: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        valid: Tensor | None,
+        *,
+        top_k: int,
+        reach: float,
+    ) -> Tensor:
+        """Return the probability of each object on its own: (B, N, H, W)."""
+        read = memory_read(
+            *(query, keys, values, valid), top_k=top_k, reach=reach, published=self.published, chunk=self.chunk
+        )  # (B, N, Cv, h, w)
         x = torch.cat([read, value.unsqueeze(1).expand_as(read)], dim=2).flatten(0, 1)  # (B*N, 2*Cv, h, w)
         pair = self.decoder(x, features).unflatten(0, read.shape[:2])  # (B, N, 2, H, W)
-        return Segmentation(aggregate(torch.softmax(pair.float(), dim=2)[:, :, 1]), query)
+        return torch.softmax(pair.float(), dim=2)[:, :, 1]
+
+    def _split(self, x: Tensor, dim: int = 1) -> tuple[Tensor, ...]:
+        """Split what there is of all objects into what is computed at once."""
+        return x.split(self.at_once or x.shape[dim], dim)
 
 
 def _others(masks: Tensor) -> Tensor:

@@ -1,0 +1,103 @@
+"""Where in the frame the network looks: a window that goes with the objects, so that small ones are seen large."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+KEEP = 0.7  # a window stays as it is while the objects would need at least this share of it
+MARGIN = 0.15  # of a window's sides, that objects must stay away from
+SEARCH = 1.25  # by what a window grows for each frame in which no object is seen
+LARGEST = 2.0  # how many times the source's pixels may be enlarged
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def holds(self, other: "Box", *, margin: float) -> bool:
+        """Tell whether another box lies inside, apart from the edge by a share of the sides."""
+        y, x = margin * self.height, margin * self.width
+        below, right = self.top + self.height - y, self.left + self.width - x
+        inside = other.top >= self.top + y and other.top + other.height <= below
+        return inside and other.left >= self.left + x and other.left + other.width <= right
+
+
+class Focus:
+    """Aim the window of every frame by where the objects were seen in the one before, and where they are given.
+
+    The window has the frame's shape and is `times` as long as the objects together are, but never so small that
+    pixels would be enlarged more than LARGEST times to make its shorter side `size`. It stays where it is while the
+    objects fit, and grows to the whole frame while none is seen. With `times` 0 it is always the whole frame.
+    """
+
+    def __init__(self, source: tuple[int, int], *, times: float, size: int) -> None:
+        self.source, self.times = source, times
+        self.least = min(1.0, size / LARGEST / min(source))  # share of the frame's sides
+        self.window = Box(0, 0, *source)
+        self.seen: Box | None = None  # where the objects were in the frame before
+
+    def aim(self, labels: np.ndarray | None, *, cut: bool) -> Box:
+        """Return the window of the next frame, whose labels (H, W) may be given, and which may begin a new scene."""
+        if self.times:
+            given = None if labels is None else box_of(labels > 0)
+            self.window = Box(0, 0, *self.source) if cut else self._aimed(_joined(self.seen, given))
+        return self.window
+
+    def saw(self, prob: Tensor) -> None:
+        """Take note of what was seen of the objects in the latest frame: prob (N+1, H, W), background first."""
+        if self.times:
+            self.seen = box_of(prob[0] < 0.5)
+
+    def state(self) -> dict[str, Any]:
+        """Return what JSON can hold of where it looks."""
+        return {"window": self.window, "seen": self.seen}
+
+    def restore(self, facts: dict[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self.window = Box(*facts["window"])
+        self.seen = Box(*facts["seen"]) if facts["seen"] else None
+
+    def _aimed(self, objects: Box | None) -> Box:
+        height, width = self.source
+        if objects is None:
+            share = self.window.height / height * SEARCH
+        else:
+            share = self.times * max(objects.height / height, objects.width / width)
+        share = min(1.0, max(self.least, share))
+        return self.window if self._fits(objects, share) else self._around(objects or self.window, share)
+
+    def _fits(self, objects: Box | None, share: float) -> bool:
+        size = self.window.height / self.source[0]
+        if objects is None or not KEEP * size <= share <= size / KEEP:
+            return False
+        return size == 1 or self.window.holds(objects, margin=MARGIN)
+
+    def _around(self, box: Box, share: float) -> Box:
+        height, width = (max(1, round(share * side)) for side in self.source)
+        top = box.top + (box.height - height) // 2
+        left = box.left + (box.width - width) // 2
+        return Box(min(max(0, top), self.source[0] - height), min(max(0, left), self.source[1] - width), height, width)
+
+
+def box_of(seen: Tensor | np.ndarray) -> Box | None:
+    """Return the box that holds every true pixel of (H, W); None where there is none."""
+    rows, columns = (np.flatnonzero(np.asarray(seen.any(axis).tolist())) for axis in (1, 0))
+    if not rows.size:
+        return None
+    top, left = int(rows[0]), int(columns[0])
+    return Box(top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1)
+
+
+def _joined(one: Box | None, other: Box | None) -> Box | None:
+    """Return the box that holds both."""
+    boxes = [box for box in (one, other) if box]
+    if not boxes:
+        return None
+    top, left = min(box.top for box in boxes), min(box.left for box in boxes)
+    bottom, right = max(box.top + box.height for box in boxes), max(box.left + box.width for box in boxes)
+    return Box(top, left, bottom - top, right - left)

@@ -1,0 +1,101 @@
+"""A network that survives what a device cannot do: too little memory, and numbers that half precision cannot hold."""
+
+import copy
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from stmcli.errors import StmError
+from stmcli.model import STM, Segmentation
+
+Found = TypeVar("Found")
+NOT_FINITE = "the network gives numbers that are not finite"
+LEAST_CHUNK = 64  # query cells read at once: fewer save next to nothing
+
+
+class Guard:
+    """Run a network; where memory is short in smaller pieces, and where a number is not finite again in fp32.
+
+    Neither changes the result, but for rounding. On CUDA only fp16 is looked after: to look takes waiting for the
+    device, and bf16 holds whatever fp32 holds.
+    """
+
+    def __init__(self, model: STM) -> None:
+        self.model = model
+        self.again = 0  # how often something was computed again in fp32
+        self.saving = False  # whether memory was short
+        weight = next(model.parameters())
+        self._half = weight.dtype != torch.float32
+        self._looks = not weight.is_cuda or weight.dtype == torch.float16
+        self._full: STM | None = None
+
+    def memorize(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what `STM.memorize` does. Raises StmError."""
+        key, value = self._sparing(masks.shape[1], lambda: self.model.memorize(frame, masks))
+        if self._trusts(key, value):
+            return key, value
+        full = self._in_full()
+        again = self._sparing(masks.shape[1], lambda: full.memorize(frame.float(), masks.float()))
+        self._demand(*again)
+        most = torch.finfo(key.dtype).max
+        return again[0].clamp(-most, most).to(key.dtype), again[1].clamp(-most, most).to(value.dtype)
+
+    def segment(
+        self, frame: Tensor, memory: tuple[Tensor, Tensor, Tensor | None], *, top_k: int, reach: float
+    ) -> Segmentation:
+        """Do what `STM.segment` does, with memory of keys, values and what is valid. Raises StmError."""
+        keys, values, valid = memory
+        count = keys.shape[1]
+        found = self._sparing(count, lambda: self.model.segment(frame, keys, values, valid, top_k=top_k, reach=reach))
+        if self._trusts(*found):
+            return found
+        full, query = self._in_full(), frame.float()
+        keys, values = keys.float(), values.float()
+        again = self._sparing(count, lambda: full.segment(query, keys, values, valid, top_k=top_k, reach=reach))
+        self._demand(again.logits)
+        return again._replace(query=again.query.to(frame.dtype))
+
+    def notes(self) -> list[str]:
+        """Return what is to be said of a run."""
+        short = "the device's memory was short: it computed in smaller pieces"
+        again = f"half precision could not hold every number: computed again in fp32, {self.again} times"
+        return [short] * self.saving + [again] * bool(self.again)
+
+    def _trusts(self, *found: Tensor) -> bool:
+        return not self._looks or all(bool(torch.isfinite(x).all()) for x in found)
+
+    def _demand(self, *found: Tensor) -> None:
+        """Raise StmError when numbers are not finite in fp32 either."""
+        if not all(bool(torch.isfinite(x).all()) for x in found):
+            raise StmError(NOT_FINITE, hint="Use other weights.")
+
+    def _in_full(self) -> STM:
+        if not self._half:
+            raise StmError(NOT_FINITE, hint="Use other weights.")
+        self.again += 1
+        if self._full is None:
+            self._full = copy.deepcopy(self.model).float()
+        self._full.at_once, self._full.chunk = self.model.at_once, self.model.chunk
+        return self._full
+
+    def _sparing(self, objects: int, compute: Callable[[], Found]) -> Found:
+        """Compute; while the device has too little memory, again in smaller pieces. Raises StmError."""
+        while True:
+            try:
+                return compute()
+            except torch.OutOfMemoryError:
+                pass  # outside of this block, so that what the error holds is freed
+            self._save_memory(objects)
+
+    def _save_memory(self, objects: int) -> None:
+        """Make the pieces smaller. Raises StmError when they are as small as they can be."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        at_once, chunk = self.model.at_once or objects, self.model.chunk or 4 * LEAST_CHUNK
+        if at_once == 1 and chunk <= LEAST_CHUNK:
+            raise StmError("the device has too little memory", hint="Use a smaller --size or --mem-max.")
+        self.saving = True
+        self.model.at_once = max(1, at_once // 2)
+        self.model.chunk = chunk if at_once > 1 else chunk // 2

@@ -1,0 +1,120 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+
+from stmcli.focus import Box, Focus, box_of
+from stmcli.geometry import Geometry
+from stmcli.segmenter import Segmenter, propagate
+from stmcli.video import Frame
+from stmcli.weights import read
+
+WIDTH, HEIGHT = 320, 192
+
+
+@pytest.fixture(scope="module")
+def model(tiny_weights):
+    return read(tiny_weights)[0].eval().requires_grad_(False)
+
+
+def labels(top=40, left=60, height=20, width=30, number=1):
+    given = np.zeros((HEIGHT, WIDTH), np.uint8)
+    given[top : top + height, left : left + width] = number
+    return given
+
+
+def prob(*, seen):
+    """What a network says that sees the objects there: (2, H, W)."""
+    inside = torch.from_numpy(seen > 0).float()
+    return torch.stack([1 - inside, inside])
+
+
+def aimed(focus, seen):
+    focus.saw(prob(seen=seen))
+    return focus.aim(None, cut=False)
+
+
+def test_the_box_holds_every_true_pixel_and_no_more():
+    assert box_of(labels() > 0) == (40, 60, 20, 30)
+    assert box_of(torch.from_numpy(labels(height=1, width=1) > 0)) == (40, 60, 1, 1)
+    assert box_of(np.zeros((4, 4), bool)) is None
+
+
+def test_the_window_is_as_much_longer_than_the_object_as_was_asked_for_and_has_the_frames_shape():
+    window = Focus((HEIGHT, WIDTH), times=3, size=48).aim(labels(), cut=False)
+    assert window.height == round(HEIGHT * 3 * 20 / HEIGHT)
+    assert window.width == round(WIDTH * 3 * 20 / HEIGHT)
+    assert abs(window.top + window.height / 2 - 50) <= 1
+    assert abs(window.left + window.width / 2 - 75) <= 1
+
+
+def test_pixels_are_not_enlarged_more_than_twice_and_the_window_stays_in_the_frame():
+    window = Focus((HEIGHT, WIDTH), times=2, size=96).aim(labels(0, 310, 4, 6), cut=False)
+    assert (window.height, window.width) == (48, 80)
+    assert (window.top, window.left) == (0, 240)
+
+
+def test_the_window_stays_while_the_object_fits_and_goes_with_it_when_it_leaves():
+    focus = Focus((HEIGHT, WIDTH), times=3, size=48)
+    first = focus.aim(labels(), cut=False)
+    assert aimed(focus, labels(top=44)) == first
+    moved = aimed(focus, labels(top=70))
+    assert moved.top > first.top
+    assert moved.holds(Box(70, 60, 20, 30), margin=0.15)
+
+
+def test_while_nothing_is_seen_the_window_grows_to_the_whole_frame():
+    focus = Focus((HEIGHT, WIDTH), times=3, size=48)
+    sides = [focus.aim(labels(), cut=False).height]
+    sides += [aimed(focus, np.zeros((HEIGHT, WIDTH))).height for _ in range(8)]
+    assert sides == sorted(set(sides[:-1])) + [HEIGHT] * (9 - len(set(sides[:-1])))
+    assert sides[-1] == HEIGHT
+
+
+def test_a_given_mask_and_a_new_scene_are_looked_for_where_they_are():
+    focus = Focus((HEIGHT, WIDTH), times=2, size=48)
+    focus.aim(labels(), cut=False)
+    focus.saw(prob(seen=labels()))
+    both = focus.aim(labels(150, 280, number=2), cut=False)
+    assert both.holds(Box(40, 60, 130, 250), margin=0)
+    assert focus.aim(None, cut=True) == (0, 0, HEIGHT, WIDTH)
+
+
+def test_outside_of_the_window_all_is_background_and_inside_the_picture_comes_back_in_place():
+    geometry = Geometry.fit(HEIGHT, WIDTH, 64).through(Box(32, 80, 96, 160))
+    seen = prob(seen=labels(60, 120, 40, 60))[None]
+    back = geometry.leave(geometry.crop(geometry.enter(seen)))
+    assert back.shape == seen.shape
+    assert torch.equal(back[0, 0, :32], torch.ones(32, WIDTH))
+    assert torch.equal(back[0, 1, :, 240:], torch.zeros(HEIGHT, 80))
+    assert ((back[0, 1] > 0.5) == (seen[0, 1] > 0.5)).float().mean() > 0.99
+
+
+def frames(count=6):
+    for index in range(count):
+        yield Frame(index, Fraction(index, 25), np.roll(picture(index, WIDTH, HEIGHT), 9 * index, axis=1))
+
+
+def test_a_clip_is_followed_through_the_window_and_goes_on_from_a_state_bit_for_bit(model):
+    def follower():
+        return Segmenter(model, size=64, focus=2)
+
+    whole = [p.prob for _, p in propagate(follower(), frames(), labels())]
+    assert all(p.shape == (2, HEIGHT, WIDTH) for p in whole)
+    first, second = follower(), follower()
+    clip = list(frames())
+    for frame, _ in zip(clip[:3], propagate(first, clip[:3], labels()), strict=True):
+        assert frame is not None
+    second.restore(first.state())
+    rest = [p.prob for _, p in propagate(second, clip[3:], labels())]
+    assert all(torch.equal(a, b) for a, b in zip(whole[3:], rest, strict=True))
+    assert not torch.equal(whole[-1], [p.prob for _, p in propagate(Segmenter(model, size=64), frames(), labels())][-1])
+
+
+def test_a_window_of_the_whole_frame_changes_nothing(model):
+    wide = Segmenter(model, size=64, focus=1000)
+    plain = Segmenter(model, size=64)
+    pairs = zip(propagate(wide, frames(), labels()), propagate(plain, frames(), labels()), strict=True)
+    assert all(torch.equal(a.prob, b.prob) for (_, a), (_, b) in pairs)

@@ -1,0 +1,107 @@
+import copy
+
+import pytest
+import torch
+
+from stmcli.errors import StmError
+from stmcli.guard import Guard
+from stmcli.weights import read
+
+
+@pytest.fixture
+def model(tiny_weights):
+    return read(tiny_weights)[0].eval().requires_grad_(False)
+
+
+def clip(objects=3):
+    torch.manual_seed(0)
+    return torch.rand(1, 3, 48, 64), torch.rand(1, objects, 48, 64)
+
+
+class Short:
+    """A network for which a device has too little memory as long as more than so many objects are computed at once."""
+
+    def __init__(self, model, *, objects, chunk=10**9):
+        self.model, self.objects, self.most = model, objects, chunk
+        self.at_once = self.chunk = 0
+
+    def parameters(self):
+        return self.model.parameters()
+
+    def _check(self, count):
+        if (self.at_once or count) > self.objects or self.most < (self.chunk or 256):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.model.at_once, self.model.chunk = self.at_once, self.chunk
+
+    def memorize(self, frame, masks):
+        self._check(masks.shape[1])
+        return self.model.memorize(frame, masks)
+
+    def segment(self, frame, keys, values, valid=None, **options):
+        self._check(keys.shape[1])
+        return self.model.segment(frame, keys, values, valid, **options)
+
+
+@pytest.mark.parametrize("valid", [None, torch.tensor([[True] * 12, [True] * 12, [False] * 3 + [True] * 9])])
+def test_where_memory_is_short_pieces_give_the_same_result(model, valid):
+    frame, masks = clip()
+    whole = copy.deepcopy(model)
+    key, value = whole.memorize(frame, masks)
+    logits = whole.segment(frame, key, value, valid).logits
+    guard = Guard(Short(model, objects=1, chunk=64))
+    memory = guard.memorize(frame, masks)
+    assert torch.allclose(memory[0], key, atol=1e-5)
+    assert torch.allclose(memory[1], value, atol=1e-5)
+    found = guard.segment(frame, (key, value, valid), top_k=0, reach=0.0)
+    assert torch.allclose(found.logits.softmax(1), logits.softmax(1), atol=1e-5)
+    assert guard.model.at_once == 1
+    assert guard.model.chunk == 64
+    assert guard.notes() == ["the device's memory was short: it computed in smaller pieces"]
+
+
+def test_memory_that_never_suffices_is_an_error_with_a_hint(model):
+    frame, masks = clip()
+    with pytest.raises(StmError, match=r"too little memory\. Use a smaller --size or --mem-max"):
+        Guard(Short(model, objects=0)).memorize(frame, masks)
+
+
+@pytest.mark.parametrize("verb", ["memorize", "segment"])
+def test_what_half_precision_cannot_hold_is_computed_again_in_full(model, verb):
+    frame, masks = clip(objects=1)
+    memory = model.memorize(frame, masks)
+    half = copy.deepcopy(model).half()
+    part = half.memory_head.value if verb == "memorize" else half.decoder.enter
+    part.weight.mul_(1e7 / part.weight.abs().max()).clamp_(-6e4, 6e4)  # sums overflow fp16
+    plain = copy.deepcopy(half).float()
+    guard = Guard(half)
+    if verb == "memorize":
+        found = guard.memorize(frame.half(), masks.half())
+        most = torch.finfo(torch.half).max
+        wanted = plain.memorize(frame.half().float(), masks.half().float())[1].clamp(-most, most)
+        assert found[1].dtype == torch.half
+        assert torch.equal(found[1], wanted.half())
+    else:
+        keys, values = (x.half() for x in memory)
+        found = guard.segment(frame.half(), (keys, values, None), top_k=0, reach=0.0)
+        wanted = plain.segment(frame.half().float(), keys.float(), values.float())
+        assert torch.equal(found.logits, wanted.logits)
+    assert guard.again == 1
+    assert "computed again in fp32, 1 times" in guard.notes()[0]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_network_that_is_broken_in_full_precision_is_an_error(model, half):
+    frame, masks = clip(objects=1)
+    model.memory_head.value.bias.fill_(torch.nan)
+    model = model.bfloat16() if half else model
+    dtype = next(model.parameters()).dtype
+    with pytest.raises(StmError, match="not finite"):
+        Guard(model).memorize(frame.to(dtype), masks.to(dtype))
+
+
+def test_nothing_is_said_where_nothing_happened(model):
+    frame, masks = clip()
+    guard = Guard(model)
+    memory = guard.memorize(frame, masks)
+    guard.segment(frame, (*memory, None), top_k=0, reach=0.0)
+    assert guard.notes() == []
