@@ -7,6 +7,9 @@ from torch import Tensor
 
 from stmcli.options import MemoryOptions
 
+SAMPLED = 4  # every so manieth row and column of query cells tells how much each slot is read
+INERTIA = 0.9  # of what is known of a slot's use, a frame
+
 
 def given_room(options: MemoryOptions) -> int:
     """Return how many given frames the memory holds at most: the first and the latest ones."""
@@ -19,7 +22,8 @@ class MemoryBank:
 
     Attention does not care about the order of what it reads, so nothing is ever moved: given and kept frames fill
     the front, in the order in which they come, and then take the slots of the oldest kept ones; the previous frame
-    has the slot behind the filled ones until it is kept or overwritten. With enough slots this is the published
+    has the slot behind the filled ones until it is kept or overwritten. Or, where useful frames are kept, they take the
+    slot of the one that was read least. With enough slots this is the published
     protocol (first, every N-th, previous) at every frame. When more frames are given than there are slots, the
     first and the latest stay. An object that enters late reads only the slots that were filled since.
     """
@@ -35,6 +39,7 @@ class MemoryBank:
         self._room = options.max_slots - (1 if "previous" in options.policy else 0)
         self._keys = torch.empty(0)
         self._values = torch.empty(0)
+        self._use = torch.full((options.max_slots,), torch.nan)  # share of all reading, by slot; NaN = unknown yet
 
     def pin(self, key: Tensor, value: Tensor) -> None:
         """Keep a given frame: key (B, N, h*w, Ck), value (B, N, h*w, Cv); N may have grown.
@@ -72,19 +77,31 @@ class MemoryBank:
         rows = self._rows(slots)
         return self._keys[:, :, rows], self._values[:, :, rows], self._valid([self.objects[slot] for slot in slots])
 
+    def weigh(self, query: Tensor) -> None:
+        """Take note of how much each slot is read by a query key (1, Ck, h, w), if that decides what is kept."""
+        if self.options.keep != "useful":
+            return
+        keys = self._keys[:, :, : self.slots * self._cells]
+        some = query[:, :, ::SAMPLED, ::SAMPLED].flatten(2).transpose(1, 2).unsqueeze(1)  # (1, 1, P, Ck)
+        match = (some.to(keys.dtype) / query.shape[1] ** 0.5) @ keys.transpose(2, 3)  # (1, N, P, L)
+        share = torch.softmax(match.float(), dim=3).mean((0, 1, 2)).unflatten(0, (-1, self._cells)).sum(1)  # (slots,)
+        known = self._use[: self.slots].to(share.device)
+        share = torch.where(known.isnan(), share, INERTIA * known + (1 - INERTIA) * share)
+        self._use = torch.cat([share, self._use.to(share.device)[self.slots :]])
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what is in memory: tensors, and facts that JSON can hold."""
         rows = slice(self.slots * self._cells)
         stored = {"keys": self._keys, "values": self._values}
         tensors = {name: x[:, :, rows].clone(memory_format=torch.contiguous_format) for name, x in stored.items()}
         facts = {"pinned": [*self.pinned], "kept": [*self.kept], "previous": self.previous, "objects": [*self.objects]}
-        return tensors, {**facts, "cells": self._cells}
+        return {**tensors, "use": self._use.clone()}, {**facts, "cells": self._cells}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Take over what `state` returned, of a memory with the same options."""
         self.pinned, self.kept, self.objects = [*facts["pinned"]], [*facts["kept"]], [*facts["objects"]]
         self.previous, self._cells = facts["previous"], facts["cells"]
-        keys, values = tensors["keys"], tensors["values"]
+        keys, values, self._use = tensors["keys"], tensors["values"], tensors["use"]
         self._keys, self._values = self._grown(torch.empty(0), keys), self._grown(torch.empty(0), values)
         rows = slice(keys.shape[2])
         self._keys[:, :, rows], self._values[:, :, rows] = keys, values
@@ -124,8 +141,12 @@ class MemoryBank:
         return self.options.policy == "first+previous+every" and every > 0 and age % every == 0
 
     def _free_slot(self) -> int:
-        """Return the next slot, or that of the oldest kept frame, which goes."""
-        return self.filled if self.filled < self._room else self.kept.pop(0)
+        """Return the next slot, or that of a kept frame that goes: the oldest one, or the one that was read least."""
+        if self.filled < self._room:
+            return self.filled
+        if self.options.keep == "recent":
+            return self.kept.pop(0)
+        return self.kept.pop(int(self._use[self.kept].nan_to_num(torch.inf).argmin()))
 
     def _allocate(self, key: Tensor, value: Tensor) -> None:
         """Make room for all objects, at the first given frame and where new ones enter."""
@@ -137,7 +158,8 @@ class MemoryBank:
 
     def _grown(self, old: Tensor, sample: Tensor) -> Tensor:
         batch, objects, _, width = sample.shape
-        new = sample.new_zeros(batch, objects, self.options.max_slots * self._cells, width)
+        dtype = torch.bfloat16 if self.options.half else sample.dtype
+        new = sample.new_zeros(batch, objects, self.options.max_slots * self._cells, width, dtype=dtype)
         if old.ndim == new.ndim:
             new[:, : old.shape[1]] = old
         return new
@@ -147,6 +169,7 @@ class MemoryBank:
         self._keys[:, :, rows] = key
         self._values[:, :, rows] = value
         self.objects[slot] = key.shape[1]
+        self._use[slot] = torch.nan
 
 
 class Gate:

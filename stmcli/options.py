@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+MEMORY_KEEPS = ("recent", "useful")
 MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous")
 TTA = ("flip", "scale")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -28,6 +29,8 @@ class MemoryOptions:
     every: int = 5  # keep each N-th frame; 0 keeps only the first and the previous
     max_slots: int = 20  # hard bound on memory slots, first and previous included
     policy: str = "first+previous+every"
+    keep: str = "recent"  # which kept frames stay when the slots are full: the latest, or the most read
+    half: bool = False  # store keys and values in bf16, whatever the network computes in
     gate: float = 0.0  # frames in which an object has a lower confidence are not remembered for it; 0 = all are
 
 

@@ -220,6 +220,7 @@ class Segmenter:
         """Return prob (1, N+1, h, w) at working size, and the query key; after a cut only given frames are read."""
         read = self.bank.read(given_only=cut)
         logits, query = self.guard.segment(frame, read, top_k=self.top_k, reach=self.reach)
+        self.bank.weigh(query)
         return torch.softmax(self._fitted.crop(logits), dim=1), query
 
     def _answer(self, prob: Tensor, measured: Tensor | None, *, cut: bool) -> Prediction:

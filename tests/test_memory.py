@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stmcli.memory import Gate, MemoryBank
+from stmcli.model.layers import memory_read
 from stmcli.options import MEMORY_POLICIES, MemoryOptions
 
 FULL = "first+previous+every"
@@ -190,3 +191,57 @@ def test_without_a_gate_all_is_remembered_as_it_is():
     gate.trust(*two_objects(0))
     key, value = two_objects(1)
     assert gate.admit(key, value, torch.zeros(2)) == (key, value)
+
+
+def keyed(age, cells=CELLS):
+    """A frame whose keys all point along the axis of its age."""
+    key = torch.zeros(1, 1, cells, 8)
+    key[..., age] = 10
+    return key, torch.full((1, 1, cells, 4), float(age))
+
+
+def asked(*ages):
+    """A query whose cells all look for these frames."""
+    query = torch.zeros(1, 8, 4, 4)
+    query[:, list(ages)] = 10
+    return query
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_useful_frames_stay_and_the_one_that_is_read_least_goes(half):
+    bank = MemoryBank(MemoryOptions(every=1, max_slots=4, keep="useful", half=half))  # room for three and the previous
+    bank.pin(*keyed(0))
+    for age in (1, 2):
+        bank.write(*keyed(age), age=age)
+        bank.weigh(asked(1))
+    bank.write(*keyed(3), age=3)
+    ages = {int(value) for value in bank.read()[1][0, 0, :, 0].tolist()}
+    assert ages == {0, 1, 3}  # 2 was read least, the oldest would have been 1
+
+
+def test_how_useful_slots_are_survives_a_state():
+    options = MemoryOptions(every=1, max_slots=4, keep="useful")
+    bank, other = MemoryBank(options), MemoryBank(options)
+    bank.pin(*keyed(0))
+    for age in (1, 2):
+        bank.write(*keyed(age), age=age)
+        bank.weigh(asked(1))
+    other.restore(*bank.state())
+    for memory in (bank, other):
+        memory.write(*keyed(3), age=3)
+    assert torch.equal(bank.read()[1], other.read()[1])
+
+
+def test_memory_in_half_precision_takes_half_the_bytes_and_reads_nearly_the_same():
+    torch.manual_seed(0)
+    key, value, query = torch.randn(1, 2, 12, 8), torch.randn(1, 2, 12, 6), torch.randn(1, 8, 3, 4)
+    full, half = (MemoryBank(MemoryOptions(max_slots=3, half=half)) for half in (False, True))
+    for bank in (full, half):
+        bank.pin(key, value)
+    assert half.read()[0].dtype == half.read()[1].dtype == torch.bfloat16
+    assert 2 * sum(x.nbytes for x in half.state()[0].values() if x.ndim == 4) == sum(
+        x.nbytes for x in full.state()[0].values() if x.ndim == 4
+    )
+    read = memory_read(query, *half.read())
+    assert read.dtype == torch.float32
+    assert torch.allclose(read, memory_read(query, *full.read()), atol=0.03)

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from stmcli import __version__
 from stmcli.errors import ManyErrors, PartialError, StmError, Terminated, UsageError
-from stmcli.options import MEMORY_POLICIES, PRECISIONS, TTA, MemoryOptions, NetworkOptions
+from stmcli.options import MEMORY_KEEPS, MEMORY_POLICIES, PRECISIONS, TTA, MemoryOptions, NetworkOptions
 
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
 SHORTEST_REACH = 0.1  # cells; a cell then reads its own place only
@@ -163,6 +163,10 @@ AdaptOption = Annotated[
 EveryOption = Annotated[int, typer.Option(min=0, help="Keep each N-th frame in memory; 0: first and previous only.")]
 MaxOption = Annotated[int, typer.Option(min=2, help="Most frames in memory, first and previous included.")]
 PolicyOption = Annotated[str, typer.Option(help=f"{', '.join(MEMORY_POLICIES)}.")]
+KeepOption = Annotated[
+    str, typer.Option(help="Frames that stay when memory is full: recent, or useful ones, that are read most.")
+]
+HalfOption = Annotated[bool, typer.Option("--mem-half", help="Store the memory in bf16 beside a network in fp32.")]
 FirstNumberOption = Annotated[
     int | None,
     typer.Option(min=0, help="Number of the clip's first frame, in all names and options.", show_default="its own"),
@@ -234,6 +238,7 @@ def network_options(
     return NetworkOptions(weights, device, precision, size, top_k, reach, views, adapt, focus)
 
 
-def memory_options(every: int, most: int, policy: str, gate: float) -> MemoryOptions:
+def memory_options(every: int, most: int, policy: str, keep: str, *, half: bool, gate: float) -> MemoryOptions:
     """Check and collect the options of the memory."""
-    return MemoryOptions(every, most, one_of("--mem-policy", policy, MEMORY_POLICIES), gate)
+    policy, keep = one_of("--mem-policy", policy, MEMORY_POLICIES), one_of("--mem-keep", keep, MEMORY_KEEPS)
+    return MemoryOptions(every, most, policy, keep, half, gate)

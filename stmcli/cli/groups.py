@@ -17,6 +17,8 @@ from stmcli.cli.app import (
     FirstNumberOption,
     FocusOption,
     GateOption,
+    HalfOption,
+    KeepOption,
     MaxOption,
     OverwriteOption,
     PolicyOption,
@@ -125,11 +127,15 @@ class Memory:
     mem_every: EveryOption = MEMORY.every
     mem_max: MaxOption = MEMORY.max_slots
     mem_policy: PolicyOption = MEMORY.policy
+    mem_keep: KeepOption = MEMORY.keep
+    mem_half: HalfOption = MEMORY.half
     memory_gate: GateOption = MEMORY.gate
 
     def options(self) -> MemoryOptions:
         """Check the values. Raises UsageError."""
-        return memory_options(self.mem_every, self.mem_max, self.mem_policy, self.memory_gate)
+        return memory_options(
+            *(self.mem_every, self.mem_max, self.mem_policy, self.mem_keep), half=self.mem_half, gate=self.memory_gate
+        )
 
 
 @dataclass(frozen=True)

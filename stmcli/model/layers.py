@@ -152,19 +152,20 @@ def memory_read(
     `reach`, in cells, the match of two cells that are d apart in the frame is less by `d^2 / (2 reach^2)`; L is then a
     multiple of h*w. `published` sums fp32 reads of all cells in the published order, at a little more time;
     `chunk` bounds how many query cells are read at once, 0 = what suits the device.
+    Keys and values may be in another precision, in which they are read then.
     query (B, Ck, h, w); keys (B, N, L, Ck); values (B, N, L, Cv) -> (B, N, Cv, h, w).
     """
     h, w = query.shape[-2:]
     chunk = chunk or READ_CHUNK[query.device.type]
-    cells = query.flatten(2).transpose(1, 2).unsqueeze(1).split(chunk, dim=2)  # (B, 1, P, Ck) each
+    cells = query.to(keys.dtype).flatten(2).transpose(1, 2).unsqueeze(1).split(chunk, dim=2)  # (B, 1, P, Ck) each
     few = 0 < top_k < keys.shape[2]
     if published and keys.dtype == torch.float32 and valid is None and not reach and not few:
         read = [_read_as_published(q, keys, values) for q in cells]
     else:
-        penalties = _penalties(h, w, reach, chunk, like=query) if reach else repeat(None)
+        penalties = _penalties(h, w, reach, chunk, like=keys) if reach else repeat(None)
         matches = (_match(q, keys, penalty, valid) for q, penalty in zip(cells, penalties, strict=False))
         read = [_read_best(match, values, top_k) if few else torch.softmax(match, dim=3) @ values for match in matches]
-    return torch.cat(read, dim=2).transpose(2, 3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
+    return torch.cat(read, dim=2).to(query.dtype).transpose(2, 3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
 
 
 def _read_as_published(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
