@@ -14,6 +14,7 @@ import torch
 from stmcli import __version__
 from stmcli.annotations import is_annotations
 from stmcli.errors import Faults, UsageError
+from stmcli.footprint import check_room
 from stmcli.given import GivenMask, MaskFile, check_readable, from_first, ids_of, list_mask_files, read_given
 from stmcli.kinds import Output, outputs, soft_outputs
 from stmcli.memory import given_room
@@ -158,6 +159,9 @@ def _check(job: Job, notes: list[str]) -> tuple[Source, tuple[GivenMask, ...]]:
     names = faults.look(lambda: job.names(ids_of(given or ())))
     inputs = (job.video, *(file.path for file in list_mask_files(job.masks))) if given else ()
     faults.look(lambda: check_folder(job.output, names or (), *inputs))
+    if source is not None and given and not faults.found:
+        frame = source.info.height, source.info.width
+        faults.look(lambda: check_room(frame, len(ids_of(given)), job.network, job.memory))
     if source is not None and faults.found:
         source.close()
     faults.settle()

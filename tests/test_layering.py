@@ -34,7 +34,7 @@ LAYERS = [
     {"ensemble", "adapt"},
     {"directions"},
     {"checkpoint"},
-    {"segmenter"},
+    {"segmenter", "footprint"},
     {"prediction", "geometry", "guard"},
     {"focus"},
     {"weights"},

@@ -1,0 +1,89 @@
+"""How much memory of the device a clip will take, known before the network is loaded."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from stmcli.errors import UsageError
+from stmcli.geometry import Geometry
+from stmcli.model import Dims
+from stmcli.options import MemoryOptions, NetworkOptions
+from stmcli.weights import card_of, find, pick_device, pick_dtype, suited
+
+SIZES = (1080, 720, 480, 336, 240)  # to be proposed, px
+BASE = 100_000_000  # bytes, however small the frames are
+MAPS = 8  # of the largest kind that are held at once, in the encoder and the decoder
+PLANES = 4  # of each object at the size of the source, in fp32
+GIGA = 1e9
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes on the device, beside the weights."""
+
+    memory: int  # keys and values of all slots
+    working: int  # what one frame takes while it is computed, about
+
+    @property
+    def total(self) -> int:
+        """Return all of it."""
+        return self.memory + self.working
+
+
+def slot_bytes(dims: Dims, cells: int, *, width: int) -> int:
+    """Return what a slot takes for one object: keys and values of so many cells, `width` bytes each number."""
+    return cells * (dims.key + dims.value) * width
+
+
+def footprint(dims: Dims, geometry: Geometry, objects: int, slots: int, *, width: int, half: bool = False) -> Footprint:
+    """Estimate what it takes to follow `objects` with a memory of `slots`; numbers are `width` bytes wide."""
+    left, right, top, bottom = geometry.pad
+    height, across = geometry.inner[0] + top + bottom, geometry.inner[1] + left + right
+    stem = 64 * (height // 2) * (across // 2)
+    decoder = dims.decoder * (height // 4) * (across // 4)
+    planes = PLANES * 4 * (objects + 1) * geometry.source[0] * geometry.source[1]
+    cells = (height // 16) * (across // 16)
+    memory = slots * objects * slot_bytes(dims, cells, width=2 if half else width)
+    return Footprint(memory, BASE + MAPS * width * objects * max(stem, decoder) + planes)
+
+
+def check_room(source: tuple[int, int], objects: int, network: NetworkOptions, memory: MemoryOptions) -> None:
+    """Raise UsageError when a device has too little free memory for frames of `source` (H, W), and say what fits."""
+    device, fit = pick_device(network.device), suited(network)
+    free = free_bytes(device)
+    weights, width = find(network.weights), pick_dtype(network.precision, device).itemsize
+    dims = card_of(weights).dims
+    views = (3 if "scale" in network.tta else 1) * (2 if "flip" in network.tta else 1)
+
+    def needed(size: int, slots: int) -> int:
+        found = footprint(dims, Geometry.fit(*source, size), objects, slots, width=width, half=memory.half)
+        return 2 * weights.stat().st_size + found.total + (views - 1) * found.memory
+
+    size, slots = fit.size or 0, memory.max_slots
+    if free is None or needed(size, slots) <= free:
+        return
+    fewer = _first(n for n in range(slots - 1, 1, -1) if needed(size, n) <= free)
+    smaller = _first(n for n in SIZES if n < (size or min(source)) and needed(n, slots) <= free)
+    ways = [f"--mem-max {fewer}"] * bool(fewer) + [f"--size {smaller}"] * bool(smaller)
+    raise UsageError(
+        f"{objects} object{'s' * (objects > 1)} at {source[1]}x{source[0]} need about"
+        f" {needed(size, slots) / GIGA:.1f} GB of memory on {device.type}, and {free / GIGA:.1f} are free",
+        hint=f"Use {' or '.join(ways)}." if ways else "Use a smaller --size and --mem-max.",
+    )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return how much memory is free on a device; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _first(numbers: Iterable[int]) -> int:
+    return next(iter(numbers), 0)

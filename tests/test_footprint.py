@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from stmcli import footprint as module
+from stmcli.errors import UsageError
+from stmcli.footprint import check_room, footprint, slot_bytes
+from stmcli.geometry import Geometry
+from stmcli.memory import MemoryBank
+from stmcli.model import SIZES, STM
+from stmcli.options import MemoryOptions, NetworkOptions
+
+COMPACT = NetworkOptions("compact", "cpu", "bf16", size=480, top_k=30, reach=0)
+
+
+def estimate(objects=1, slots=20, size=480, **how):
+    return footprint(SIZES["compact"], Geometry.fit(1080, 1920, size), objects, slots, **({"width": 2} | how))
+
+
+def test_a_slot_takes_what_its_tensors_take():
+    network = STM(SIZES["compact"]).eval()
+    bank = MemoryBank(MemoryOptions(max_slots=3))
+    with torch.inference_mode():
+        bank.pin(*network.memorize(torch.rand(1, 3, 48, 64), torch.rand(1, 2, 48, 64)))
+    held = sum(x.nbytes for x in bank.read()[:2])
+    assert held == 2 * slot_bytes(SIZES["compact"], 3 * 4, width=4)
+
+
+def test_memory_grows_with_objects_and_slots_and_nothing_with_the_clip():
+    assert estimate(objects=4).memory == 4 * estimate().memory
+    assert estimate(slots=40).memory == 2 * estimate().memory
+    assert estimate(width=4, half=True).memory == estimate().memory
+    assert estimate(objects=8).working > estimate().working
+
+
+def test_what_does_not_fit_is_refused_before_the_run_and_the_proposals_fit(monkeypatch):
+    frame, objects = (4320, 7680), 9
+    whole = NetworkOptions("compact", "cpu", "bf16", size=0, top_k=30, reach=0)
+    monkeypatch.setattr(module, "free_bytes", lambda _: 20_000_000_000)
+    with pytest.raises(UsageError, match=r"9 objects at 7680x4320 need about .* GB .* 20\.0 are free") as caught:
+        check_room(frame, objects, whole, MemoryOptions(max_slots=200))
+    words = caught.value.hint.strip(".").split()
+    size = int(words[words.index("--size") + 1])
+    check_room(frame, objects, NetworkOptions("compact", "cpu", "bf16", size=size), MemoryOptions(max_slots=200))
+    if "--mem-max" in words:
+        check_room(frame, objects, whole, MemoryOptions(max_slots=int(words[words.index("--mem-max") + 1])))
+
+
+def test_what_fits_and_an_unknown_room_pass(monkeypatch):
+    check_room((480, 854), 1, COMPACT, MemoryOptions())
+    monkeypatch.setattr(module, "free_bytes", lambda _: None)
+    check_room((4320, 7680), 99, NetworkOptions("compact", "cpu", "bf16", size=0), MemoryOptions(max_slots=999))
+
+
+def test_nothing_is_proposed_that_would_not_help(monkeypatch):
+    monkeypatch.setattr(module, "free_bytes", lambda _: 1)
+    with pytest.raises(UsageError) as caught:
+        check_room((480, 854), 1, COMPACT, MemoryOptions())
+    assert caught.value.hint == "Use a smaller --size and --mem-max."
+
+
+def test_the_free_memory_of_this_machine_is_known():
+    assert (module.free_bytes(torch.device("cpu")) or 10**9) > 10**7
