@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stmcli import __version__
+from stmcli.device import pick_device
 from stmcli.engines import Engine, Hear, Outcome, Task, open_engine
 from stmcli.errors import Interrupted, PartialError, StmError, Terminated, UsageError
 from stmcli.files import whole
@@ -21,7 +22,7 @@ from stmcli.options import BatchOptions, ExportOptions, MemoryOptions, NetworkOp
 from stmcli.page import write_batch_page
 from stmcli.pairing import Pair
 from stmcli.results import lock
-from stmcli.weights import pick_device, suited
+from stmcli.weights import suited
 
 Record = dict[str, Any]  # how a clip ended: a line of the journal
 NAMED = 5  # failed clips that an error names

@@ -96,13 +96,13 @@ def _cores() -> str:
 def _units() -> str:
     import torch
 
-    from stmcli.weights import has_bf16_units
+    from stmcli.device import has_bf16_units
 
     return f"{torch.backends.cpu.get_cpu_capability()}, {'with' if has_bf16_units() else 'without'} bf16"
 
 
 def _precision() -> str:
-    from stmcli.weights import pick_device, pick_dtype
+    from stmcli.device import pick_device, pick_dtype
 
     device = pick_device("auto")
     return f"auto takes {str(pick_dtype('auto', device)).removeprefix('torch.')} on {device}"

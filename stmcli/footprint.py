@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
+from stmcli.device import pick_device, pick_dtype
 from stmcli.errors import UsageError
 from stmcli.geometry import Geometry
 from stmcli.model import Dims
 from stmcli.options import MemoryOptions, NetworkOptions
-from stmcli.weights import card_of, find, pick_device, pick_dtype, suited
+from stmcli.weights import card_of, find, suited
 
 SIZES = (1080, 720, 480, 336, 240)  # to be proposed, px
 BASE = 100_000_000  # bytes, however small the frames are

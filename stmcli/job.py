@@ -13,6 +13,7 @@ import torch
 
 from stmcli import __version__
 from stmcli.annotations import is_annotations
+from stmcli.device import check_compiler, pick_device
 from stmcli.errors import Faults, UsageError
 from stmcli.footprint import check_room
 from stmcli.given import GivenMask, MaskFile, check_readable, from_first, ids_of, list_mask_files, read_given
@@ -30,7 +31,7 @@ from stmcli.options import (
 from stmcli.report import source_facts
 from stmcli.results import MASKS, REPORT, check_folder, earlier_result, source_files
 from stmcli.video import Source, open_source
-from stmcli.weights import card_of, find, pick_device, sha256, suited
+from stmcli.weights import card_of, find, sha256, suited
 
 HASHED = 2**20  # bytes at either end of a source that its fingerprint looks at
 
@@ -150,6 +151,7 @@ def _check(job: Job, notes: list[str]) -> tuple[Source, tuple[GivenMask, ...]]:
     faults.look(lambda: _check_direction(job.segment))
     faults.look(lambda: find(job.network.weights))
     faults.look(lambda: pick_device(job.network.device))
+    faults.look(lambda: check_compiler(job.network))
     source = faults.look(lambda: _open_source(job, job.segment.start, job.segment.end))
     if source is None:
         faults.look(lambda: check_readable(job.masks))

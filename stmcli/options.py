@@ -46,9 +46,8 @@ class NetworkOptions:
     reach: float | None = None  # how far away a cell reads, in cells of 16 px; None = as above, 0 = anywhere
     tta: tuple[str, ...] = ()  # views whose mean is taken: flip = mirrored too, scale = at two other sizes too
     adapt: int = 0  # steps of training the decoder on the given frame first
-    focus: float = (
-        0.0  # look at a window so many times as long as the objects, that goes with them; 0 = the whole frame
-    )
+    compile: bool = False  # by torch.compile
+    focus: float = 0.0  # look at a window so many times as long as the objects; 0 = all of the frame
 
 
 @dataclass(frozen=True)

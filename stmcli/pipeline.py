@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stmcli.adapt import adapt
+from stmcli.device import pick_device
 from stmcli.ensemble import make_follower
 from stmcli.errors import Interrupted, StmError
 from stmcli.evaluate import Sequence as Clip
@@ -30,7 +31,7 @@ from stmcli.results import MASKS, PAGE, REPORT, STATE, clear, lock, output_names
 from stmcli.run import Run
 from stmcli.threads import Waiting
 from stmcli.video import Source, read_frame
-from stmcli.weights import load_model, pick_device
+from stmcli.weights import load_model
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,9 @@ class Segmenter:
 
     def _upload(self, rgb: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1] on the model's device, padded; the only upload of a frame."""
-        pixels = torch.from_numpy(np.require(rgb, requirements=("C", "W"))).to(self._weight.device)
+        pixels = torch.from_numpy(np.require(rgb, requirements=("C", "W")))
+        pixels = pixels.pin_memory() if self._weight.is_cuda else pixels  # then the copy waits for nothing
+        pixels = pixels.to(self._weight.device, non_blocking=True)
         frame = pixels.permute(2, 0, 1)[None].float() / 255
         return self._fitted.enter(frame).to(self._weight.dtype, memory_format=torch.channels_last)
 

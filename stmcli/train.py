@@ -9,6 +9,7 @@ import torch
 
 from stmcli.clips import CANVAS, ClipMaker, Videos, load_stills, load_videos
 from stmcli.curve import draw_curve
+from stmcli.device import pick_device
 from stmcli.errors import UsageError
 from stmcli.evaluate import Sequence as Clip
 from stmcli.listeners import unheard
@@ -19,7 +20,7 @@ from stmcli.ranks import joined
 from stmcli.runfiles import RunFiles
 from stmcli.trainer import Progress, Trainer, new_model
 from stmcli.validation import validate, validation_clips
-from stmcli.weights import find, pick_device, read_named
+from stmcli.weights import find, read_named
 
 __all__ = ["Progress", "Result", "train", "validate"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stmcli.device import pick_dtype
 from stmcli.errors import UsageError
 from stmcli.evaluate import Sequence as Clip
 from stmcli.evaluate import list_sequences
@@ -16,7 +17,6 @@ from stmcli.metrics import jaccard
 from stmcli.model import STM
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import open_source
-from stmcli.weights import pick_dtype
 
 
 def validation_clips(root: Path) -> list[Clip]:

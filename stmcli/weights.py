@@ -12,10 +12,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from math import inf
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -23,15 +20,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from stmcli.device import pick_device, pick_dtype
 from stmcli.errors import UsageError, WeightsError, WriteError
 from stmcli.files import write_whole
 from stmcli.model import SIZES, STM, Dims, fused
-from stmcli.options import PRECISIONS, NetworkOptions
+from stmcli.options import NetworkOptions
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
 LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
 PUBLISHED_LICENCE = "CC BY-NC-SA 4.0 (non-commercial), by the authors of STM"
-TRIALS = 6  # of each precision; the first prepares the convolution
 DEFAULT_SIZE = 480  # shorter side inside the network, px, unless the weights say otherwise
 
 # The published checkpoint's names, and ours.
@@ -140,7 +137,11 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     device = pick_device(options.device)
     dtype = pick_dtype(options.precision, device)
     model, _ = read_named(options.weights)
-    return fused(model).to(device, dtype).to(memory_format=torch.channels_last)
+    model = fused(model).to(device, dtype).to(memory_format=torch.channels_last)
+    if options.compile:
+        for part in (model.query_encoder, model.memory_encoder, model.decoder):
+            part.compile(dynamic=False)
+    return model
 
 
 def suited(options: NetworkOptions) -> NetworkOptions:
@@ -154,50 +155,6 @@ def card_of(path: Path) -> Card:
     """Return what a weights file says about itself, without reading its tensors. Raises WeightsError."""
     known = _kind(path) == "safetensors"
     return _read_header(path)[0] if known else Card(SIZES["resnet50"], PUBLISHED_LICENCE)
-
-
-def pick_device(name: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that is there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name}: no such device", hint="use auto, cpu, cuda or cuda:1") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: not supported", hint="use auto, cpu, cuda or cuda:1")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: there is no such CUDA device here", hint="use --device auto or cpu")
-    return device
-
-
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Turn `auto` into bf16 where the device has units for it, and names into dtypes."""
-    if precision not in PRECISIONS:
-        raise UsageError(f"--precision {precision}: unknown", hint=f"use one of {', '.join(PRECISIONS)}")
-    if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bf16_units() and bf16_is_faster()
-        return torch.bfloat16 if fast else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-
-def has_bf16_units() -> bool:
-    """Tell whether this CPU multiplies bf16 itself (AMX, AVX512-BF16); torch has no other names for it."""
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-
-
-@cache
-def bf16_is_faster() -> bool:
-    """Tell whether this CPU convolves faster in bf16 than in fp32: the best of some trials, a few ms in all."""
-    best = {torch.float32: inf, torch.bfloat16: inf}
-    for _ in range(TRIALS):
-        for dtype in best:
-            x = torch.zeros(1, 64, 48, 48, dtype=dtype).contiguous(memory_format=torch.channels_last)
-            weight = torch.zeros(64, 64, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
-            began = perf_counter()
-            torch.conv2d(x, weight, padding=1)
-            best[dtype] = min(best[dtype], perf_counter() - began)
-    return best[torch.bfloat16] < best[torch.float32]
 
 
 def read_named(name: str) -> tuple[STM, Card]:

@@ -7,7 +7,7 @@ import av
 import pytest
 import torch
 
-from stmcli import __version__, doctor, weights
+from stmcli import __version__, device, doctor, weights
 from stmcli.weights import Card, register, save
 
 
@@ -53,8 +53,8 @@ def test_a_missing_encoder_says_so(found, monkeypatch):
 def test_the_precision_is_what_a_run_takes(found, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for has_units, name in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(weights, "has_bf16_units", lambda has_units=has_units: has_units)
-        monkeypatch.setattr(weights, "bf16_is_faster", lambda: True)
+        monkeypatch.setattr(device, "has_bf16_units", lambda has_units=has_units: has_units)
+        monkeypatch.setattr(device, "bf16_is_faster", lambda: True)
         machine = found()["machine"]
         assert machine["precision"] == f"auto takes {name} on cpu"
         assert machine["units"].endswith("with bf16" if has_units else "without bf16")

@@ -38,6 +38,7 @@ LAYERS = [
     {"prediction", "geometry", "guard"},
     {"focus"},
     {"weights"},
+    {"device"},
     {"clips"},
     {"memory", "confidence"},
     {"model"},

@@ -261,26 +261,3 @@ def test_what_was_found_to_suit_registered_weights_goes_with_them(tiny_weights):
     note.write_text(json.dumps(json.loads(note.read_text()) | {"suits": {"strange": 1}}))
     with pytest.raises(WeightsError, match="header is damaged"):
         weights.card_of(entry.path)
-
-
-@pytest.mark.parametrize(
-    ("units", "faster", "dtype"),
-    [(True, True, torch.bfloat16), (True, False, torch.float32), (False, True, torch.float32)],
-)
-def test_auto_takes_bf16_on_a_cpu_that_is_faster_in_it(monkeypatch, units, faster, dtype):
-    monkeypatch.setattr(weights, "has_bf16_units", lambda: units)
-    monkeypatch.setattr(weights, "bf16_is_faster", lambda: faster)
-    assert weights.pick_dtype("auto", torch.device("cpu")) == dtype
-
-
-def test_the_trial_of_precisions_says_which_was_faster(monkeypatch):
-    ticks = iter(range(10**6))
-
-    def convolve(x, *_, **__):
-        for _ in range(3 if x.dtype == slow else 1):
-            next(ticks)
-
-    monkeypatch.setattr(weights.torch, "conv2d", convolve)
-    monkeypatch.setattr(weights, "perf_counter", lambda: next(ticks))
-    for slow in (torch.float32, torch.bfloat16):
-        assert weights.bf16_is_faster.__wrapped__() == (slow == torch.float32)

@@ -137,6 +137,9 @@ TopOption = Annotated[
         min=0, help="Read only the N best matching cells of the memory; 0 = all.", show_default="suits the weights"
     ),
 ]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile the network first: half a minute, then every frame is faster.")
+]
 FocusOption = Annotated[
     float,
     typer.Option(help="Look at a window this many times as long as the objects; 0 = the whole frame."),
@@ -225,6 +228,7 @@ def network_options(
     reach: float | None = NETWORK.reach,
     tta: str = "",
     adapt: int = NETWORK.adapt,
+    compiled: bool = NETWORK.compile,
     focus: float = NETWORK.focus,
 ) -> NetworkOptions:
     """Check and collect the options of the network."""
@@ -235,7 +239,7 @@ def network_options(
     words = {one_of("--tta", word.strip(), TTA) for word in tta.split(",")} if tta else set()
     views = tuple(word for word in TTA if word in words)
     one_of("--precision", precision, PRECISIONS)
-    return NetworkOptions(weights, device, precision, size, top_k, reach, views, adapt, focus)
+    return NetworkOptions(weights, device, precision, size, top_k, reach, views, adapt, compiled, focus)
 
 
 def memory_options(every: int, most: int, policy: str, keep: str, *, half: bool, gate: float) -> MemoryOptions:

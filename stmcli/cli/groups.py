@@ -12,6 +12,7 @@ from stmcli.cli.app import (
     MEMORY,
     NETWORK,
     AdaptOption,
+    CompileOption,
     DeviceOption,
     EveryOption,
     FirstNumberOption,
@@ -103,6 +104,7 @@ class Network:
     reach: ReachOption = NETWORK.reach
     tta: TtaOption = ""
     adapt: AdaptOption = NETWORK.adapt
+    compile: CompileOption = NETWORK.compile
     focus: FocusOption = NETWORK.focus
 
     def options(self) -> NetworkOptions:
@@ -116,6 +118,7 @@ class Network:
             reach=self.reach,
             tta=self.tta,
             adapt=self.adapt,
+            compiled=self.compile,
             focus=self.focus,
         )
 

@@ -99,9 +99,9 @@ def train(
     import torch
 
     from stmcli.clips import parse_root
+    from stmcli.device import pick_device
     from stmcli.ranks import leads
     from stmcli.train import train as run_training
-    from stmcli.weights import pick_device
 
     if threads:
         torch.set_num_threads(threads)
@@ -149,10 +149,10 @@ def _profile(
     name: str,
     quiet: bool,
 ) -> None:
+    from stmcli.device import pick_device
     from stmcli.profiling import ROUNDS, profile
     from stmcli.ranks import leads
     from stmcli.train import check_options
-    from stmcli.weights import pick_device
 
     check_options(options, clips, stills=bool(stills), videos=bool(videos))
     where = pick_device(device)

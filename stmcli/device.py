@@ -1,0 +1,70 @@
+"""Where the network computes, and how finely."""
+
+import importlib.util
+import os
+import shutil
+from functools import cache
+from math import inf
+from time import perf_counter
+
+import torch
+
+from stmcli.errors import UsageError
+from stmcli.options import PRECISIONS, NetworkOptions
+
+TRIALS = 6  # of each precision; the first prepares the convolution
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that is there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: no such device", hint="use auto, cpu, cuda or cuda:1") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: not supported", hint="use auto, cpu, cuda or cuda:1")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: there is no such CUDA device here", hint="use --device auto or cpu")
+    return device
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Turn `auto` into bf16 where the device has units for it, and names into dtypes."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision}: unknown", hint=f"use one of {', '.join(PRECISIONS)}")
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bf16_units() and bf16_is_faster()
+        return torch.bfloat16 if fast else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def has_bf16_units() -> bool:
+    """Tell whether this CPU multiplies bf16 itself (AMX, AVX512-BF16); torch has no other names for it."""
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+@cache
+def bf16_is_faster() -> bool:
+    """Tell whether this CPU convolves faster in bf16 than in fp32: the best of some trials, a few ms in all."""
+    best = {torch.float32: inf, torch.bfloat16: inf}
+    for _ in range(TRIALS):
+        for dtype in best:
+            x = torch.zeros(1, 64, 48, 48, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            weight = torch.zeros(64, 64, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            began = perf_counter()
+            torch.conv2d(x, weight, padding=1)
+            best[dtype] = min(best[dtype], perf_counter() - began)
+    return best[torch.bfloat16] < best[torch.float32]
+
+
+def check_compiler(options: NetworkOptions) -> None:
+    """Raise UsageError when the network is to be compiled and there is nothing here that can."""
+    if not options.compile:
+        return
+    on_cuda = pick_device(options.device).type == "cuda"
+    if on_cuda and importlib.util.find_spec("triton") is None:
+        raise UsageError("--compile: triton is not installed", hint="Leave it out, or install triton.")
+    if not on_cuda and not shutil.which(os.environ.get("CXX", "g++")):
+        raise UsageError("--compile: there is no C++ compiler here", hint="Leave it out, or install g++.")
