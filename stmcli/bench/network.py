@@ -117,7 +117,6 @@ def _measure(case: Case, network: NetworkOptions, device: torch.device, options:
     )
 
 
-@torch.inference_mode()
 def full_follower(model: STM, network: NetworkOptions, rgb: np.ndarray, *, objects: int, slots: int) -> Follower:
     """Return what follows a clip and has memorized its first frame, rgb (H, W, 3), in every slot but the last.
 
@@ -125,11 +124,17 @@ def full_follower(model: STM, network: NetworkOptions, rgb: np.ndarray, *, objec
     """
     follower = make_follower(model, network, MemoryOptions(every=0, max_slots=slots))
     follower.step(rgb, stripes(rgb.shape[0], rgb.shape[1], objects))
+    fill_memory(follower, slots=slots)
+    return follower
+
+
+@torch.inference_mode()
+def fill_memory(follower: Follower, *, slots: int) -> None:
+    """Give the first frame, which was memorized already, again and again until one slot is left."""
     for segmenter in _segmenters(follower):
         keys, values = (part.clone() for part in segmenter.bank.read()[:2])
         for _ in range(slots - 2):
             segmenter.bank.pin(keys, values)
-    return follower
 
 
 def _segmenters(follower: Follower) -> list[Segmenter]:
