@@ -42,6 +42,7 @@ WANTED = {  # times as fast as the plain network, by device, name and objects
     ("cpu", "resnet50 fp32", 3): 1.7,
     ("cpu", "resnet50 bf16", 1): 2.5,
     ("cpu", "resnet50 bf16", 3): 3.8,
+    ("cpu", "compact at 480 px", 1): 15,
     ("cpu", "compact as shipped", 1): 15,
     ("cuda", "resnet50 bf16", 1): 8,
     ("cuda", "resnet50 bf16", 5): 12,

@@ -133,7 +133,7 @@ def test_warm_up_is_dropped(monkeypatch):
 
 def test_a_row_sums_up_its_frames():
     times = tuple(float(x) for x in (40, 10, 20, 30, 50, 60, 70, 80, 90, 100))
-    row = Row("compact", "64x48", 48, 0, 0.0, "", 1, 20, "fp32", "cpu", times, 11_000_000, 1, None)
+    row = Row("compact", "64x48", 48, 0, 0.0, "", 1, 20, "fp32", "cpu", times, 11_000_000, 1, "", None)
     assert (row.p50, row.p90, row.frames_per_second) == (55, 90, pytest.approx(1000 / 55))
     assert row.operations_per_second == pytest.approx(22e6 / 0.055)
     speeds = Speeds({}, (Bound("cpu", "bf16", 1, 1), Bound("cpu", "fp32", 1e9, 8e8)), (row,))
@@ -198,7 +198,7 @@ def test_the_bound_counts_what_it_multiplies(monkeypatch, dtype):
 
 
 def row_of(weights, p50, objects=1):
-    row = Row(weights, "854x480", 480, 0, 0.0, "", objects, 20, "fp32", "cpu", (float(p50),), 1, 1, None)
+    row = Row(weights, "854x480", 480, 0, 0.0, "", objects, 20, "fp32", "cpu", (float(p50),), 1, 1, "", None)
     return row.facts()
 
 
@@ -272,7 +272,7 @@ def test_without_a_clip_every_combination_is_a_row(stm, tiny_weights, tmp_path):
 
 
 MEASURED = ("frames", "p50_ms", "p90_ms", "frames_per_second", "operations_per_second", "macs", "peak_host_bytes")
-MEASURED += ("peak_device_bytes", "share_of_convolution")
+MEASURED += ("peak_host", "peak_device_bytes", "share_of_convolution")
 
 
 @pytest.mark.usefixtures("quick")

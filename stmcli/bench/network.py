@@ -113,6 +113,7 @@ def _measure(case: Case, network: NetworkOptions, device: torch.device, options:
         milliseconds=tuple(1000 * seconds for times in rounds for seconds in times),
         macs=macs,
         peak_host_bytes=peak.host(),
+        peak_host=peak.of_host,
         peak_device_bytes=peak.device(),
     )
 

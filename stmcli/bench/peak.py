@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+SINCE_RESET, SINCE_START = "resident memory of the process, VmHWM of the row", "ru_maxrss, since the process began"
 
 
 class Peak:
@@ -14,13 +15,18 @@ class Peak:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.is_reset = _reset_host()  # off: the host's peak is that since the process began
+        self._is_reset = _reset_host()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
+    @property
+    def of_host(self) -> str:
+        """Say what `host` measures."""
+        return SINCE_RESET if self._is_reset else SINCE_START
+
     def host(self) -> int:
         """Return bytes."""
-        if self.is_reset:
+        if self._is_reset:
             line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
             return int(line.split()[1]) * 1024
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

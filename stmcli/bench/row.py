@@ -25,6 +25,7 @@ class Row:
     milliseconds: tuple[float, ...]  # of each frame, all rounds
     macs: int  # multiply-accumulates of a frame: convolutions and matrix products
     peak_host_bytes: int
+    peak_host: str  # what that is
     peak_device_bytes: int | None
 
     @property

@@ -234,7 +234,7 @@ def _show(speeds: "Speeds", comparison: "Comparison | None") -> None:
     first = speeds.rows[0]
     give(
         f"{first.frame} frames, {first.slots} slots of memory filled, {len(first.milliseconds)} frames a row. "
-        "MiB: peak of the whole process; conv: share of what this machine reaches in a convolution alone:"
+        f"MiB: peak, {first.peak_host}; conv: share of what this machine reaches in a convolution alone:"
     )
     for bound in speeds.bounds:
         give(
