@@ -9,6 +9,7 @@ both; a figure is the median over the rounds. Prints Markdown tables, with what 
 """
 
 import argparse
+import ctypes
 import statistics
 import subprocess
 import sys
@@ -26,14 +27,15 @@ from plain import PlainFollower, PlainSTM, published_state
 
 from stmcli.bench.bound import Bound, measure_bound
 from stmcli.bench.clock import time_round
-from stmcli.bench.network import count_macs, fill_memory, full_follower, moving_frames, stripes
+from stmcli.bench.network import count_macs, full_follower, moving_frames, stripes
 from stmcli.ensemble import make_follower
 from stmcli.machine import processor, usable_cores
+from stmcli.memory import MemoryBank
 from stmcli.options import MemoryOptions, NetworkOptions
 from stmcli.weights import load_model, pick_dtype
 
 ROOT = Path(__file__).resolve().parent.parent
-FRAME, SLOTS, NEVER = (854, 480), 20, 10**9
+FRAME, SLOTS, MANY, NEVER = (854, 480), 20, 100, 10**9
 SMALL, EARLY, LATE = (160, 96), 200, 10_000  # of the part `flat`: frame size, px, and the frames that are compared
 STARTS = 5  # of each program
 OBJECTS = {"cpu": (1, 3), "cuda": (1, 5)}
@@ -220,8 +222,8 @@ def bytes_taken(device: torch.device) -> tuple[int, int]:
 
 
 def memory() -> Iterator[str]:
-    """Fill the memory and see what that took: of the process on a CPU, of torch's on a GPU."""
-    yield f"{FRAME[0]}x{FRAME[1]}, {SLOTS} slots, KiB for a slot and an object"
+    """Make banks of many slots and see what they take: of the process on a CPU, of torch's memory on a GPU."""
+    yield f"{FRAME[0]}x{FRAME[1]}, KiB for a slot and an object, in banks of {MANY} slots"
     yield ""
     yield from table("device", "network", "objects", "h x w x (Ck + Cv) x bytes", "measured", "ratio")
     with tempfile.TemporaryDirectory() as folder:
@@ -238,20 +240,27 @@ def memory() -> Iterator[str]:
         yield line("cuda", NO_GPU, "", "", "", "")
 
 
+@torch.inference_mode()
 def memory_line(name: str, options: NetworkOptions, objects: int, device: torch.device) -> str:
     model = load_model(options)
-    follower = make_follower(model, options, MemoryOptions(every=0, max_slots=SLOTS))
+    follower = make_follower(model, options)
     follower.step(moving_frames(*FRAME)[0], stripes(FRAME[1], FRAME[0], objects))
     keys, values = follower.bank.read()[:2]
     cells = keys.shape[2]  # of the only slot so far
     computed = cells * (model.dims.key * keys.element_size() + model.dims.value * values.element_size())
-    if device.type == "cpu":  # pages are taken when they are written to
-        before = bytes_taken(device)[0]
-        fill_memory(follower, slots=SLOTS)
-        measured = (bytes_taken(device)[0] - before) / (SLOTS - 2) / objects
-    else:
-        measured = sum(part.untyped_storage().nbytes() for part in (keys, values)) / SLOTS / objects
+    place = 0 if device.type == "cpu" else 1
+    give_back()
+    before = bytes_taken(device)[place]
+    bank = MemoryBank(MemoryOptions(max_slots=MANY))
+    bank.pin(keys, values)
+    measured = (bytes_taken(device)[place] - before) / MANY / objects
     return line(device, name, objects, f"{computed / 1024:.1f}", f"{measured / 1024:.1f}", f"{measured / computed:.3f}")
+
+
+def give_back() -> None:
+    """Return what is free on the heap to the system, where that is glibc, so that what is taken next is seen."""
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 # -- start-up ----------------------------------------------------------------------------------------------------------
