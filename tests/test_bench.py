@@ -208,8 +208,9 @@ MACHINE = {"processor": "one", "cores": 2, "threads": 2, "cuda": None, "torch": 
 def test_rows_are_compared_by_their_whole_setting():
     before = {"machine": MACHINE, "rows": [row_of("b", 100), row_of("a", 30), row_of("a", 90, objects=3)]}
     now = {"machine": MACHINE | {"date": "today"}, "rows": [row_of("a", 20), row_of("b", 200), row_of("c", 5)]}
+    now["rows"] += [row_of("a", 60)]  # the same setting once more, as of --precision auto,fp32
     comparison = compare(now, before)
-    assert comparison.ratios == (1.5, 0.5, None)
+    assert comparison.ratios == (1.5, 0.5, None, 0.5)
     assert [note.partition(":")[0] for note in comparison.notes] == ["not measured before", "measured before alone"]
     assert "weights c" in comparison.notes[0]
     assert "weights a" in comparison.notes[1]

@@ -26,7 +26,7 @@ def compare(now: Mapping[str, Any], before: Mapping[str, Any]) -> Comparison:
     Rows belong together when the whole setting is the same; the ratio is that of the median frames.
     """
     mine, theirs = _by_setting(now["rows"]), _by_setting(before["rows"])
-    ratios = tuple(theirs[key]["p50_ms"] / row["p50_ms"] if key in theirs else None for key, row in mine.items())
+    ratios = tuple(_ratio(theirs.get(_setting(row)), row) for row in now["rows"])
     here, there = now["machine"], before["machine"]
     notes = [
         f"another {name}: {there.get(name)} before, {here.get(name)} now"
@@ -53,7 +53,15 @@ def read_earlier(path: Path) -> dict[str, Any]:
 
 
 def _by_setting(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], Mapping[str, Any]]:
-    return {tuple(row[name] for name in SETTING): row for row in rows if row["p50_ms"] > 0}
+    return {_setting(row): row for row in rows if row["p50_ms"] > 0}
+
+
+def _setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in SETTING)
+
+
+def _ratio(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> float | None:
+    return None if before is None else before["p50_ms"] / now["p50_ms"]
 
 
 def _words(key: Sequence[Any]) -> str:
