@@ -50,7 +50,7 @@ WANTED = {  # times as fast as the plain network, by device, name and objects
     ("cuda", "resnet50 bf16", 5): 12,
 }
 WANTED_SHARE = {("cpu", "resnet50 fp32"): 0.8, ("cpu", "resnet50 bf16"): 0.8}
-WANTED_RATE = {("cuda", "resnet50 bf16"): 300, ("cuda", "compact as shipped"): 800}  # frames/s, one object
+WANTED_RATE = {("cuda", "resnet50 bf16", 1): 300, ("cuda", "compact as shipped", 1): 800}  # frames/s
 NO_GPU = "no GPU here"
 
 
@@ -139,7 +139,7 @@ def standing(runner: Contender, plain: Contender, bound: Bound, objects: int, de
     rate = 2 * runner.macs / (milliseconds / 1000) / bound.convolution
     wanted = WANTED.get((device, runner.name, objects), "")
     share = WANTED_SHARE.get((device, runner.name), "")
-    frames = WANTED_RATE.get((device, runner.name), "") if objects == 1 else ""
+    frames = WANTED_RATE.get((device, runner.name, objects), "")
     mine = (f"{milliseconds:.0f}", f"{1000 / milliseconds:.2f}", frames, f"{faster:.2f}", wanted)
     return line(device, objects, runner.name, *mine, f"{rate:.2f}" if runner.macs else "", share)
 
@@ -161,9 +161,11 @@ def network(rounds: int, frames: int) -> Iterator[str]:
                 for runner in runners:
                     yield standing(runner, runners[0], bounds[runner.precision], objects, device.type)
     if not torch.cuda.is_available():
-        for (device, name, objects), wanted in WANTED.items():
-            if device == "cuda":
-                yield line(device, objects, name, NO_GPU, "", WANTED_RATE.get((device, name), ""), "", wanted, "", "")
+        for key in dict.fromkeys((*WANTED, *WANTED_RATE)):
+            if key[0] == "cuda":
+                yield line(
+                    key[0], key[2], key[1], NO_GPU, "", WANTED_RATE.get(key, ""), "", WANTED.get(key, ""), "", ""
+                )
     yield ""
     yield "3x3 convolution alone: " + ", ".join(speeds)
 
