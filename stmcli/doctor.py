@@ -3,7 +3,6 @@
 import locale
 import os
 import platform
-import re
 import shutil
 import sys
 import warnings
@@ -13,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from stmcli import __version__
+from stmcli.machine import processor, usable_cores
 
 Probe = Callable[[], str]
 LIBRARIES = ("torch", "torchvision", "av", "numpy", "scipy", "pillow", "safetensors", "typer", "rich")
@@ -72,7 +72,7 @@ def _extras() -> Mapping[str, Probe]:
 def _machine() -> Mapping[str, Probe]:
     return {
         "system": platform.platform,
-        "processor": _processor,
+        "processor": processor,
         "cores": _cores,
         "memory": lambda: _size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         "units": _units,
@@ -82,15 +82,8 @@ def _machine() -> Mapping[str, Probe]:
     }
 
 
-def _processor() -> str:
-    facts = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.+)$", facts.read_text(), re.MULTILINE) if facts.exists() else None
-    return model[1] if model else platform.processor() or platform.machine()
-
-
 def _cores() -> str:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{os.cpu_count()}, {usable} of them for stm"
+    return f"{os.cpu_count()}, {usable_cores()} of them for stm"
 
 
 def _units() -> str:

@@ -126,6 +126,15 @@ class MaskOptions:
 
 
 @dataclass(frozen=True)
+class BenchOptions:
+    """How `stm bench` measures the network alone."""
+
+    frame: tuple[int, int] = (854, 480)  # width and height of the synthetic frames, px
+    frames: int = 10  # timed in a round
+    rounds: int = 3
+
+
+@dataclass(frozen=True)
 class ClipOptions:
     """How training clips are made: of stills (paper, section 4.1, and what its successors added) and of videos."""
 

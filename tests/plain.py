@@ -5,13 +5,48 @@ reordered. It is what the network of the package is compared with, and what its 
 """
 
 import math
+import zlib
 from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+GOLDEN = Path(__file__).parent / "golden"
 BLOCKS = {"res2": 3, "res3": 4, "res4": 6}
+
+
+def published_state() -> dict[str, torch.Tensor]:
+    """The deterministic state dict of tests/golden/README.md, with the names of the published file."""
+    state = {}
+    for line in (GOLDEN / "keys.txt").read_text().splitlines():
+        name, _, dims = line.partition("\t")
+        shape = tuple(int(n) for n in dims.split("x") if n)
+        state["module." + name] = torch.from_numpy(golden_tensor(name, shape))
+    return state
+
+
+def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if name.endswith("num_batches_tracked"):
+        return np.array(0)
+    if name.endswith((".mean", ".std")):
+        values = (0.485, 0.456, 0.406) if name.endswith(".mean") else (0.229, 0.224, 0.225)
+        return np.array(values, dtype=np.float32).reshape(shape)
+    seed = np.random.RandomState(zlib.crc32(("golden-a:" + name).encode()))
+    x = seed.standard_normal(shape).astype(np.float32)
+    if name.endswith("running_var"):
+        x = 0.5 + np.abs(x)
+    elif name.endswith("running_mean"):
+        x = 0.1 * x
+    elif x.ndim == 4:
+        x = x * np.sqrt(2.0 / (shape[1] * shape[2] * shape[3])).astype(np.float32)
+    elif name.endswith(".bias"):
+        x = 0.05 * x
+    else:
+        x = 1 + 0.1 * x
+    return (0.3 * x if ".bn3.weight" in name else x).astype(np.float32)
 
 
 class PlainSTM:
@@ -84,25 +119,40 @@ class PlainSTM:
         return F.batch_norm(x, mean, var, weight, bias)
 
 
-def run_plain(model: PlainSTM, frames: Tensor, first: Tensor, *, every: int) -> list[Tensor]:
-    """Segment a clip by the published protocol: first, every N-th and previous frame in memory.
+class PlainFollower:
+    """Follow a clip by the published protocol: first, every N-th and previous frame in memory, which only grows."""
 
-    frames (T, 3, H, W) in [0, 1], first (N, H, W) one-hot -> per frame prob (N+1, H, W), the given mask first.
-    """
-    pad = [side for length in frames.shape[:1:-1] for side in ((-length % 16) // 2, -length % 16 - (-length % 16) // 2)]
-    left, top = pad[0], pad[2]
-    height, width = frames.shape[2:]
-    padded = F.pad(frames, pad)
-    probs = [torch.cat([1 - first.sum(0, keepdim=True), first])]
-    kept: list[tuple[Tensor, Tensor]] = []
-    for t in range(1, len(frames)):
-        previous = model.memorize(padded[t - 1 : t], F.pad(probs[-1][1:], pad))
-        slots = [*kept, previous]
-        kept = slots if (t - 1) % every == 0 else kept
-        keys, values = (torch.stack([slot[part] for slot in slots], dim=2) for part in (0, 1))
-        logits = model.segment(padded[t : t + 1], keys, values)[:, top : top + height, left : left + width]
-        probs.append(torch.softmax(logits, dim=0))
-    return probs
+    def __init__(self, model: PlainSTM, frame: Tensor, first: Tensor, *, every: int) -> None:
+        """Take the first frame (1, 3, H, W) in [0, 1] and its one-hot masks (N, H, W)."""
+        self.model, self.every, self.age = model, every, 0
+        height, width = self.size = frame.shape[2:]
+        sides = [((-length % 16) // 2, -length % 16 - (-length % 16) // 2) for length in (width, height)]
+        self.pad = [*sides[0], *sides[1]]
+        self.prob = torch.cat([1 - first.sum(0, keepdim=True), first])
+        self.before = F.pad(frame, self.pad)
+        self.keys, self.values = torch.empty(0), torch.empty(0)  # (N, Ck, M, h, w), (N, Cv, M, h, w)
+
+    def step(self, frame: Tensor) -> Tensor:
+        """Segment the next frame: (1, 3, H, W) -> prob (N+1, H, W)."""
+        key, value = self.model.memorize(self.before, F.pad(self.prob[1:], self.pad))
+        keys, values = self._with(self.keys, key), self._with(self.values, value)
+        if self.age % self.every == 0:
+            self.keys, self.values = keys, values
+        self.age += 1
+        self.before = F.pad(frame, self.pad)
+        left, top = self.pad[0], self.pad[2]
+        logits = self.model.segment(self.before, keys, values)
+        self.prob = torch.softmax(logits[:, top : top + self.size[0], left : left + self.size[1]], dim=0)
+        return self.prob
+
+    def _with(self, memory: Tensor, part: Tensor) -> Tensor:
+        return torch.cat([memory, part[:, :, None]], dim=2) if self.age else part[:, :, None]
+
+
+def run_plain(model: PlainSTM, frames: Tensor, first: Tensor, *, every: int) -> list[Tensor]:
+    """Segment a clip: frames (T, 3, H, W), first (N, H, W) -> per frame prob (N+1, H, W), the given mask first."""
+    follower = PlainFollower(model, frames[:1], first, every=every)
+    return [follower.prob, *(follower.step(frame) for frame in frames[1:].split(1))]
 
 
 def _enlarge(x: Tensor, factor: int) -> Tensor:

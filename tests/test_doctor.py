@@ -107,7 +107,7 @@ def test_a_probe_that_fails_costs_no_other(found, monkeypatch):
     def fail():
         raise OSError("no such\nthing")
 
-    monkeypatch.setattr(doctor, "_processor", fail)
+    monkeypatch.setattr(doctor, "processor", fail)
     machine = found()["machine"]
     assert machine["processor"] == "cannot be found out (OSError: no such thing)"
     assert str(os.cpu_count()) in machine["cores"]

@@ -1,6 +1,5 @@
 """The network against what the published one computed (tests/golden/README.md)."""
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,45 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from plain import PlainSTM, run_plain
+from plain import GOLDEN, PlainSTM, published_state, run_plain
 
 from stmcli.geometry import Geometry
 from stmcli.options import MemoryOptions
 from stmcli.segmenter import Segmenter
 from stmcli.weights import read
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-def published_state() -> dict[str, torch.Tensor]:
-    """The deterministic state dict of tests/golden/README.md, with the names of the published file."""
-    state = {}
-    for line in (GOLDEN / "keys.txt").read_text().splitlines():
-        name, _, dims = line.partition("\t")
-        shape = tuple(int(n) for n in dims.split("x") if n)
-        state["module." + name] = torch.from_numpy(golden_tensor(name, shape))
-    return state
-
-
-def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    if name.endswith("num_batches_tracked"):
-        return np.array(0)
-    if name.endswith((".mean", ".std")):
-        values = (0.485, 0.456, 0.406) if name.endswith(".mean") else (0.229, 0.224, 0.225)
-        return np.array(values, dtype=np.float32).reshape(shape)
-    seed = np.random.RandomState(zlib.crc32(("golden-a:" + name).encode()))
-    x = seed.standard_normal(shape).astype(np.float32)
-    if name.endswith("running_var"):
-        x = 0.5 + np.abs(x)
-    elif name.endswith("running_mean"):
-        x = 0.1 * x
-    elif x.ndim == 4:
-        x = x * np.sqrt(2.0 / (shape[1] * shape[2] * shape[3])).astype(np.float32)
-    elif name.endswith(".bias"):
-        x = 0.05 * x
-    else:
-        x = 1 + 0.1 * x
-    return (0.3 * x if ".bn3.weight" in name else x).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -88,6 +88,23 @@ def test_nothing_is_ever_reallocated(frames, every, slots, policy):
     assert [x.untyped_storage().nbytes() for x in bank.read()[:2]] == [slots * CELLS * 3 * 4, slots * CELLS * 4 * 4]
 
 
+def bytes_after(frames, *, objects, options):
+    """Return how many bytes the bank holds when a clip has come that far."""
+    bank = MemoryBank(options)
+    bank.pin(*(part.repeat(1, objects, 1, 1) for part in entry(0)))
+    for age in range(1, frames):
+        bank.write(*(part.repeat(1, objects, 1, 1) for part in entry(age)), age=age)
+    return sum(part.untyped_storage().nbytes() for part in bank.read()[:2])
+
+
+@pytest.mark.parametrize("every", [0, 1, 5])
+def test_its_size_does_not_depend_on_the_clip_and_is_linear_in_objects(every):
+    options = MemoryOptions(every=every, max_slots=7)
+    short = [bytes_after(50, objects=objects, options=options) for objects in (1, 2, 5)]
+    assert short == [bytes_after(500, objects=objects, options=options) for objects in (1, 2, 5)]
+    assert short == [objects * 7 * CELLS * (3 + 4) * 4 for objects in (1, 2, 5)]  # keys and values of 4 bytes a number
+
+
 @st.composite
 def histories(draw):
     """A length, and at which ages masks are given: the first at 0."""

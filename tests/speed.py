@@ -1,0 +1,326 @@
+"""How fast the network is beside the published algorithm, and whether time and memory stay what they are.
+
+    python tests/speed.py                    # all parts, a quarter of an hour on two cores
+    python tests/speed.py network start      # some of them: network, flat, memory, start
+    python tests/speed.py network --rounds 7 --frames 3
+
+Everything that is compared runs in turn in one process, round by round, so that a machine that slows down does so for
+both; a figure is the median over the rounds. Prints Markdown tables, with what is wanted beside what was measured.
+"""
+
+import argparse
+import ctypes
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from plain import PlainFollower, PlainSTM, published_state
+
+from stmcli.bench.bound import Bound, measure_bound
+from stmcli.bench.clock import time_round
+from stmcli.bench.network import count_macs, full_follower, moving_frames, stripes
+from stmcli.ensemble import make_follower
+from stmcli.machine import processor, usable_cores
+from stmcli.memory import MemoryBank
+from stmcli.options import MemoryOptions, NetworkOptions
+from stmcli.weights import load_model, pick_dtype
+
+ROOT = Path(__file__).resolve().parent.parent
+FRAME, SLOTS, MANY, NEVER = (854, 480), 20, 100, 10**9
+SMALL, EARLY, LATE = (160, 96), 200, 10_000  # of the part `flat`: frame size, px, and the frames that are compared
+STARTS = 5  # of each program
+OBJECTS = {"cpu": (1, 3), "cuda": (1, 5)}
+WANTED = {  # times as fast as the plain network, by device, name and objects
+    ("cpu", "resnet50 fp32", 1): 1.2,
+    ("cpu", "resnet50 fp32", 3): 1.7,
+    ("cpu", "resnet50 bf16", 1): 2.5,
+    ("cpu", "resnet50 bf16", 3): 3.8,
+    ("cpu", "compact at 480 px", 1): 15,
+    ("cpu", "compact as shipped", 1): 15,
+    ("cuda", "resnet50 bf16", 1): 8,
+    ("cuda", "resnet50 bf16", 5): 12,
+}
+WANTED_SHARE = {("cpu", "resnet50 fp32"): 0.8, ("cpu", "resnet50 bf16"): 0.8}
+WANTED_RATE = {("cuda", "resnet50 bf16", 1): 300, ("cuda", "compact as shipped", 1): 800}  # frames/s
+NO_GPU = "no GPU here"
+
+
+@dataclass
+class Contender:
+    """A way to segment the next frame, and how long it took in each round, in seconds."""
+
+    name: str
+    precision: str
+    step: Callable[[], object]
+    macs: int = 0
+    seconds: tuple[float, ...] = ()
+
+
+def devices() -> list[torch.device]:
+    return [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+
+
+def table(*headings: str) -> Iterator[str]:
+    yield "| " + " | ".join(headings) + " |"
+    yield "|---" * len(headings) + "|"
+
+
+def line(*cells: object) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+# -- the network alone -------------------------------------------------------------------------------------------------
+
+
+def plain_contender(objects: int, device: torch.device) -> Contender:
+    """The published algorithm with SLOTS slots: what is kept, and the previous frame, which is concatenated to it."""
+    clip = cycle(moving_frames(*FRAME))
+    state = {name.removeprefix("module."): x.to(device) for name, x in published_state().items()}
+    masks = stripes(FRAME[1], FRAME[0], objects) == np.arange(1, objects + 1)[:, None, None]
+
+    def upload(rgb: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(rgb).to(device).permute(2, 0, 1)[None].float().contiguous() / 255
+
+    first = torch.from_numpy(masks).float().to(device)
+    follower = PlainFollower(PlainSTM(state), upload(next(clip)), first, every=NEVER)
+    follower.step(upload(next(clip)))
+    follower.keys, follower.values = (x.repeat(1, 1, SLOTS - 1, 1, 1) for x in (follower.keys, follower.values))
+    return Contender("plain fp32", "fp32", lambda: follower.step(upload(next(clip))))
+
+
+def our_contender(name: str, network: NetworkOptions, objects: int, device: torch.device) -> Contender:
+    network = replace(network, device=str(device))
+    clip = cycle(moving_frames(*FRAME))
+    follower = full_follower(load_model(network), network, next(clip), objects=objects, slots=SLOTS)
+    follower.step(next(clip))
+    macs = count_macs(follower, next(clip))
+    dtype = pick_dtype(network.precision, device)
+    return Contender(name, "fp32" if dtype == torch.float32 else "bf16", lambda: follower.step(next(clip)), macs)
+
+
+def contenders(weights: str, objects: int, device: torch.device) -> list[Contender]:
+    networks = {
+        "resnet50 fp32": NetworkOptions(weights, precision="fp32", size=0),
+        "resnet50 bf16": NetworkOptions(weights, precision="bf16", size=0),
+    }
+    if objects == 1:
+        networks["compact at 480 px"] = NetworkOptions(size=0)
+        networks["compact as shipped"] = NetworkOptions()
+    ours = [our_contender(name, network, objects, device) for name, network in networks.items()]
+    return [plain_contender(objects, device), *ours]
+
+
+def compete(runners: list[Contender], device: torch.device, rounds: int, frames: int) -> dict[str, Bound]:
+    """Time all of them in turn, round by round, and the machine itself."""
+    bounds: dict[str, Bound] = {}
+    for number in range(rounds):
+        for runner in runners:
+            print(f"{runner.name}, round {number + 1} of {rounds}", file=sys.stderr)
+            times = time_round(runner.step, count=frames, device=device)
+            runner.seconds += (statistics.median(times),)
+        for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            bound = measure_bound(device, dtype, precision)
+            bounds[precision] = bounds.get(precision, bound).best(bound)
+    return bounds
+
+
+def standing(runner: Contender, plain: Contender, bound: Bound, objects: int, device: str) -> str:
+    milliseconds = 1000 * statistics.median(runner.seconds)
+    faster = statistics.median(a / b for a, b in zip(plain.seconds, runner.seconds, strict=True))
+    rate = 2 * runner.macs / (milliseconds / 1000) / bound.convolution
+    wanted = WANTED.get((device, runner.name, objects), "")
+    share = WANTED_SHARE.get((device, runner.name), "")
+    frames = WANTED_RATE.get((device, runner.name, objects), "")
+    mine = (f"{milliseconds:.0f}", f"{1000 / milliseconds:.2f}", frames, f"{faster:.2f}", wanted)
+    return line(device, objects, runner.name, *mine, f"{rate:.2f}" if runner.macs else "", share)
+
+
+def network(rounds: int, frames: int) -> Iterator[str]:
+    yield f"{FRAME[0]}x{FRAME[1]}, {SLOTS} slots of memory filled, {rounds} rounds of {frames} frames"
+    yield ""
+    headings = ("device", "objects", "network", "ms a frame", "frames/s", "wanted", "times plain", "wanted")
+    yield from table(*headings, "share of convolution", "wanted")
+    speeds = []
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "random.pth"
+        torch.save(published_state(), weights)
+        for device in devices():
+            for objects in OBJECTS[device.type]:
+                runners = contenders(str(weights), objects, device)
+                bounds = compete(runners, device, rounds, frames)
+                speeds += [f"{device} {b.precision}: {b.convolution / 1e9:.0f} GFLOP/s" for b in bounds.values()]
+                for runner in runners:
+                    yield standing(runner, runners[0], bounds[runner.precision], objects, device.type)
+    if not torch.cuda.is_available():
+        for key in dict.fromkeys((*WANTED, *WANTED_RATE)):
+            if key[0] == "cuda":
+                yield line(
+                    key[0], key[2], key[1], NO_GPU, "", WANTED_RATE.get(key, ""), "", WANTED.get(key, ""), "", ""
+                )
+    yield ""
+    yield "3x3 convolution alone: " + ", ".join(speeds)
+
+
+# -- flat in time ------------------------------------------------------------------------------------------------------
+
+
+def flat() -> Iterator[str]:
+    """Follow one clip to frame LATE, then compare its steps with those of one at frame EARLY, in turn."""
+    yield f"compact at {SMALL[0]}x{SMALL[1]}, frame {EARLY} and frame {LATE}"
+    yield ""
+    yield from table("device", f"ms at {EARLY}", f"ms at {LATE}", "ratio", "wanted", "host", "GPU", "wanted")
+    for device in devices():
+        yield flatness(device)
+    if not torch.cuda.is_available():
+        yield line("cuda", NO_GPU, "", "", "within 5 %", "", "", "within 2 %")
+
+
+def flatness(device: torch.device, *, turns: int = 20, each: int = 25) -> str:
+    options = NetworkOptions(device=str(device), size=0)
+    model, clip = load_model(options), cycle(moving_frames(*SMALL))
+
+    def start() -> Callable[[], object]:
+        follower = make_follower(model, options, MemoryOptions())
+        follower.step(next(clip), stripes(SMALL[1], SMALL[0], 1))
+        return lambda: follower.step(next(clip))
+
+    def go(step: Callable[[], object], count: int) -> None:
+        for _ in range(count):
+            step()
+
+    old = start()
+    go(old, EARLY)
+    before = bytes_taken(device)
+    go(old, LATE - EARLY - turns * (each + 1))
+    grown = [growth(*pair) for pair in zip(before, bytes_taken(device), strict=True)]
+    young = start()
+    go(young, EARLY)
+    times = [[time_round(step, count=each, device=device) for step in (young, old)] for _ in range(turns)]
+    early, late = (1000 * statistics.median(s for turn in times for s in turn[place]) for place in (0, 1))
+    ratio = statistics.median(statistics.median(b) / statistics.median(a) for a, b in times)
+    return line(device, f"{early:.2f}", f"{late:.2f}", f"{ratio:.3f}", "within 5 %", *grown, "within 2 %")
+
+
+def growth(before: int, after: int) -> str:
+    return f"{100 * (after / before - 1):+.1f} %" if before else ""
+
+
+def bytes_taken(device: torch.device) -> tuple[int, int]:
+    """Resident memory of the process, and what torch has allocated on a GPU."""
+    host = psutil.Process().memory_info().rss
+    return host, torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+# -- memory by objects -------------------------------------------------------------------------------------------------
+
+
+def memory() -> Iterator[str]:
+    """Make banks of many slots and see what they take: of the process on a CPU, of torch's memory on a GPU."""
+    yield f"{FRAME[0]}x{FRAME[1]}, KiB for a slot and an object, in banks of {MANY} slots"
+    yield ""
+    yield from table("device", "network", "objects", "h x w x (Ck + Cv) x bytes", "measured", "ratio")
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "random.pth"
+        torch.save(published_state(), weights)
+        for device in devices():
+            for name, options in {
+                "resnet50 fp32": NetworkOptions(str(weights), str(device), "fp32", size=0),
+                "compact as shipped": NetworkOptions(device=str(device)),
+            }.items():
+                for objects in (1, 2, 4):
+                    yield memory_line(name, options, objects, device)
+    if not torch.cuda.is_available():
+        yield line("cuda", NO_GPU, "", "", "", "")
+
+
+@torch.inference_mode()
+def memory_line(name: str, options: NetworkOptions, objects: int, device: torch.device) -> str:
+    model = load_model(options)
+    follower = make_follower(model, options)
+    follower.step(moving_frames(*FRAME)[0], stripes(FRAME[1], FRAME[0], objects))
+    keys, values = follower.bank.read()[:2]
+    cells = keys.shape[2]  # of the only slot so far
+    computed = cells * (model.dims.key * keys.element_size() + model.dims.value * values.element_size())
+    place = 0 if device.type == "cpu" else 1
+    give_back()
+    before = bytes_taken(device)[place]
+    bank = MemoryBank(MemoryOptions(max_slots=MANY))
+    bank.pin(keys, values)
+    measured = (bytes_taken(device)[place] - before) / MANY / objects
+    return line(device, name, objects, f"{computed / 1024:.1f}", f"{measured / 1024:.1f}", f"{measured / computed:.3f}")
+
+
+def give_back() -> None:
+    """Return what is free on the heap to the system, where that is glibc, so that what is taken next is seen."""
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+# -- start-up ----------------------------------------------------------------------------------------------------------
+
+
+def start() -> Iterator[str]:
+    yield f"seconds, medians of {STARTS}, in turn"
+    yield ""
+    yield from table("program", "s", "its imports alone", "s", "ratio", "wanted")
+    clip = ROOT / "sample_videos" / "balloon.mp4"
+    words = ["segment", str(clip), "--mask", str(clip.with_suffix(".png")), "--end", "1", "-e", "none", "--no-page"]
+    yield beside("stm --help", lambda: seconds_of("-m", "stmcli", "--help"), "typer, rich")
+    yield beside("stm segment, first mask", lambda: first_mask(*words, "--device", "cpu"), "torch, torchvision")
+
+
+def beside(name: str, measure: Callable[[], float], imports: str) -> str:
+    pairs = [(measure(), seconds_of("-c", f"import {imports}")) for _ in range(STARTS + 1)][1:]  # first: cold files
+    whole, alone = (statistics.median(times) for times in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    return line(name, f"{whole:.2f}", f"import {imports}", f"{alone:.2f}", f"{ratio:.2f}", "at most 1.5")
+
+
+def seconds_of(*words: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def first_mask(*words: str) -> float:
+    """Return the seconds until the mask of the second frame is there, the first that the network computes."""
+    with tempfile.TemporaryDirectory() as folder:
+        mask = Path(folder) / "out" / "masks" / "00001.png"
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "stmcli", *words, "-o", str(mask.parent.parent)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while not mask.exists():
+                if process.poll() is not None and not mask.exists():
+                    raise SystemExit(f"{' '.join(command)}: ended with {process.returncode}")
+                time.sleep(0.002)
+            return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", metavar="PART", help="network, flat, memory, start; none: all of them")
+    parser.add_argument("--rounds", type=int, default=5, help="of network")
+    parser.add_argument("--frames", type=int, default=2, help="of network, in a round")
+    options = parser.parse_args()
+    parts = {"network": lambda: network(options.rounds, options.frames), "flat": flat, "memory": memory, "start": start}
+    if unknown := {*options.parts} - {*parts}:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    torch.set_grad_enabled(False)
+    print(f"{processor()}, {usable_cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    for name in options.parts or parts:
+        print(f"\n## {name}\n")
+        for text in parts[name]():
+            print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
