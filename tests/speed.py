@@ -28,11 +28,12 @@ from plain import PlainFollower, PlainSTM, published_state
 from stmcli.bench.bound import Bound, measure_bound
 from stmcli.bench.clock import time_round
 from stmcli.bench.network import count_macs, full_follower, moving_frames, stripes
+from stmcli.device import pick_dtype
 from stmcli.ensemble import make_follower
 from stmcli.machine import processor, usable_cores
 from stmcli.memory import MemoryBank
 from stmcli.options import MemoryOptions, NetworkOptions
-from stmcli.weights import load_model, pick_dtype
+from stmcli.weights import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAME, SLOTS, MANY, NEVER = (854, 480), 20, 100, 10**9

@@ -18,13 +18,14 @@ from stmcli.bench.bound import Bound, measure_bound
 from stmcli.bench.clock import time_round
 from stmcli.bench.peak import Peak
 from stmcli.bench.row import Row
+from stmcli.device import pick_device, pick_dtype
 from stmcli.ensemble import Ensemble, make_follower
 from stmcli.listeners import unheard
 from stmcli.machine import processor, usable_cores
 from stmcli.model import SIZES, STM
 from stmcli.options import BenchOptions, MemoryOptions, NetworkOptions
 from stmcli.segmenter import Follower, Segmenter
-from stmcli.weights import Card, find, load_model, pick_device, pick_dtype, registry, save, suited
+from stmcli.weights import Card, find, load_model, registry, save, suited
 
 SEED = 0
 PRECISION = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
