@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import fields
 from fractions import Fraction
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from stmcli.page import Pictures, write_batch_page, write_page
-from stmcli.page.advice import fix_command
+from stmcli.page.advice import DEFAULTS, FLAGS, SWITCHES, fix_command
 from stmcli.page.charts import POINTS, thin
 from stmcli.page.clip import absences
 from stmcli.page.pictures import APART, THUMBNAILS, WORST
@@ -170,6 +171,19 @@ def test_a_command_repeats_what_was_not_the_default():
         assert words[words.index(pair[0]) + 1] == pair[1]
     assert {"--keep-soft", "--no-refine", "alpha", "matte"} <= set(words)
     assert not {"--size", "--device", "--mem-max", "--audio"} & set(words)
+
+
+def test_no_option_that_changes_a_result_is_forgotten():
+    elsewhere = {"kinds", "categories", "objects", "overwrite", "resume", "corrections"}  # said otherwise, or no matter
+    for group, default in DEFAULTS.items():
+        named = {*FLAGS[group], *SWITCHES.get(group, {})}
+        assert {field.name for field in fields(default)} - elsewhere == named, group
+
+
+def test_lists_are_repeated_as_one_word_and_the_usual_ones_not_at_all():
+    words = shlex.split(fix_command(report([0.5]) | {"options": {"network": {"tta": ["flip", "scale"]}}}, "out"))
+    assert words[words.index("--tta") + 1] == "flip,scale"
+    assert "--tta" not in fix_command(report([0.5]) | {"options": {"network": {"tta": []}}}, "out")
 
 
 def test_absences_are_told_with_whether_the_object_came_back(tmp_path):

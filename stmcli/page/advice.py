@@ -15,11 +15,29 @@ FLAGS = {
         "precision": "--precision",
         "size": "--size",
         "top_k": "--top-k",
+        "reach": "--reach",
+        "tta": "--tta",
+        "adapt": "--adapt",
+        "focus": "--focus",
     },
-    "memory": {"every": "--mem-every", "max_slots": "--mem-max", "policy": "--mem-policy", "gate": "--memory-gate"},
-    "segment": {"start": "--start", "end": "--end", "on_corrupt": "--on-corrupt", "soft_bits": "--soft-bits"},
+    "memory": {
+        "every": "--mem-every",
+        "max_slots": "--mem-max",
+        "policy": "--mem-policy",
+        "keep": "--mem-keep",
+        "gate": "--memory-gate",
+    },
+    "segment": {
+        "start": "--start",
+        "end": "--end",
+        "first_number": "--first-number",
+        "direction": "--direction",
+        "on_corrupt": "--on-corrupt",
+        "soft_bits": "--soft-bits",
+    },
     "export": {
         "audio": "--audio",
+        "encoder": "--encoder",
         "opacity": "--opacity",
         "alpha_codec": "--alpha-codec",
         "alpha_mode": "--alpha-mode",
@@ -28,7 +46,9 @@ FLAGS = {
     },
 }
 SWITCHES = {
-    "segment": {"keep_soft": "--keep-soft"},
+    "network": {"compile": "--compile"},
+    "memory": {"half": "--mem-half"},
+    "segment": {"keep_soft": "--keep-soft", "keep_memory": "--keep-memory", "page": "--no-page"},
     "export": {"per_object": "--per-object", "refine": "--no-refine", "contour": "--no-contour"},
 }
 DEFAULTS = {
@@ -67,9 +87,10 @@ def _options(options: Mapping[str, Mapping[str, Any]]) -> list[str]:
     words: list[str] = []
     for group, default in DEFAULTS.items():
         values = options.get(group, {})
-        changed = {name: value for name, value in values.items() if value != getattr(default, name, value)}
+        usual = {name: _word(getattr(default, name)) for name in values if hasattr(default, name)}
+        changed = {name: value for name, value in values.items() if _word(value) != usual.get(name)}
         for name, flag in FLAGS[group].items():
-            words += [flag, str(changed[name])] if changed.get(name) is not None else []
+            words += [flag, _word(changed[name])] if changed.get(name) is not None else []
         words += [flag for name, flag in SWITCHES.get(group, {}).items() if name in changed]
     export, objects = options.get("export", {}), options.get("segment", {}).get("objects")
     if export.get("kinds") and tuple(export["kinds"]) != ExportOptions.kinds:
@@ -77,6 +98,10 @@ def _options(options: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for number, name in export.get("categories", ()):
         words += ["--category", f"{number}={name}"]
     return [*words, *(["--objects", ",".join(map(str, objects))] if objects else [])]
+
+
+def _word(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _path(path: str) -> str:
