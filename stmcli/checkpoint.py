@@ -1,5 +1,6 @@
 """What a run saves now and then, so that it can go on in the middle of a clip: the memory of the network."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, uint8
 
 from stmcli.files import write_whole, writing
 from stmcli.given import GivenMask
@@ -41,6 +43,7 @@ class Checkpoints:
         self._before_given = {mask.frame - 1 for mask in given}
         self._saved = 0  # lines of the report on disk
         self._since = 0  # frames since the last checkpoint
+        self._text = hashlib.sha256()  # of the lines on disk
 
     def due(self, frame: int) -> bool:
         """Count one frame more, and tell whether the state after it is to be saved."""
@@ -68,6 +71,8 @@ class Checkpoints:
             "masks": self._masks(frame),
             "state": state.facts,
         }
+        self._text.update(new.encode())
+        facts["sha256"] = _digest(facts, state.tensors, self._text.hexdigest())
         write_whole(path, safetensors_bytes(state.tensors, {"facts": json.dumps(facts)}))
         self._thin()
 
@@ -81,11 +86,15 @@ class Checkpoints:
         return None
 
     def _read(self, path: Path) -> Checkpoint | None:
-        with suppress(OSError, ValueError, KeyError, SafetensorError), safe_open(path, "pt") as file:
+        damage = (OSError, ValueError, KeyError, TypeError, SafetensorError)
+        with suppress(*damage), safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["facts"])
             frame, lines = facts["frame"], (self._folder / LINES).read_text().splitlines()[: facts["lines"]]
-            if facts["key"] == self._key and facts["masks"] == self._masks(frame) and len(lines) == facts["lines"]:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            text = hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+            if facts.pop("sha256") != _digest(facts, tensors, text):
+                return None
+            if facts["key"] == self._key and facts["masks"] == self._masks(frame):
                 return Checkpoint(frame, State(tensors, facts["state"]), tuple(lines))
         return None
 
@@ -104,3 +113,11 @@ class Checkpoints:
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.safetensors"))
+
+
+def _digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], text: str) -> str:
+    """Identify all of a checkpoint: a flipped bit in its numbers would otherwise pass for a memory."""
+    whole = hashlib.sha256(json.dumps([facts, text, *sorted(tensors)], sort_keys=True).encode())
+    for name in sorted(tensors):
+        whole.update(tensors[name].cpu().contiguous().reshape(-1).view(uint8).numpy())
+    return whole.hexdigest()

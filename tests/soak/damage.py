@@ -108,10 +108,13 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def broken_rules(outcome: Outcome, folder: Path, before: Mapping[str, bytes], names: tuple[str, ...]) -> list[str]:
+def broken_rules(
+    outcome: Outcome, folder: Path, before: Mapping[str, bytes], stays: set[str], names: tuple[str, ...]
+) -> list[str]:
     """Return which rules a command has broken that found a spoilt file, in words.
 
-    `before` is what was in the folder and must still be there; an error must hold one of the `names`, if there are any.
+    `before` is what was in the folder, and what `stays` must still be there; an error must hold one of the `names`, if
+    there are any.
     """
     lines = outcome.stderr.splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
@@ -126,7 +129,7 @@ def broken_rules(outcome: Outcome, folder: Path, before: Mapping[str, bytes], na
         f"no file is named: {errors}": errors and names and not any(name in line for name in names for line in errors),
         f"a line of neither kind: {lines}": outcome.code
         and any(not line.startswith(("error: ", "note: ")) for line in lines),
-        "something of before was changed": any(left.get(name) != content for name, content in before.items()),
+        "something of before was changed": any(left.get(name) != before[name] for name in stays),
         f"unfinished: {sorted(left)}": any(".part" in name or name.endswith("/.lock") for name in left),
     }
     new = {name for name, content in left.items() if before.get(name) != content}

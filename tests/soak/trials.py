@@ -49,9 +49,9 @@ class Ground:
         before = everything(folder)
         with chdir(folder):
             outcome = run(command if callable(command) else case.words(command, self.weights))
-        if case.whole or outcome.code in (0, 3):  # then a result may be replaced
-            before = {name: content for name, content in before.items() if not name.startswith("out/")}
-        broken = broken_rules(outcome, folder, before, case.names)
+        replaced = case.whole or outcome.code in (0, 3)
+        stays = {name for name in before if not (replaced and name.startswith("out/"))}
+        broken = broken_rules(outcome, folder, before, stays, case.names)
         if case.whole:
             broken += _unlike(folder, outcome)
         return outcome, broken
