@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
@@ -43,7 +44,6 @@ class Checkpoints:
         self._before_given = {mask.frame - 1 for mask in given}
         self._saved = 0  # lines of the report on disk
         self._since = 0  # frames since the last checkpoint
-        self._text = hashlib.sha256()  # of the lines on disk
 
     def due(self, frame: int) -> bool:
         """Count one frame more, and tell whether the state after it is to be saved."""
@@ -55,7 +55,7 @@ class Checkpoints:
     def save(self, frame: int, state: State, lines: Sequence[str]) -> None:
         """Save the state after a frame whose results are on disk, with all lines of the report. Raises WriteError."""
         path = self._folder / f"{len(lines):08d}.safetensors"
-        new = "".join(f"{line}\n" for line in lines[self._saved :])
+        new = "".join(f"{crc32(line.encode()):08x} {line}\n" for line in lines[self._saved :])
         with writing(path):
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._saved:
@@ -69,10 +69,9 @@ class Checkpoints:
             "lines": len(lines),
             "key": self._key,
             "masks": self._masks(frame),
-            "state": state.facts,
+            "state": json.loads(json.dumps(state.facts)),  # as it will be read
         }
-        self._text.update(new.encode())
-        facts["sha256"] = _digest(facts, state.tensors, self._text.hexdigest())
+        facts["sha256"] = _digest(facts, state.tensors)
         write_whole(path, safetensors_bytes(state.tensors, {"facts": json.dumps(facts)}))
         self._thin()
 
@@ -89,14 +88,20 @@ class Checkpoints:
         damage = (OSError, ValueError, KeyError, TypeError, SafetensorError)
         with suppress(*damage), safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["facts"])
-            frame, lines = facts["frame"], (self._folder / LINES).read_text().splitlines()[: facts["lines"]]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-            text = hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
-            if facts.pop("sha256") != _digest(facts, tensors, text):
-                return None
-            if facts["key"] == self._key and facts["masks"] == self._masks(frame):
-                return Checkpoint(frame, State(tensors, facts["state"]), tuple(lines))
+            whole = facts.pop("sha256") == _digest(facts, tensors)
+            if whole and facts["key"] == self._key and facts["masks"] == self._masks(facts["frame"]):
+                return Checkpoint(facts["frame"], State(tensors, facts["state"]), self._lines(facts["lines"]))
         return None
+
+    def _lines(self, count: int) -> tuple[str, ...]:
+        """Return so many lines of the report. Raises OSError, ValueError when some are missing or damaged."""
+        stored = (self._folder / LINES).read_text().splitlines()[:count]
+        lines = tuple(line[9:] for line in stored)
+        sums = [int(line[:8], 16) for line in stored]
+        if len(lines) < count or sums != [crc32(line.encode()) for line in lines]:
+            raise ValueError
+        return lines
 
     def _masks(self, frame: int) -> dict[str, str]:
         """Identify the masks that the state after a frame depends on."""
@@ -115,9 +120,9 @@ class Checkpoints:
         return sorted(self._folder.glob("*.safetensors"))
 
 
-def _digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], text: str) -> str:
+def _digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """Identify all of a checkpoint: a flipped bit in its numbers would otherwise pass for a memory."""
-    whole = hashlib.sha256(json.dumps([facts, text, *sorted(tensors)], sort_keys=True).encode())
+    whole = hashlib.sha256(json.dumps([facts, sorted(tensors)], sort_keys=True).encode())
     for name in sorted(tensors):
         whole.update(tensors[name].cpu().contiguous().reshape(-1).view(uint8).numpy())
     return whole.hexdigest()

@@ -15,6 +15,7 @@ from stmcli.checkpoint import Checkpoint, Checkpoints
 from stmcli.errors import VideoError
 from stmcli.files import write_whole, writing
 from stmcli.given import GivenMask, from_first, ids_of
+from stmcli.lines import Lines
 from stmcli.prediction import Prediction
 from stmcli.segmenter import TINY, Follower, propagate
 from stmcli.threads import ahead
@@ -43,11 +44,12 @@ class BackwardPass:
 
     def run(self, segmenter: Follower, on_frame: Callable[[int], None], *, can_go_on: bool) -> None:
         """Segment from the last mask to the first frame of the clip."""
-        last, lines = self._first.frame, list[str]()
+        last, lines = self._first.frame, Lines()
         if kept := self._checkpoints.latest(self._is_stored) if can_go_on else None:
-            last, lines = kept.frame - 1, [*kept.lines]
+            last = kept.frame - 1
             segmenter.restore(kept.state)
-            for line in lines:
+            for line in kept.lines:
+                lines.append(line)
                 on_frame(int(line))
         frames = frames_backward(self._source, first=self._source.info.first_chosen, last=last)
         with closing(ahead(frames)) as decoded:

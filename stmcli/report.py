@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stmcli.files import write_whole
+from stmcli.lines import Lines
 from stmcli.video import Frame, SourceInfo
 
 
@@ -39,7 +40,7 @@ class Report:
     path: Path
     facts: dict[str, Any]
     notes: list[str] = field(default_factory=list)
-    _frames: list[str] = field(default_factory=list)  # JSON: a tenth of the memory of what it says
+    _frames: Lines = field(default_factory=Lines)  # JSON
     _saved: bool = False
     cuts: list[int] = field(default_factory=list)  # frames that begin a new scene
     kept: int = 0  # frames of an earlier run that have come up again
@@ -64,7 +65,7 @@ class Report:
         self._frames.append(json.dumps(facts))
 
     @property
-    def lines(self) -> list[str]:
+    def lines(self) -> Sequence[str]:
         """Return what is noted of every frame, as JSON."""
         return self._frames
 
@@ -107,7 +108,9 @@ def read_report(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
         return {}
-    known = isinstance(content, dict) and all(_fits(content[name], form) for name, form in FORM.items() if name in content)
+    known = isinstance(content, dict) and all(
+        _fits(content[name], form) for name, form in FORM.items() if name in content
+    )
     return content if known else {}
 
 
@@ -221,7 +224,10 @@ FORM: Mapping[str, Any] = {
 
 # What else the report of a finished run has.
 WHOLE: Mapping[str, Any] = {
-    **{name: FORM[name] for name in ("outputs", "notes", "objects", "device", "frames_written", "peak_host_bytes", "frames")},
+    **{
+        name: FORM[name]
+        for name in ("outputs", "notes", "objects", "device", "frames_written", "peak_host_bytes", "frames")
+    },
     "source": {"width": _is_count, "height": _is_count, "codec": _is_text},
     "weights": {"licence": _is_text, "sha256": _is_text},
 }

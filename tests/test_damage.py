@@ -31,9 +31,7 @@ def test_what_broke_a_rule_once_breaks_none_now(found):
     judge(*found)
 
 
-@settings(
-    derandomize=True, max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=[*HealthCheck]
-)
+@settings(derandomize=True, max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=[*HealthCheck])
 @given(attempts(tuple(ground().cases)))
 def test_a_spoilt_file_is_named_and_nothing_is_left_half_written(attempt):
     judge(*attempt)

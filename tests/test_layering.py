@@ -50,7 +50,7 @@ LAYERS = [
     {"metrics"},
     {"options", "cuts"},
     {"journal"},
-    {"files", "threads", "listeners"},
+    {"files", "lines", "threads", "listeners"},
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

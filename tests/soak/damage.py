@@ -9,7 +9,19 @@ from typing import Any
 from hypothesis import strategies as st
 from PIL import Image
 
-WORDS = (b"-1", b"null", b"1e999", b"[]", b'"', b"NaN", b"\x00" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\n", b"99999999")
+WORDS = (
+    b"-1",
+    b"null",
+    b"1e999",
+    b"[]",
+    b'"',
+    b"NaN",
+    b"\x00" * 4,
+    b"\xff" * 4,
+    b"\x7f\xff\xff\xff",
+    b"\n",
+    b"99999999",
+)
 VALUES = ("null", "-1", "0", "1e400", "99999999999", "[]", "{}", '"x"', '"/"', "true", "[[1]]", '"\\ud800"', "0.5")
 EDGE = 600  # bytes at either end of a file, where headers and indexes are
 
@@ -79,9 +91,7 @@ def _values(node: Any) -> Iterator[tuple[Any, Any]]:
 def harms(content: bytes, *, is_json: bool = False) -> st.SearchStrategy[Harm]:
     """Return a strategy for ways to spoil a file."""
     last = len(content) - 1
-    places = st.one_of(
-        st.integers(0, last), st.integers(0, min(last, EDGE)), st.integers(max(0, last - EDGE), last)
-    )
+    places = st.one_of(st.integers(0, last), st.integers(0, min(last, EDGE)), st.integers(max(0, last - EDGE), last))
     flips = st.lists(st.tuples(places, st.integers(0, 7)), min_size=1, max_size=8).map(tuple)
     kinds = [
         st.builds(Cut, places),

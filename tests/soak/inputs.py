@@ -122,7 +122,9 @@ def _folders() -> Iterable[Case]:
                 Image.fromarray(picture(index)).save(folder / f"frames/{index:03d}.{suffix}")
 
         for number in (0, 2):
-            yield Case(f"frame {number} {suffix}", f"frames/{number:03d}.{suffix}", make, (*commands, ("info", "frames")))
+            yield Case(
+                f"frame {number} {suffix}", f"frames/{number:03d}.{suffix}", make, (*commands, ("info", "frames"))
+            )
 
 
 # -- masks -----------------------------------------------------------------------------------------------------------
@@ -231,7 +233,21 @@ def _weights() -> Iterable[Case]:
         state = {f"module.Encoder_M.conv{i}.weight": torch.arange(12.0).reshape(3, 4) + i for i in range(5)}
         torch.save(state, folder / "own.pth", _use_new_zipfile_serialization=zipped)
 
-    segment = ("segment", "clip.mp4", "-m", "mask.png", "-o", "out", "-q", "--device", "cpu", "--precision", "fp32", "-w", "{}")
+    segment = (
+        "segment",
+        "clip.mp4",
+        "-m",
+        "mask.png",
+        "-o",
+        "out",
+        "-q",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+        "-w",
+        "{}",
+    )
     yield Case("own.safetensors", "own.safetensors", safetensors, (segment,))
     for name, zipped in (("own.pth", True), ("old.pth", False)):
         make = lambda folder, zipped=zipped: pickled(folder, zipped=zipped)  # noqa: E731
@@ -317,7 +333,9 @@ def _results() -> Iterable[Case]:
     )
     yield Case("report.json", "out/report.json", done, (*readers, (*again, "-e", "none", "--keep-soft")))
     yield Case("saved mask", "out/masks/00003.png", done, readers)
-    yield Case("soft.png", "out/soft/1/00003.png", done, (("export", "out", "--video", "clip.mp4", "--to", "cutout", "-q"),))
+    yield Case(
+        "soft.png", "out/soft/1/00003.png", done, (("export", "out", "--video", "clip.mp4", "--to", "cutout", "-q"),)
+    )
     for direction, frame, files in (
         ("forward", 6, ("00000006.safetensors", "frames.jsonl")),
         ("backward", 10, ("backward/00000004.safetensors", "backward/frames.jsonl", "backward/4.prob")),
@@ -369,5 +387,3 @@ def _pack(folder: Path, name: str) -> None:
     with tarfile.open(folder / name, "w") as tar:
         tar.add(folder / "set", arcname=".")
     shutil.rmtree(folder / "set")
-
-

@@ -1,6 +1,6 @@
 """`stm segment` killed again and again, at random moments and just before and after files get their names.
 
-    python -m soak.kills KIND SEED KILLS [SECONDS]    in a new folder; prints what was found as one JSON object
+python -m soak.kills KIND SEED KILLS [SECONDS]    in a new folder; prints what was found as one JSON object
 """
 
 import hashlib
@@ -118,7 +118,12 @@ def loop(kind: str, folder: Path, *, seed: int, kills: int, seconds: float = 1e9
     began = time.monotonic()
     code = live(partial(segment, (*words, "-o", str(folder / "whole"))))
     length = time.monotonic() - began
-    wrong, killed, runs, whole = [f"the first run ended with {code}"] * bool(code), 0, 0, hashes(folder / "whole", "**/*")
+    wrong, killed, runs, whole = (
+        [f"the first run ended with {code}"] * bool(code),
+        0,
+        0,
+        hashes(folder / "whole", "**/*"),
+    )
     kept = 0
     while not wrong:
         last = killed >= kills or time.monotonic() - began > seconds

@@ -1,7 +1,7 @@
 """Spoil files at random and see that every rule holds; with the soak in processes that may crash.
 
-    python -m soak.trials SEED COUNT [CASE]    try so many; each is printed before it begins
-    python -m soak.trials CASE COMMAND HARM    try one again, as it was printed
+python -m soak.trials SEED COUNT [CASE]    try so many; each is printed before it begins
+python -m soak.trials CASE COMMAND HARM    try one again, as it was printed
 """
 
 import os
@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from soak.damage import Cut, Flips, Harm, Outcome, Overwritten, Swapped, broken_rules, everything, harms
 from soak.inputs import TINY, Case, Command, cases, write_tiny
-from stmcli.cli.app import app
+from stmcli.cli.app import app, set_up_warnings
 from stmcli.errors import StmError
 
 HARMS = {kind.__name__: kind for kind in (Cut, Flips, Overwritten, Swapped)}
@@ -69,6 +69,8 @@ def run(command: list[str] | Command) -> Outcome:
     """Run `stm`, or a function of its Python side, in this folder; errors end both in the same way."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("default", category=UserWarning)
+        set_up_warnings()
         if callable(command):
             try:
                 command()
@@ -88,7 +90,9 @@ def _unlike(folder: Path, outcome: Outcome) -> list[str]:
     """Return how the result of a run that went on differs from the one that it must come to."""
     if outcome.code:
         return [f"it did not go on: {outcome.stderr}"]
-    mine, other = ({n: c for n, c in everything(folder / name).items() if n.startswith(PARTS)} for name in ("out", "whole"))
+    mine, other = (
+        {n: c for n, c in everything(folder / name).items() if n.startswith(PARTS)} for name in ("out", "whole")
+    )
     unlike = sorted(name for name in {*mine, *other} if mine.get(name) != other.get(name))
     return [f"another result: {', '.join(unlike)}"] if unlike else []
 
@@ -128,7 +132,9 @@ def main(words: list[str]) -> None:
     number, count, *names = int(words[0]), int(words[1]), *words[2:]
 
     @seed(number)
-    @settings(max_examples=count, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=[*HealthCheck])
+    @settings(
+        max_examples=count, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=[*HealthCheck]
+    )
     @given(attempts(tuple(names or ground().cases)))
     def search(attempt: tuple[str, int, Harm]) -> None:
         print("try", *map(repr, attempt), sep="\t", flush=True)
