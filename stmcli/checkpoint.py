@@ -124,5 +124,5 @@ def _digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """Identify all of a checkpoint: a flipped bit in its numbers would otherwise pass for a memory."""
     whole = hashlib.sha256(json.dumps([facts, sorted(tensors)], sort_keys=True).encode())
     for name in sorted(tensors):
-        whole.update(tensors[name].cpu().contiguous().reshape(-1).view(uint8).numpy())
+        whole.update(tensors[name].cpu().contiguous().reshape(-1).view(uint8).numpy().tobytes())
     return whole.hexdigest()

@@ -354,7 +354,7 @@ def look_through() -> None:
     json.dumps(review.facts())
     for number in range(FRAMES):
         if number in review:
-            review.picture(number), review.labels(number)  # noqa: B018
+            review.picture(number), review.labels(number)
 
 
 # -- training --------------------------------------------------------------------------------------------------------
