@@ -1,6 +1,6 @@
 """Memory and pace over a long clip.
 
-python -m soak.long_video FRAMES [KIND ...]    prints what was measured as one JSON object
+python -m soak.long_video FRAMES [trace] [KIND ...]    prints what was measured as one JSON object
 """
 
 import gc
@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,29 +25,42 @@ from stmcli.pipeline import segment_video
 HEIGHT, WIDTH = 180, 320
 SETTLED = 500  # frames after which memory must not grow any more
 ALLOWED = 10 * HEIGHT * WIDTH * 3  # bytes: ten frames
-EVERY = 100  # frames between two looks at the memory
+EVERY = 50  # frames between two looks at the memory
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen after a frame: bytes of the process and of Python's objects, seconds from the start."""
+
+    frame: int
+    process: int
+    python: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured: bytes in use by the process or by Python at some frames, seconds since the beginning."""
+    """What was measured over a clip."""
 
     frames: int
-    memory: str
-    curve: tuple[tuple[int, int], ...]  # frame, bytes
-    clock: tuple[tuple[int, float], ...]  # frame, seconds
+    looks: tuple[Look, ...]
 
-    @property
-    def growth(self) -> int:
-        """Return by how many bytes the last tenth of the clip takes more than the first frames after it has settled."""
-        after = [size for frame, size in self.curve if frame >= SETTLED]
+    def growth(self, memory: str) -> int:
+        """Return by how many bytes the last tenth of the clip takes more than the first tenth after it has settled."""
+        after = [getattr(look, memory) for look in self.looks if look.frame >= min(SETTLED, self.frames // 2)]
         part = max(1, len(after) // 10)
         return int(np.median(after[-part:]) - np.median(after[:part]))
 
     def pace(self, first: int, last: int) -> float:
         """Return the seconds that a frame takes from one frame to another."""
-        times = [(frame, second) for frame, second in self.clock if first <= frame <= last]
-        return (times[-1][1] - times[0][1]) / (times[-1][0] - times[0][0])
+        seen = [look for look in self.looks if first <= look.frame <= last]
+        return (seen[-1].seconds - seen[0].seconds) / max(1, seen[-1].frame - seen[0].frame)
+
+    @classmethod
+    def parse(cls, text: str) -> "Found":
+        """Return what `main` has printed."""
+        content = json.loads(text)
+        return cls(content["frames"], tuple(Look(**look) for look in content["looks"]))
 
 
 def write_long_clip(path: Path, frames: int) -> None:
@@ -70,35 +83,42 @@ def resident() -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
-def measure(frames: int, *, memory: str = "process", kinds: tuple[str, ...] = ("none",)) -> Found:
-    """Segment a long clip and look at the memory that the process takes, or that `python` has handed out."""
-    curve: list[tuple[int, int]] = []
-    clock: list[tuple[int, float]] = []
+def measure(frames: int, *, trace: bool = False, page: bool = True, kinds: tuple[str, ...] = ("none",)) -> Found:
+    """Segment a long clip and look at the memory; that of Python is only known with `trace`, which is slow."""
+    looks: list[Look] = []
+    began = time.monotonic()
 
     def look(index: int) -> None:
         if index % EVERY == 0:
             gc.collect()
-            size = tracemalloc.get_traced_memory()[0] if memory == "python" else resident()
-            curve.append((index, size))
-            clock.append((index, time.monotonic()))
+            python = tracemalloc.get_traced_memory()[0] if trace else 0
+            looks.append(Look(index, resident(), python, time.monotonic() - began))
 
     with tempfile.TemporaryDirectory(prefix="stm-long-") as name:
-        folder = Path(name)
-        write_long_clip(folder / "clip.mp4", frames)
-        labels = np.zeros((HEIGHT, WIDTH), np.uint8)
-        labels[60:110, :60] = 1
-        write_labels(folder / "mask.png", labels)
-        network = NetworkOptions(str(write_tiny(folder / "tiny.safetensors")), "cpu", "fp32")
-        job = Job(folder / "clip.mp4", (folder / "mask.png",), folder / "out", SegmentOptions(), network)
-        if memory == "python":
+        job = replace(_job(Path(name), frames), segment=SegmentOptions(page=page), export=ExportOptions(kinds=kinds))
+        gc.collect()
+        gc.freeze()  # what is there already costs nothing then
+        if trace:
             tracemalloc.start()
-        segment_video(Job(**{**vars(job), "export": ExportOptions(kinds=kinds)}), on_frame=look)
-    return Found(frames, memory, tuple(curve), tuple((index, seconds - clock[0][1]) for index, seconds in clock))
+        segment_video(job, on_frame=look)
+        tracemalloc.stop()
+        gc.unfreeze()
+    return Found(frames, tuple(looks))
 
 
-def main(frames: str, memory: str = "process", *kinds: str) -> None:
-    found = measure(int(frames), memory=memory, kinds=kinds or ("none",))
-    print(json.dumps({**asdict(found), "growth": found.growth}))
+def _job(folder: Path, frames: int) -> Job:
+    write_long_clip(folder / "clip.mp4", frames)
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[60:110, :60] = 1
+    write_labels(folder / "mask.png", labels)
+    network = NetworkOptions(str(write_tiny(folder / "tiny.safetensors")), "cpu", "fp32")
+    return Job(folder / "clip.mp4", (folder / "mask.png",), folder / "out", network=network)
+
+
+def main(frames: str, *kinds: str) -> None:
+    exports = tuple(kind for kind in kinds if kind != "trace")
+    found = measure(int(frames), trace="trace" in kinds, kinds=exports or ("none",))
+    print(json.dumps(asdict(found)))
 
 
 if __name__ == "__main__":
