@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.errors import LockedError, PartialError, UsageError
+from stmcli.files import can_be
 from stmcli.report import is_finished, read_report
 from stmcli.video import Source, list_frames
 
@@ -52,6 +53,8 @@ def check_folder(out: Path, names: Iterable[str], *inputs: Path) -> None:
     `names` and masks are written, what an earlier result names is removed. An input is a file that is read, or the
     folder or pattern of a clip's frames.
     """
+    if not can_be(out):
+        raise UsageError("no folder can have this name", path=out, hint=ELSEWHERE)
     if out.exists() and not out.is_dir():
         raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
     _require_writable(out)

@@ -25,7 +25,7 @@ from stmcli.pipeline import segment_video
 HEIGHT, WIDTH = 180, 320
 SETTLED = 500  # frames after which memory must not grow any more
 ALLOWED = 10 * HEIGHT * WIDTH * 3  # bytes: ten frames
-EVERY = 50  # frames between two looks at the memory
+EVERY = 64  # frames between two looks at the memory
 
 
 @dataclass(frozen=True)
