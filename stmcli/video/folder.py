@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from stmcli.errors import UsageError, VideoError
-from stmcli.files import nearest_name
+from stmcli.files import LONGEST_NAME, nearest_name
 from stmcli.images import MAX_PIXELS
 from stmcli.video.color import Color
 from stmcli.video.frame import (
@@ -259,6 +259,7 @@ def _pattern_regex(name: str) -> re.Pattern[str]:
     place = _PATTERN.search(name)
     assert place is not None, name
     digits = int(place.group(1) or 1) if place.group(2) is None else len(place.group(2))
+    digits = min(digits, LONGEST_NAME + 1)  # more than any name has
     before, after = re.escape(name[: place.start()]), re.escape(name[place.end() :])
     return re.compile(f"{before}\\d{{{digits},}}{after}")
 
