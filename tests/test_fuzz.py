@@ -22,7 +22,7 @@ def test_what_broke_a_reader_once_breaks_none_now():
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".mp4", "x" * 300 + "%d.png", "a\0b.mp4", "%0999999999999d.png"])
 def test_a_clip_whose_name_cannot_be_is_refused(segment, make_mask, name):
-    result = segment(name, "-m", make_mask())
+    result = segment(name, "-m", make_mask(), "-o", "out")
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
     assert result.stderr.startswith("error: ")
 
