@@ -338,7 +338,7 @@ def _results() -> Iterable[Case]:
     )
     for direction, frame, files in (
         ("forward", 6, ("00000006.safetensors", "frames.jsonl")),
-        ("backward", 10, ("backward/00000004.safetensors", "backward/frames.jsonl", "backward/4.prob")),
+        ("backward", 10, ("backward/00000006.safetensors", "backward/frames.jsonl", "backward/4.prob")),
         ("both", 11, ("00000004.safetensors", "backward/6.prob", "backward/2.prob")),
     ):
         make = lambda folder, direction=direction, frame=frame: _stopped(folder, direction, frame)  # noqa: E731
