@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-long soak test-ray lint types samples clean
+.PHONY: setup demo test test-long soak fuzz test-ray lint types samples clean
 
 setup: $(BIN)/stm
 
@@ -25,9 +25,14 @@ test: setup lint types
 test-long: setup
 	$(BIN)/pytest --quiet -m long
 
-# 200 clips, five of them bad, workers and the batch killed
+# Spoilt files, kills, a long clip, fuzzing where atheris is installed, 200 clips; STM_SOAK_MINUTES=5 for a part
 soak: setup
-	$(BIN)/pytest --quiet -m long tests/test_batch.py
+	PYTHONPATH=tests $(BIN)/python -m soak
+
+# Coverage-guided fuzzing; atheris has wheels for Linux alone, and nothing else needs it
+fuzz: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group fuzz
+	PYTHONPATH=tests $(BIN)/python -m soak fuzz
 
 # Several machines of a Ray cluster on this one; Ray unpacks to 200 MB, so that only this installs it
 test-ray: setup

@@ -1,14 +1,17 @@
 """What a run saves now and then, so that it can go on in the middle of a clip: the memory of the network."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, uint8
 
 from stmcli.files import write_whole, writing
 from stmcli.given import GivenMask
@@ -52,7 +55,7 @@ class Checkpoints:
     def save(self, frame: int, state: State, lines: Sequence[str]) -> None:
         """Save the state after a frame whose results are on disk, with all lines of the report. Raises WriteError."""
         path = self._folder / f"{len(lines):08d}.safetensors"
-        new = "".join(f"{line}\n" for line in lines[self._saved :])
+        new = "".join(f"{crc32(line.encode()):08x} {line}\n" for line in lines[self._saved :])
         with writing(path):
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._saved:
@@ -66,8 +69,9 @@ class Checkpoints:
             "lines": len(lines),
             "key": self._key,
             "masks": self._masks(frame),
-            "state": state.facts,
+            "state": json.loads(json.dumps(state.facts)),  # as it will be read
         }
+        facts["sha256"] = _digest(facts, state.tensors)
         write_whole(path, safetensors_bytes(state.tensors, {"facts": json.dumps(facts)}))
         self._thin()
 
@@ -81,13 +85,23 @@ class Checkpoints:
         return None
 
     def _read(self, path: Path) -> Checkpoint | None:
-        with suppress(OSError, ValueError, KeyError, SafetensorError), safe_open(path, "pt") as file:
+        damage = (OSError, ValueError, KeyError, TypeError, SafetensorError)
+        with suppress(*damage), safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["facts"])
-            frame, lines = facts["frame"], (self._folder / LINES).read_text().splitlines()[: facts["lines"]]
-            if facts["key"] == self._key and facts["masks"] == self._masks(frame) and len(lines) == facts["lines"]:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-                return Checkpoint(frame, State(tensors, facts["state"]), tuple(lines))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            whole = facts.pop("sha256") == _digest(facts, tensors)
+            if whole and facts["key"] == self._key and facts["masks"] == self._masks(facts["frame"]):
+                return Checkpoint(facts["frame"], State(tensors, facts["state"]), self._lines(facts["lines"]))
         return None
+
+    def _lines(self, count: int) -> tuple[str, ...]:
+        """Return so many lines of the report. Raises OSError, ValueError when some are missing or damaged."""
+        stored = (self._folder / LINES).read_text().splitlines()[:count]
+        lines = tuple(line[9:] for line in stored)
+        sums = [int(line[:8], 16) for line in stored]
+        if len(lines) < count or sums != [crc32(line.encode()) for line in lines]:
+            raise ValueError
+        return lines
 
     def _masks(self, frame: int) -> dict[str, str]:
         """Identify the masks that the state after a frame depends on."""
@@ -104,3 +118,11 @@ class Checkpoints:
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.safetensors"))
+
+
+def _digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Identify all of a checkpoint: a flipped bit in its numbers would otherwise pass for a memory."""
+    whole = hashlib.sha256(json.dumps([facts, sorted(tensors)], sort_keys=True).encode())
+    for name in sorted(tensors):
+        whole.update(tensors[name].cpu().contiguous().reshape(-1).view(uint8).numpy().tobytes())
+    return whole.hexdigest()

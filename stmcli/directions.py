@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from stmcli.checkpoint import Checkpoint, Checkpoints
 from stmcli.errors import VideoError
 from stmcli.files import write_whole, writing
 from stmcli.given import GivenMask, from_first, ids_of
+from stmcli.lines import Lines
 from stmcli.prediction import Prediction
 from stmcli.segmenter import TINY, Follower, propagate
 from stmcli.threads import ahead
@@ -42,11 +44,12 @@ class BackwardPass:
 
     def run(self, segmenter: Follower, on_frame: Callable[[int], None], *, can_go_on: bool) -> None:
         """Segment from the last mask to the first frame of the clip."""
-        last, lines = self._first.frame, list[str]()
+        last, lines = self._first.frame, Lines()
         if kept := self._checkpoints.latest(self._is_stored) if can_go_on else None:
-            last, lines = kept.frame - 1, [*kept.lines]
+            last = kept.frame - 1
             segmenter.restore(kept.state)
-            for line in lines:
+            for line in kept.lines:
+                lines.append(line)
                 on_frame(int(line))
         frames = frames_backward(self._source, first=self._source.info.first_chosen, last=last)
         with closing(ahead(frames)) as decoded:
@@ -63,8 +66,9 @@ class BackwardPass:
         if not file.is_file():
             cause = f"frame {frame.index} did not come up on the way back"
             raise VideoError(cause, path=self._source.info.path, hint="Convert the clip, or go forward only.")
-        packed = zlib.decompress(file.read_bytes())
-        stored = np.frombuffer(packed, np.uint16).reshape(len(self._ids), *frame.rgb.shape[:2])
+        stored = self._stored(file)
+        if stored is None:
+            raise VideoError("damaged", path=file, hint="Run the same command again: it is computed again then.")
         objects = torch.from_numpy(stored.astype(np.float32) / TOP).to(device)  # (N, H, W)
         ground = (1 - objects.sum(0, keepdim=True)).clamp(min=0)
         return Prediction(torch.cat([ground, objects]), self._ids)
@@ -98,11 +102,20 @@ class BackwardPass:
             self._folder.mkdir(parents=True, exist_ok=True)
         write_whole(self._file(index), packed)
 
+    def _stored(self, file: Path) -> npt.NDArray[np.uint16] | None:
+        """Return what was found for a frame, (N, H, W), None when its file is missing or damaged."""
+        try:
+            packed = zlib.decompress(file.read_bytes())
+            info = self._source.info
+            return np.frombuffer(packed, np.uint16).reshape(len(self._ids), info.height, info.width)
+        except (OSError, ValueError, zlib.error):
+            return None
+
     def _file(self, index: int) -> Path:
         return self._folder / f"{index}.prob"
 
     def _is_stored(self, found: Checkpoint) -> bool:
-        return all(self._file(int(line)).is_file() for line in found.lines)
+        return all(self._stored(self._file(int(line))) is not None for line in found.lines)
 
 
 def forward_weight(given: Sequence[GivenMask], index: int, number: int, *, sure: Sequence[float]) -> float:

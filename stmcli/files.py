@@ -8,6 +8,8 @@ from pathlib import Path
 
 from stmcli.errors import WriteError
 
+LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under a temporary name in the same folder, then rename it.
@@ -50,6 +52,15 @@ def writing(path: Path) -> Iterator[None]:
             path=path,
             hint="Free space or choose another output folder, then run the same command again",
         ) from error
+
+
+def can_be(path: Path | str) -> bool:
+    """Tell whether a file can have such a path: no zero byte, no half letter, nothing longer than systems allow."""
+    try:
+        whole = os.fsencode(path)
+    except UnicodeError:
+        return False
+    return b"\0" not in whole and len(whole) < LONGEST_PATH and all(len(n) <= LONGEST_NAME for n in whole.split(b"/"))
 
 
 def nearest_name(path: Path) -> str:

@@ -87,7 +87,7 @@ def mask_in(folder: Path, word: str | Path) -> str | Path:
     """Return the word of `--mask` with its path taken from `folder`, as if it had been given there."""
     text = str(word)
     parts = _OF_FRAME.fullmatch(text)
-    if parts and not (folder / text).exists():
+    if parts and not os.path.exists(folder / text):  # which may be too long for a path
         return f"{parts[1]}:{folder / parts[2]}"
     return folder / text
 

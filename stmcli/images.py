@@ -40,6 +40,16 @@ def load_image(path: Path, *, size: tuple[int, int] | None = None) -> Image.Imag
             return _upright(image)
 
 
+def is_whole_png(path: Path) -> bool:
+    """Tell whether a PNG is there with all of its bytes as they were written, by its checksums."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        return False
+    return True
+
+
 def check_size(path: Path, found: tuple[int, int], wanted: tuple[int, int], video_name: str) -> None:
     """Raise MaskError unless the size of a mask is that of its clip, both (width, height)."""
     if found == wanted:

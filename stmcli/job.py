@@ -92,7 +92,7 @@ class Job:
 def default_output(video: Path) -> Path:
     """Return where the results of a clip go unless told otherwise."""
     whole = Path(os.path.abspath(video))  # `.` and `..` have names too
-    return Path("stm_out") / (whole.name if whole.is_dir() else whole.stem)
+    return Path("stm_out") / (whole.name if os.path.isdir(whole) else whole.stem)
 
 
 def plan(job: Job) -> dict[str, Any]:

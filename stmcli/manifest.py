@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stmcli.errors import UsageError
+from stmcli.files import can_be
 from stmcli.given import mask_in
 from stmcli.pairing import Pair, name_outputs
 
@@ -45,6 +47,9 @@ def _pair(manifest: Path, line: int, row: Mapping[str, Any]) -> Pair:
     if not (video and isinstance(video, str) and isinstance(output, str) and all(isinstance(w, str) for w in words)):
         raise UsageError(f"line {line}: no clip and its mask", path=manifest, hint=FORM)
     whole = home / video
+    for name in (video, *(part for word in words for part in word.split(";")), output):
+        if not can_be(name):
+            raise UsageError(f"line {line}: {name[:40]!r} can be no file or folder", path=manifest, hint=FORM)
     inside = PurePosixPath(video)
     name = inside.name if inside.is_absolute() or ".." in inside.parts else str(inside)
     masks = tuple(mask_in(home, word) for text in words for word in _words(home, text))
@@ -56,7 +61,7 @@ def _pair(manifest: Path, line: int, row: Mapping[str, Any]) -> Pair:
 
 def _words(home: Path, text: str) -> list[str]:
     """Return the words of `--mask` in a cell; a path may hold the sign between them."""
-    words = [text] if (home / text).exists() else text.split(";")
+    words = [text] if os.path.exists(home / text) else text.split(";")  # text may be too long for a path
     return [word.strip() for word in words if word.strip()]
 
 

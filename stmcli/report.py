@@ -1,7 +1,8 @@
 """What `report.json` says about a run: what came in, what was done, what came out."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stmcli.files import write_whole
+from stmcli.lines import Lines
 from stmcli.video import Frame, SourceInfo
 
 
@@ -38,7 +40,7 @@ class Report:
     path: Path
     facts: dict[str, Any]
     notes: list[str] = field(default_factory=list)
-    _frames: list[str] = field(default_factory=list)  # JSON: a tenth of the memory of what it says
+    _frames: Lines = field(default_factory=Lines)  # JSON
     _saved: bool = False
     cuts: list[int] = field(default_factory=list)  # frames that begin a new scene
     kept: int = 0  # frames of an earlier run that have come up again
@@ -63,7 +65,7 @@ class Report:
         self._frames.append(json.dumps(facts))
 
     @property
-    def lines(self) -> list[str]:
+    def lines(self) -> Sequence[str]:
         """Return what is noted of every frame, as JSON."""
         return self._frames
 
@@ -101,17 +103,27 @@ def cut_note(cuts: Sequence[int]) -> list[str]:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """Return the content of a report, empty when there is none or it cannot be read."""
+    """Return the content of a report, empty when there is none or it is damaged; what it lacks may be missing."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
+    known = isinstance(content, dict) and all(
+        _fits(content[name], form) for name, form in FORM.items() if name in content
+    )
+    return content if known else {}
+
+
+def is_finished(report: Mapping[str, Any]) -> bool:
+    """Tell whether a report says that all was done, and has all that the report of a finished run has."""
+    return report.get("status") == "ok" and _fits(report, WHOLE)
 
 
 def add_exports(path: Path, checked: Mapping[str, Mapping[str, Any]]) -> None:
     """Note in a finished report what was made of its masks later, and what is in it. Raises WriteError."""
     content = read_report(path)
+    if not content:  # damaged: what is left of it stays as it is
+        return
     frames = [json.dumps(frame) for frame in content.pop("frames", [])]
     _write(path, content | {"exported": {**content.get("exported", {}), **checked}}, frames)
 
@@ -139,6 +151,95 @@ def _write(path: Path, content: Mapping[str, Any], frames: Iterable[str]) -> Non
     head = json.dumps(content, indent=1).removesuffix("\n}")
     lines = ",\n  ".join(frames)
     write_whole(path, f'{head},\n "frames": [\n  {lines}\n ]\n}}\n'.encode())
+
+
+# -- what a report looks like ----------------------------------------------------------------------------------------
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_path(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeError:  # half a letter
+        return False
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= 1
+
+
+def _by_number(value: Any, form: Any) -> bool:
+    """Tell whether a value holds something of each frame or object, under its number."""
+    return isinstance(value, dict) and all(k.isascii() and k.isdecimal() and _fits(v, form) for k, v in value.items())
+
+
+def _are_objects(value: Any) -> bool:
+    return _by_number(value, {"area": _is_count, "confidence": _is_share})
+
+
+def _are_digests(value: Any) -> bool:
+    return _by_number(value, _is_text)
+
+
+def _are_exports(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_path, value))
+
+
+def _are_options(value: Any) -> bool:
+    """Tell whether a value holds groups of options; those that are lists hold them as command lines have them."""
+    if not (isinstance(value, dict) and all(isinstance(group, dict) for group in value.values())):
+        return False
+    lists = {"kinds": _is_text, "categories": _is_pair, "objects": _is_count}
+    return all(_fits(group.get(name, []), [form]) for group in value.values() for name, form in lists.items())
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2
+
+
+# Of each entry that others rely on: a check, [one form] of all in a list, or {key: form} of what must be there.
+FORM: Mapping[str, Any] = {
+    **{"status": _is_text, "fingerprint": _is_text, "likeness": _is_text, "device": _is_text},
+    **{"frames_written": _is_count, "peak_host_bytes": _is_count},
+    "given": _are_digests,
+    "outputs": [_is_path],
+    "exported": _are_exports,
+    "notes": [_is_text],
+    "mask_words": [_is_text],
+    "masks": [{"frame": _is_count, "path": _is_path}],
+    "objects": [_is_count],
+    "source": {"path": _is_path},
+    "weights": {"path": _is_path},
+    "options": _are_options,
+    "frames": [{"frame": _is_count, "objects": _are_objects}],
+}
+
+
+# What else the report of a finished run has.
+WHOLE: Mapping[str, Any] = {
+    **{
+        name: FORM[name]
+        for name in ("outputs", "notes", "objects", "device", "frames_written", "peak_host_bytes", "frames")
+    },
+    "source": {"width": _is_count, "height": _is_count, "codec": _is_text},
+    "weights": {"licence": _is_text, "sha256": _is_text},
+}
+
+
+def _fits(value: Any, form: Any) -> bool:
+    if isinstance(form, list):
+        return isinstance(value, list) and all(_fits(one, form[0]) for one in value)
+    if isinstance(form, dict):
+        return isinstance(value, dict) and all(name in value and _fits(value[name], one) for name, one in form.items())
+    check: Callable[[Any], bool] = form
+    return check(value)
 
 
 def _extent(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.errors import LockedError, PartialError, UsageError
-from stmcli.report import read_report
+from stmcli.files import can_be
+from stmcli.report import is_finished, read_report
 from stmcli.video import Source, list_frames
 
 MASKS, REPORT, PAGE, LOCK = "masks", "report.json", "report.html", ".lock"
@@ -52,6 +53,8 @@ def check_folder(out: Path, names: Iterable[str], *inputs: Path) -> None:
     `names` and masks are written, what an earlier result names is removed. An input is a file that is read, or the
     folder or pattern of a clip's frames.
     """
+    if not can_be(out):
+        raise UsageError("no folder can have this name", path=out, hint=ELSEWHERE)
     if out.exists() and not out.is_dir():
         raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
     _require_writable(out)
@@ -100,6 +103,9 @@ def earlier_result(
     """
     report = read_report(out / REPORT)
     if not report and any((out / MASKS).glob("*.png")):
+        if (out / REPORT).exists():
+            hint = f"Remove it and {out / MASKS}, or choose another --output."
+            raise UsageError("damaged, so nobody knows whose masks are beside it", path=out / REPORT, hint=hint)
         raise UsageError("holds masks that stm did not write", path=out / MASKS, hint=ELSEWHERE)
     if overwrite or _is_empty(out):
         return None
@@ -109,7 +115,7 @@ def earlier_result(
         cause = "holds the result of another job" if report else "is not empty, and holds no result of stm"
         raise UsageError(cause, path=out, hint="Choose another --output, or replace what is there with -y.")
     masks = sum(1 for _ in (out / MASKS).glob("*.png"))
-    whole = report.get("status") == "ok" and masks == report.get("frames_written")
+    whole = is_finished(report) and masks == report["frames_written"]
     return report if resume and whole and all((out / name).exists() for name in report["outputs"]) else None
 
 

@@ -11,6 +11,7 @@ from stmcli.checkpoint import Checkpoint, Checkpoints
 from stmcli.directions import BackwardPass
 from stmcli.export import SavedPrediction
 from stmcli.given import GivenMask, ids_of
+from stmcli.images import is_whole_png
 from stmcli.job import Job
 from stmcli.kinds import SOFT
 from stmcli.masks import read_values
@@ -142,10 +143,10 @@ class Run:
         self._report.keep(frame)
 
     def _is_there(self, found: Checkpoint) -> bool:
-        """Tell whether all images of the frames up to a checkpoint are there."""
+        """Tell whether all images of the frames up to a checkpoint are there, and whole."""
         stills = [output.name for output in self._job.outputs(self._ids) if output.kind in (SOFT, "cutout")]
         folders = [self._job.output / name for name in (MASKS, *stills)]
-        return all((folder / f"{name}.png").is_file() for folder in folders for name in self._names(found))
+        return all(is_whole_png(folder / f"{name}.png") for folder in folders for name in self._names(found))
 
     def _names(self, found: Checkpoint) -> list[str]:
         return [self._source.frame_name(json.loads(line)["frame"]) for line in found.lines]

@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -270,7 +271,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Card]:
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Card]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about files of other kinds, which the error says in one line
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise WeightsError(
             "refused, it holds more than tensors and could run code", path=path, hint="use another file"

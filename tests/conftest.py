@@ -17,6 +17,9 @@ ENCODERS = {
     ".ts": ("libx264", "yuv420p", {"preset": "ultrafast", "crf": "10"}),
     ".avi": ("mpeg4", "yuv420p", {"qscale": "2"}),
     ".webm": ("libvpx-vp9", "yuv420p", {"deadline": "realtime", "cpu-used": "8"}),
+    ".y4m": ("wrapped_avframe", "yuv420p", {}),
+    ".gif": ("gif", "rgb8", {}),
+    ".apng": ("apng", "rgb24", {}),
 }
 
 

@@ -52,7 +52,7 @@ LAYERS = [
     {"metrics"},
     {"options", "cuts"},
     {"journal"},
-    {"files", "threads", "listeners", "machine"},
+    {"files", "lines", "threads", "listeners", "machine"},
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

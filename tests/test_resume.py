@@ -1,17 +1,13 @@
 """Runs that go on in the middle of a clip: after a kill, and after a correction."""
 
-import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import picture
+from soak.kills import hashes
 
 from stmcli import checkpoint
 from stmcli.checkpoint import Checkpoints
@@ -63,11 +59,6 @@ def steps(monkeypatch):
     seen, plain = [], Segmenter.step
     monkeypatch.setattr(Segmenter, "step", lambda *words, **named: seen.append(1) or plain(*words, **named))
     return seen
-
-
-def hashes(folder, pattern="masks/*.png"):
-    paths = folder.glob(pattern)
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def stop_after(number):
@@ -196,56 +187,6 @@ def test_an_interrupt_while_the_kept_frames_are_replayed_loses_nothing(job, step
     assert len(steps) == 6
     assert hashes(job.output) == hashes(whole.output)
     assert report_of(job)["frames"] == report_of(whole)["frames"]
-
-
-KILLS = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from stmcli import checkpoint
-from stmcli.job import Job
-from stmcli.options import MemoryOptions, NetworkOptions
-from stmcli.pipeline import segment_video
-checkpoint.EVERY = 3
-video, first, later, out, weights, *kills = sys.argv[1:]
-network = NetworkOptions(weights, "cpu", "fp32")
-job = Job(Path(video), (first, later), Path(out), network=network, memory=MemoryOptions(every=2))
-plain, calls = os.replace, 0
-def replace(old, new):
-    global calls
-    calls += 1
-    if calls == kill and kill % 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    plain(old, new)
-    if calls == kill:
-        os.kill(os.getpid(), signal.SIGKILL)
-os.replace = replace
-for kill in map(int, kills):
-    if not (child := os.fork()):
-        segment_video(job)
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-def test_a_run_killed_again_and_again_ends_with_the_same_result(job, steps):
-    """Each kill comes just before or just after some file gets its name: a report, a mask, a checkpoint."""
-    whole = run_whole(job)
-    words = [job.video, *job.masks, job.output, job.network.weights]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLS, *map(str, words), "4", "7", "5", "6"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )
-    assert done.stdout.split() == [str(-signal.SIGKILL)] * 4
-    steps.clear()
-    segment_video(job)
-    assert 0 < len(steps) < 12
-    assert hashes(job.output) == hashes(whole.output)
-    assert report_of(job)["frames"] == report_of(whole)["frames"]
-    assert sorted(path.name for path in job.output.iterdir()) == ["masks", "overlay.mp4", "report.html", "report.json"]
 
 
 # After a correction.

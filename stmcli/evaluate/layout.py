@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stmcli.errors import UsageError
 from stmcli.evaluate.ytvos import meta_file, read_meta
+from stmcli.files import can_be
 from stmcli.options import PROTOCOLS
 
 RESOLUTIONS = ("480p", "Full-Resolution")
@@ -118,9 +119,9 @@ def _listed_clips(root: Path, protocol: str) -> list[str]:
 
 
 def _safe(names: list[str], path: Path) -> list[str]:
-    outside = [name for name in names if name in ("", ".", "..") or Path(name).name != name]
+    outside = [name for name in names if name in ("", ".", "..") or Path(name).name != name or not can_be(name)]
     if outside:
-        raise UsageError(f"{outside[0]!r} is not the name of a clip", path=path, hint="One name for each clip")
+        raise UsageError(f"{outside[0][:40]!r} is not the name of a clip", path=path, hint="One name for each clip")
     return names
 
 

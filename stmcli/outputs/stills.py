@@ -1,6 +1,7 @@
 """Folders with one image for each frame."""
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class _Stills(ABC):
         self.notes: list[str] = []
         self.facts: dict[str, int] = {}
         self._frame_name = frame_name
-        self._written: list[Path] = []
+        self._written = array("q")  # frame numbers
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -34,26 +35,25 @@ class _Stills(ABC):
 
     def write(self, frame: Frame, prediction: SoftPrediction) -> None:
         """Write the image of one frame."""
-        path = self._file(frame)
-        self._write(path, prediction)
-        self._written.append(path)
+        self._write(self._file(frame.index), prediction)
+        self._written.append(frame.index)
 
     def keep(self, frame: Frame, _: object) -> None:
         """Count the image of a frame that an earlier run has written."""
-        self._written.append(self._file(frame))
+        self._written.append(frame.index)
 
     def close(self) -> None:
         """Check that every image is there."""
-        lost = [path for path in self._written if not (path.is_file() and path.stat().st_size)]
-        if lost:
-            raise WriteError("is not there any more", path=lost[0], hint="Run it again.")
+        for path in map(self._file, self._written):
+            if not (path.is_file() and path.stat().st_size):
+                raise WriteError("is not there any more", path=path, hint="Run it again.")
         self.facts = {"frames": len(self._written)}
 
     def abort(self) -> None:  # noqa: B027  (nothing to do is what it does)
         """Do nothing: the images written so far are good."""
 
-    def _file(self, frame: Frame) -> Path:
-        return self.path / f"{self._frame_name(frame.index)}.png"
+    def _file(self, index: int) -> Path:
+        return self.path / f"{self._frame_name(index)}.png"
 
     @abstractmethod
     def _write(self, path: Path, prediction: SoftPrediction) -> None: ...

@@ -57,6 +57,8 @@ def remake_page(
 def result_report(folder: Path) -> dict[str, Any]:
     """Return the report of a result with frames. Raises UsageError when there is none."""
     report = read_report(folder / REPORT)
+    if not report and (folder / REPORT).is_file():
+        raise UsageError("damaged, or no report of stm", path=folder / REPORT, hint="Segment the clip again.")
     if not report.get("frames"):
         raise UsageError("holds no result of stm segment", path=folder, hint=f"It must hold {REPORT} and {MASKS}/.")
     return report
@@ -65,7 +67,7 @@ def result_report(folder: Path) -> dict[str, Any]:
 def open_clip(report: Mapping[str, Any], video: Path | None) -> Source:
     """Open the frames that a report is about. Raises UsageError, VideoError."""
     numbers = [frame["frame"] for frame in report["frames"]]
-    path = video or Path(str(report["source"]["path"]))
+    path = video or Path(report.get("source", {}).get("path", ""))
     if video is None and not path.exists() and "%" not in path.name and "#" not in path.name:
         raise UsageError("the clip is not there any more", path=path, hint="Say with --video where it is now.")
     return open_source(path, start=min(numbers), end=max(numbers), on_corrupt="skip")

@@ -22,8 +22,7 @@ document.addEventListener("click", async event => {
 
 def text(value: object) -> str:
     """Return a value as it is shown: names may hold anything, also bytes that are no text."""
-    shown = str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return html.escape("".join(letter if letter.isprintable() else "�" for letter in shown))
+    return html.escape("".join(letter if letter.isprintable() else "�" for letter in str(value)))
 
 
 def document(title: str, body: Iterable[str]) -> bytes:

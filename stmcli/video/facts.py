@@ -85,7 +85,9 @@ def clip_facts(path: str | Path) -> ClipFacts:
 
 def _broken_facts(path: Path, error: VideoError) -> ClipFacts:
     """Return what is left of a clip that cannot be read to its end."""
-    reason = " ".join(f"{error.cause}. {error.hint}".split())
+    culprit = Path(error.path or path)
+    frame = f"{culprit.name}: " if culprit.name != path.name else ""  # one of a folder
+    reason = " ".join(f"{frame}{error.cause}. {error.hint}".split())
     try:
         return _read_facts(path, reason)
     except VideoError:

@@ -1,7 +1,9 @@
 """Read a folder or a numbered sequence of still images as a clip."""
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from stmcli.errors import UsageError, VideoError
-from stmcli.files import nearest_name
+from stmcli.files import LONGEST_NAME, nearest_name
 from stmcli.images import MAX_PIXELS
 from stmcli.video.color import Color
 from stmcli.video.frame import (
@@ -186,10 +188,18 @@ def read_image(path: Path) -> RGB:
         raise VideoError(cause, path=path, hint="Export it again.") from error
 
 
+@contextmanager
+def _quiet_about_size() -> Iterator[None]:
+    """Keep Pillow from warning about large pictures, which are refused here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
 def _size(path: Path) -> tuple[int, int]:
     """Return width and height as shown, from the header alone."""
     try:
-        with Image.open(path) as image:
+        with _quiet_about_size(), Image.open(path) as image:
             width, height = image.size
             turned = not _ignores_exif(image) and image.getexif().get(0x0112, 1) >= 5
     except Image.DecompressionBombError:
@@ -249,6 +259,7 @@ def _pattern_regex(name: str) -> re.Pattern[str]:
     place = _PATTERN.search(name)
     assert place is not None, name
     digits = int(place.group(1) or 1) if place.group(2) is None else len(place.group(2))
+    digits = min(digits, LONGEST_NAME + 1)  # more than any name has
     before, after = re.escape(name[: place.start()]), re.escape(name[place.end() :])
     return re.compile(f"{before}\\d{{{digits},}}{after}")
 

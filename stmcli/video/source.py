@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from stmcli.errors import UsageError
+from stmcli.files import can_be
 from stmcli.video.faults import check_file, refuse_url
 from stmcli.video.folder import FrameFolder, is_pattern
 from stmcli.video.frame import Frame, OnCorrupt, Source
@@ -24,6 +26,8 @@ def open_source(
     """
     refuse_url(path)
     whole = Path(path).absolute()
+    if not can_be(whole):
+        raise UsageError("no file can have this name", path=path, hint="Check it.")
     if is_pattern(whole):
         return FrameFolder(whole, first_number=first_number, start=start, end=end, on_corrupt=on_corrupt)
     whole = check_file(path)
