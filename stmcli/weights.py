@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from stmcli.device import pick_device, pick_dtype
+from stmcli.device import keep_freed_memory, pick_device, pick_dtype
 from stmcli.errors import UsageError, WeightsError, WriteError
 from stmcli.files import write_whole
 from stmcli.model import SIZES, STM, Dims, fused
@@ -137,6 +137,8 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     options = options or NetworkOptions()
     device = pick_device(options.device)
     dtype = pick_dtype(options.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     model, _ = read_named(options.weights)
     model = fused(model).to(device, dtype).to(memory_format=torch.channels_last)
     if options.compile:

@@ -163,8 +163,11 @@ def memory_read(
         read = [_read_as_published(q, keys, values) for q in cells]
     else:
         penalties = _penalties(h, w, reach, chunk, like=keys) if reach else repeat(None)
-        matches = (_match(q, keys, penalty, valid) for q, penalty in zip(cells, penalties, strict=False))
-        read = [_read_best(match, values, top_k) if few else torch.softmax(match, dim=3) @ values for match in matches]
+        objects = _apart(keys, values, valid)
+        read = [
+            torch.cat([_read(_match(q, k, penalty, ok), v, top_k if few else 0) for k, v, ok in objects], dim=1)
+            for q, penalty in zip(cells, penalties, strict=False)
+        ]
     return torch.cat(read, dim=2).to(query.dtype).transpose(2, 3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
 
 
@@ -179,6 +182,19 @@ def _match(q: Tensor, keys: Tensor, penalty: Tensor | None, valid: Tensor | None
     match = (q / q.shape[3] ** 0.5) @ keys.transpose(2, 3)
     match = match if penalty is None else _weaken(match, penalty)
     return match if valid is None else match.masked_fill(~valid.unsqueeze(1), -torch.inf)
+
+
+def _apart(keys: Tensor, values: Tensor, valid: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    """Split what is multiplied at once: on a CPU object by object, for each product to have all cores."""
+    if keys.device.type != "cpu":
+        return [(keys, values, valid)]
+    known = repeat(None) if valid is None else valid.split(1)
+    return [*zip(keys.split(1, dim=1), values.split(1, dim=1), known, strict=False)]
+
+
+def _read(match: Tensor, values: Tensor, top_k: int) -> Tensor:
+    """Read all cells, or the best matching ones: match (B, N, P, L), values (B, N, L, Cv) -> (B, N, P, Cv)."""
+    return _read_best(match, values, top_k) if top_k else torch.softmax(match, dim=3) @ values
 
 
 def _read_best(match: Tensor, values: Tensor, top_k: int) -> Tensor:
