@@ -2,11 +2,14 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stmcli.errors import WriteError
+from stmcli.errors import UsageError, WriteError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -60,3 +63,10 @@ def nearest_name(path: Path) -> str:
         return f"The folder {path.parent} does not exist either."
     close = difflib.get_close_matches(path.name, names, n=1)
     return f"Did you mean {close[0]}?" if close else "Check the name."
+
+
+def refuse_url(path: str | Path) -> None:
+    """Raise UsageError when `path` is a URL and not a file of that very name."""
+    if _URL.match(str(path)) and not Path(path).exists():
+        cause = "is a URL, and nothing is opened over the network"
+        raise UsageError(cause, path=path, hint="Download it first.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stmcli.errors import MaskError
-from stmcli.files import nearest_name
+from stmcli.files import nearest_name, refuse_url
 
 MAX_PIXELS = 2**26  # 8192 x 8192: twice an 8K frame
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
@@ -65,7 +65,8 @@ def _lies(image: Image.Image) -> bool:
 
 
 def check_file(path: Path) -> None:
-    """Raise MaskError unless there is a regular file with something in it."""
+    """Raise MaskError unless there is a regular file with something in it, UsageError for a URL."""
+    refuse_url(path)
     if not path.exists():
         raise MaskError("no such file", path=path, hint=nearest_name(path))
     if path.is_dir():

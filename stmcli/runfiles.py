@@ -47,12 +47,12 @@ class RunFiles:
         try:
             state = torch.load(self.last, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError):
-            raise TrainingError("damaged, or not a run", path=self.last, hint="start a new run") from None
+            raise TrainingError("damaged, or not a run", path=self.last, hint="Start a new run") from None
         if not isinstance(state, dict) or "options" not in state:
-            raise TrainingError("not the state of a run", path=self.last, hint="start a new run")
+            raise TrainingError("not the state of a run", path=self.last, hint="Start a new run")
         changed = [*_changes(state["options"], trainer), *_moves(state, trainer)]
         if changed:
-            hint = "go on with what it was started with, or start a new run with --init"
+            hint = "Go on with what it was started with, or start a new run with --init"
             raise TrainingError(", ".join(changed), path=self.last, hint=hint)
         return dict(state)
 

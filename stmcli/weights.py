@@ -21,7 +21,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from stmcli.errors import UsageError, WeightsError, WriteError
-from stmcli.files import write_whole
+from stmcli.files import nearest_name, refuse_url, write_whole
 from stmcli.model import SIZES, STM, Dims
 from stmcli.options import PRECISIONS, NetworkOptions
 
@@ -96,7 +96,7 @@ def registry() -> dict[str, Entry]:
                 known = facts["sha256"], facts["licence"], facts["origin"], dict(facts.get("suits", {}))
                 found[note.stem] = Entry(note.stem, path, *known)
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                raise WeightsError("damaged note", path=note, hint="remove it and import the weights again") from None
+                raise WeightsError("damaged note", path=note, hint="Remove it and import the weights again") from None
     return found
 
 
@@ -107,9 +107,13 @@ def find(name: str | Path) -> Path:
     """
     entry = registry().get(str(name))
     path = entry.path if entry else Path(name)
-    if not path.is_file():
+    refuse_url(path)
+    if path.exists() and not path.is_file():
+        raise UsageError("not a regular file", path=path, hint="Give a weights file")
+    if not path.exists():
+        near = f"{nearest_name(path)} " if path.suffix else ""
         names = ", ".join(sorted(registry())) or "none"
-        raise UsageError("no such weights", path=path, hint=f"give a file or one of: {names}")
+        raise UsageError("no such weights", path=path, hint=f"{near}Give a file or one of: {names}")
     return path
 
 
@@ -122,9 +126,9 @@ def sha256(path: Path) -> str:
 def verify(entry: Entry) -> None:
     """Raise WeightsError when a registered file is not the one that was registered."""
     if not entry.path.is_file():
-        raise WeightsError("the file is gone", path=entry.path, hint="import it again")
+        raise WeightsError("the file is gone", path=entry.path, hint="Import it again")
     if sha256(entry.path) != entry.sha256:
-        raise WeightsError("sha256 mismatch, the file is damaged", path=entry.path, hint="install or import it again")
+        raise WeightsError("sha256 mismatch, the file is damaged", path=entry.path, hint="Install or import it again")
 
 
 def load_model(options: NetworkOptions | None = None) -> STM:
@@ -160,18 +164,18 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device {name}: no such device", hint="use auto, cpu, cuda or cuda:1") from None
+        raise UsageError(f"--device {name}: no such device", hint="Use auto, cpu, cuda or cuda:1") from None
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: not supported", hint="use auto, cpu, cuda or cuda:1")
+        raise UsageError(f"--device {name}: not supported", hint="Use auto, cpu, cuda or cuda:1")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: there is no such CUDA device here", hint="use --device auto or cpu")
+        raise UsageError(f"--device {name}: there is no such CUDA device here", hint="Use --device auto or cpu")
     return device
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Turn `auto` into bf16 where the device has units for it, and names into dtypes."""
     if precision not in PRECISIONS:
-        raise UsageError(f"--precision {precision}: unknown", hint=f"use one of {', '.join(PRECISIONS)}")
+        raise UsageError(f"--precision {precision}: unknown", hint=f"Use one of {', '.join(PRECISIONS)}")
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bf16_units()
         return torch.bfloat16 if fast else torch.float32
@@ -234,9 +238,9 @@ def import_file(source: Path, *, name: str | None = None) -> Entry:
     """
     name = name or source.stem
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise UsageError(f"{name!r} is not a name for weights", path=source, hint="give one with --name")
+        raise UsageError(f"{name!r} is not a name for weights", path=source, hint="Give one with --name")
     if (BUNDLED / f"{name}.json").exists():
-        raise UsageError(f"the name {name} is taken by bundled weights", path=source, hint="choose another --name")
+        raise UsageError(f"the name {name} is taken by bundled weights", path=source, hint="Choose another --name")
     model, card = read(find(source))
     target = cache_folder() / f"{name}.safetensors"
     save(target, model, card)
@@ -252,19 +256,19 @@ def _kind(path: Path) -> str:
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
-        raise WeightsError(f"cannot be read ({error.strerror})", path=path, hint="check its permissions") from None
+        raise WeightsError(f"cannot be read ({error.strerror})", path=path, hint="Check its permissions") from None
     text = head.lstrip().lower()
     if not head:
-        raise WeightsError("the file is empty", path=path, hint="download it again")
+        raise WeightsError("the file is empty", path=path, hint="Download it again")
     if text.startswith((b"<!doctype", b"<html")):
-        raise WeightsError("this is a web page, not weights", path=path, hint="download the file itself")
+        raise WeightsError("this is a web page, not weights", path=path, hint="Download the file itself")
     if text.startswith(b"version https://git-lfs"):
-        raise WeightsError("this is a Git LFS pointer, not weights", path=path, hint="run git lfs pull")
+        raise WeightsError("this is a Git LFS pointer, not weights", path=path, hint="Run git lfs pull")
     if head[8:9] == b"{":
         return "safetensors"
     if head.startswith((b"PK", b"\x80")):
         return "pickle"
-    raise WeightsError("not a weights file", path=path, hint="use a .safetensors or the published .pth")
+    raise WeightsError("not a weights file", path=path, hint="Use a .safetensors or the published .pth")
 
 
 def _read_header(path: Path) -> tuple[Card, list[str]]:
@@ -272,14 +276,14 @@ def _read_header(path: Path) -> tuple[Card, list[str]]:
         with safe_open(path, framework="pt") as file:
             note, names = (file.metadata() or {}).get("stm"), list(file.keys())
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"damaged or cut short ({error})", path=path, hint="get the file again") from None
+        raise WeightsError(f"damaged or cut short ({error})", path=path, hint="Get the file again") from None
     if note is None:
-        raise WeightsError("not made by stm: its header has no dims", path=path, hint="use stm weights import")
+        raise WeightsError("not made by stm: its header has no dims", path=path, hint="Use stm weights import")
     try:
         facts = json.loads(note)
         return Card(**{**facts, "dims": Dims(**facts["dims"]), **_suits(path)}), names
     except (ValueError, TypeError, KeyError):
-        raise WeightsError("its header is damaged", path=path, hint="get the file again") from None
+        raise WeightsError("its header is damaged", path=path, hint="Get the file again") from None
 
 
 def _suits(path: Path) -> Mapping[str, Any]:
@@ -299,15 +303,15 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Card]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise WeightsError(
-            "refused, it holds more than tensors and could run code", path=path, hint="use another file"
+            "refused, it holds more than tensors and could run code", path=path, hint="Use another file"
         ) from None
     except (
         *(RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError),
         *(AssertionError, ArithmeticError, MemoryError, struct.error),
     ):
-        raise WeightsError("damaged or cut short", path=path, hint="get the file again") from None
+        raise WeightsError("damaged or cut short", path=path, hint="Get the file again") from None
     if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
-        raise WeightsError("not a state dict of tensors", path=path, hint="use the published STM_weights.pth")
+        raise WeightsError("not a state dict of tensors", path=path, hint="Use the published STM_weights.pth")
     named = {rename(name): _full(x) for name, x in state.items()}
     with torch.device("meta"):
         wanted = STM(SIZES["resnet50"]).state_dict()
@@ -336,10 +340,10 @@ def _check(path: Path, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]
     if missing or strange:
         first = f"first missing: {missing[0]}" if missing else f"first unknown: {strange[0]}"
         cause = f"another architecture: {len(missing)} of {len(wanted)} tensors missing, {len(strange)} unknown"
-        raise WeightsError(f"{cause}, {first}", path=path, hint="use STM weights")
+        raise WeightsError(f"{cause}, {first}", path=path, hint="Use STM weights")
     for name, x in state.items():
         if x.shape != wanted[name].shape:
             cause = f"{name} is {tuple(x.shape)} but must be {tuple(wanted[name].shape)}"
-            raise WeightsError(cause, path=path, hint="use STM weights of this size")
+            raise WeightsError(cause, path=path, hint="Use STM weights of this size")
         if not torch.isfinite(x).all():
-            raise WeightsError(f"{name} holds NaN or infinity", path=path, hint="get the file again")
+            raise WeightsError(f"{name} holds NaN or infinity", path=path, hint="Get the file again")

@@ -103,7 +103,7 @@ def _members(root: Path) -> Iterator[tuple[str, File]]:
                 if member.isreg() and PurePosixPath(member.name).name[0] != ".":
                     yield member.name.removeprefix("./"), File(root, member.offset_data, member.size, member.name)
     except (tarfile.TarError, OSError, EOFError) as error:
-        hint = "give a folder or an uncompressed tar"
+        hint = "Give a folder or an uncompressed tar"
         raise TrainingError(f"not a tar that can be read ({error})", path=root, hint=hint) from None
 
 
@@ -145,11 +145,11 @@ def _chosen(
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             cause = f"no annotated frames of clip {missing[0]}{more}, which the list names"
-            raise TrainingError(cause, path=root, hint="complete the dataset, or shorten the list")
+            raise TrainingError(cause, path=root, hint="Complete the dataset, or shorten the list")
         return {name: clips[name] for name in train}
     left = {name: pairs for name, pairs in clips.items() if name not in val}
     if not left:
-        raise TrainingError("all of its clips are for validation, by ImageSets", path=root, hint="give a training set")
+        raise TrainingError("all of its clips are for validation, by ImageSets", path=root, hint="Give a training set")
     return left
 
 

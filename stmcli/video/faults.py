@@ -1,13 +1,11 @@
 """Say in a person's words why a path cannot be read as a video."""
 
-import re
 import stat
 from pathlib import Path
 
 from stmcli.errors import StmError, UsageError, VideoError
 from stmcli.files import nearest_name
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _STILLS = {
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -44,13 +42,6 @@ def check_file(path: str | Path) -> Path:
     return whole
 
 
-def refuse_url(path: str | Path) -> None:
-    """Raise UsageError when `path` is a URL and not a file of that very name."""
-    if _URL.match(str(path)) and not Path(path).exists():
-        cause = "is a URL, and nothing is opened over the network"
-        raise UsageError(cause, path=path, hint="Download it first.")
-
-
 def explain(path: Path, error: Exception) -> StmError:
     """Return why `path` does not open as a video, judged by its own bytes; `error` is the decoder's."""
     if isinstance(error, PermissionError):
@@ -66,10 +57,19 @@ def explain(path: Path, error: Exception) -> StmError:
     if head[4:8] in _MP4_BOXES and b"moov" not in _boxes(path):
         cause = "the recording or copy did not finish (moov atom missing)"
         return VideoError(cause, path=path, hint=_COPY_AGAIN)
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI " and (loss := avi_loss(path)):
+        return VideoError(loss, path=path, hint=_COPY_AGAIN)
     if isinstance(error, EOFError):
         return VideoError("it ends before the first picture (0 frames)", path=path, hint=_COPY_AGAIN)
     reason = getattr(error, "strerror", None) or str(error)
     return VideoError(f"not a video that can be read ({reason})", path=path, hint="Convert it to MP4 or MKV.")
+
+
+def avi_loss(path: Path) -> str | None:
+    """Return what is missing from an AVI file by its own account, None when it is whole."""
+    size = path.stat().st_size
+    declared = int.from_bytes(_head(path)[4:8], "little") + 8
+    return f"the file was cut short: {size} of {declared} bytes are there" if size < declared else None
 
 
 def _head(path: Path) -> bytes:

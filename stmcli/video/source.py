@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from stmcli.video.faults import check_file, refuse_url
+from stmcli.files import refuse_url
+from stmcli.video.faults import check_file
 from stmcli.video.folder import FrameFolder, is_pattern
 from stmcli.video.frame import Frame, OnCorrupt, Source
 from stmcli.video.reader import VideoReader
