@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,6 +64,22 @@ def nearest_name(path: Path) -> str:
         return f"The folder {path.parent} does not exist either."
     close = difflib.get_close_matches(path.name, names, n=1)
     return f"Did you mean {close[0]}?" if close else "Check the name."
+
+
+def require_file(path: str | Path, *, hint: str, folders: bool = False) -> None:
+    """Raise UsageError unless `path` is a regular file, or a folder where those are taken; `hint` says what to give.
+
+    Anything else is never opened: a pipe has perhaps nobody at its other end, and a device no end.
+    """
+    kinds = "file or folder" if folders else "file"
+    try:
+        mode = Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"no such {kinds}", path=path, hint=nearest_name(Path(path).absolute())) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot be opened ({error})", path=path, hint=hint) from error
+    if not (stat.S_ISREG(mode) or (folders and stat.S_ISDIR(mode))):
+        raise UsageError("not a regular file", path=path, hint=hint)
 
 
 def refuse_url(path: str | Path) -> None:

@@ -1,5 +1,6 @@
 """Open a still image safely: whole, upright, of a sane size, and with errors in one line."""
 
+import io
 import struct
 import warnings
 import zlib
@@ -38,6 +39,14 @@ def load_image(path: Path, *, size: tuple[int, int] | None = None) -> Image.Imag
                 image.info["packing"] = str(image.tile[0][3])
             image.load()
             return _upright(image)
+
+
+def open_image(content: bytes) -> Image.Image:
+    """Open the picture in the content of a file, of a sane size, without decoding it. Raises what Pillow raises."""
+    image = Image.open(io.BytesIO(content), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"more than {MAX_PIXELS // 2**20} million pixels")
+    return image
 
 
 def check_size(path: Path, found: tuple[int, int], wanted: tuple[int, int], video_name: str) -> None:

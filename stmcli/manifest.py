@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stmcli.errors import UsageError
+from stmcli.files import require_file
 from stmcli.given import mask_in
 from stmcli.pairing import Pair, name_outputs
 
@@ -75,6 +76,7 @@ def _share(one: str, other: str) -> bool:
 
 def _rows(manifest: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield the number and content of each line. Raises UsageError."""
+    require_file(manifest, hint=FORM)
     try:
         text = manifest.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:

@@ -103,7 +103,7 @@ def cut_note(cuts: Sequence[int]) -> list[str]:
 def read_report(path: Path) -> dict[str, Any]:
     """Return the content of a report, empty when there is none or it cannot be read."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text()) if path.is_file() else {}
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -52,10 +52,22 @@ def check_folder(out: Path, names: Iterable[str], *inputs: Path) -> None:
     `names` and masks are written, what an earlier result names is removed. An input is a file that is read, or the
     folder or pattern of a clip's frames.
     """
+    require_writable(out)
+    check_outputs([out / name for name in (MASKS, *names, *output_names(out), REPORT, PAGE)], *inputs)
+
+
+def require_writable(out: Path) -> None:
+    """Raise UsageError when `out` is no folder, may not be written, or cannot be created where it would be."""
     if out.exists() and not out.is_dir():
         raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
-    _require_writable(out)
-    check_outputs([out / name for name in (MASKS, *names, *output_names(out), REPORT, PAGE)], *inputs)
+    home = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not home.is_dir():
+        reason = "Not a directory"
+    elif os.access(home, os.W_OK | os.X_OK):
+        return
+    else:
+        reason = "Read-only file system" if os.statvfs(home).f_flag & os.ST_RDONLY else "Permission denied"
+    raise UsageError(f"cannot be written ({reason})", path=out, hint=ELSEWHERE)
 
 
 def check_outputs(outputs: Sequence[Path], *inputs: Path) -> None:
@@ -121,18 +133,6 @@ def earlier_result(
     masks = sum(1 for _ in (out / MASKS).glob("*.png"))
     whole = report.get("status") == "ok" and masks == report.get("frames_written")
     return report if resume and whole and all((out / name).exists() for name in report["outputs"]) else None
-
-
-def _require_writable(out: Path) -> None:
-    """Raise UsageError when `out` is there and may not be written, or cannot be created where it would be."""
-    home = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not home.is_dir():
-        reason = "Not a directory"
-    elif os.access(home, os.W_OK | os.X_OK):
-        return
-    else:
-        reason = "Read-only file system" if os.statvfs(home).f_flag & os.ST_RDONLY else "Permission denied"
-    raise UsageError(f"cannot be written ({reason})", path=out, hint=ELSEWHERE)
 
 
 def _refuse_kind(path: Path) -> None:

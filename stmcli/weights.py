@@ -21,7 +21,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from stmcli.errors import UsageError, WeightsError, WriteError
-from stmcli.files import nearest_name, refuse_url, write_whole
+from stmcli.files import nearest_name, refuse_url, require_file, write_whole
 from stmcli.model import SIZES, STM, Dims
 from stmcli.options import PRECISIONS, NetworkOptions
 
@@ -108,12 +108,11 @@ def find(name: str | Path) -> Path:
     entry = registry().get(str(name))
     path = entry.path if entry else Path(name)
     refuse_url(path)
-    if path.exists() and not path.is_file():
-        raise UsageError("not a regular file", path=path, hint="Give a weights file")
     if not path.exists():
         near = f"{nearest_name(path)} " if path.suffix else ""
         names = ", ".join(sorted(registry())) or "none"
         raise UsageError("no such weights", path=path, hint=f"{near}Give a file or one of: {names}")
+    require_file(path, hint="Give a weights file")
     return path
 
 
@@ -298,9 +297,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Card]:
     return {name: _full(x) for name, x in state.items()}, card
 
 
-def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Card]:
+def unpickle(path: Path) -> Any:
+    """Return what `torch.save` wrote: tensors and plain values. Raises WeightsError for anything else, running none."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise WeightsError(
             "refused, it holds more than tensors and could run code", path=path, hint="Use another file"
@@ -310,6 +310,10 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Card]:
         *(AssertionError, ArithmeticError, MemoryError, struct.error),
     ):
         raise WeightsError("damaged or cut short", path=path, hint="Get the file again") from None
+
+
+def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Card]:
+    state = unpickle(path)
     if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
         raise WeightsError("not a state dict of tensors", path=path, hint="Use the published STM_weights.pth")
     named = {rename(name): _full(x) for name, x in state.items()}

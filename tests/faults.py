@@ -9,8 +9,10 @@ What happens during a run is in `test_faults_room` (a full disk), `test_faults_s
 
 import os
 import re
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,22 @@ class Scene:
         return (self.clip, "-m", self.mask, "-o", self.output, *self.words)
 
 
+@contextmanager
+def unless_it_hangs(seconds: int = 8) -> Iterator[None]:
+    """Fail the test when the block waits for what never comes, as the other end of a pipe."""
+
+    def give_up(*_: object) -> None:
+        pytest.fail("it hangs")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def everything(folder: Path) -> dict[str, object]:
     """Return what is in a folder, and what is in its files."""
     files = {p: p.read_bytes() if p.is_file() else p.is_dir() for p in folder.rglob("*")}
@@ -78,5 +96,7 @@ def check_fault(scene: Scene, row: tuple[Callable[[Scene], None], int, str], run
     spoil, code, message = row
     spoil(scene)
     before = everything(scene.folder)
-    check_refusal(run(), code, message)
+    with unless_it_hangs():
+        result = run()
+    check_refusal(result, code, message)
     assert everything(scene.folder) == before

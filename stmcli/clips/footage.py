@@ -1,6 +1,5 @@
 """Clips from videos (paper, section 4.1, main training): frames in order, skips between them, one crop for all."""
 
-import io
 import math
 import warnings
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from stmcli.clips.motion import affine
 from stmcli.clips.stills import CANVAS, MASK_MODES, UNREADABLE
 from stmcli.clips.videos import Shot, Video, Videos
 from stmcli.errors import MaskError, TrainingError
-from stmcli.images import FORMATS
+from stmcli.images import open_image
 from stmcli.masks import VOID, colour_codes, ids_of_colours, is_binary
 from stmcli.options import ClipOptions
 
@@ -53,14 +52,14 @@ class Frames:
     def _decode(self, shot: Shot) -> Pixels:
         file = shot.image
         try:
-            image = Image.open(io.BytesIO(file.read()), formats=FORMATS)
+            image = open_image(file.read())
             full = image.size
             scale = min(1.0, self.side / min(full))
             size = round(full[0] * scale), round(full[1] * scale)
             image.draft("RGB", size)
             rgb = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
             file = shot.mask
-            mask = Image.open(io.BytesIO(file.read()), formats=FORMATS)
+            mask = open_image(file.read())
             mask.load()
             if mask.size != full:
                 cause = f"the mask is {mask.width}x{mask.height} but its frame is {full[0]}x{full[1]}"

@@ -1,6 +1,5 @@
 """Stills with object masks: read from folders and tars, held on the training device."""
 
-import io
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stmcli.errors import TrainingError, UsageError
-from stmcli.images import FORMATS
+from stmcli.errors import TrainingError
+from stmcli.files import require_file
+from stmcli.images import open_image
 from stmcli.masks import is_binary
 
 CANVAS = 256  # side of the square that a layer is cut from, px, unless the crop is larger
@@ -39,8 +39,7 @@ def load_stills(paths: Sequence[Path], *, device: torch.device | str = "cpu", ca
     """
     stills = []
     for path in paths:
-        if not path.exists():
-            raise UsageError("no such file", path=path, hint="Give folders or tars with images/ and masks/")
+        require_file(path, hint="Give folders or tars with images/ and masks/", folders=True)
         read = (_still(path, *pair, canvas=canvas) for pair in _pairs(path))
         found = [replace(still, pixels=still.pixels.to(device)) for still in read if still is not None]
         if not found:
@@ -79,9 +78,9 @@ def _members(path: Path) -> Iterator[tuple[Path, bytes]]:
 
 def _still(path: Path, stem: str, image: bytes, mask: bytes, *, canvas: int) -> Still | None:
     try:
-        ids = Image.open(io.BytesIO(mask), formats=FORMATS)
+        ids = open_image(mask)
         ids.load()
-        rgb = Image.open(io.BytesIO(image), formats=FORMATS).convert("RGB")
+        rgb = open_image(image).convert("RGB")
     except UNREADABLE as error:
         raise TrainingError(f"{stem} cannot be read ({error})", path=path, hint="Replace or remove it") from None
     if ids.mode not in MASK_MODES:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from stmcli.clips.stills import IMAGE_SUFFIXES
 from stmcli.errors import TrainingError, UsageError
+from stmcli.files import require_file
 
 LISTS = ("ImageSets/2017", "ImageSets/2016", "ImageSets/480p")  # train.txt and val.txt, the first that is there
 IMAGES, MASKS = "JPEGImages", "Annotations"
@@ -76,8 +77,7 @@ def load_videos(root: Path, weight: float = 1.0, *, shortest: int = 2) -> Videos
     Those of `ImageSets/<year>/train.txt` where there is such a list, else all but those of `val.txt`.
     Raises UsageError when there is no such path, TrainingError when nothing in it can be trained on.
     """
-    if not root.exists():
-        raise UsageError("no such file or folder", path=root, hint=HINT)
+    require_file(root, hint=HINT, folders=True)
     files = dict(_walk(root) if root.is_dir() else _members(root))
     base = _base(root, files)
     files = {name.removeprefix(base): file for name, file in files.items() if name.startswith(base)}

@@ -1,10 +1,9 @@
 """Say in a person's words why a path cannot be read as a video."""
 
-import stat
 from pathlib import Path
 
 from stmcli.errors import StmError, UsageError, VideoError
-from stmcli.files import nearest_name
+from stmcli.files import require_file
 
 _STILLS = {
     b"\x89PNG": "PNG",
@@ -30,16 +29,8 @@ _COPY_AGAIN = "Copy or record it again."
 
 def check_file(path: str | Path) -> Path:
     """Return `path` made absolute, or raise UsageError unless it is a regular file or a folder."""
-    whole = Path(path).absolute()
-    try:
-        mode = whole.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError("no such file or folder", path=path, hint=nearest_name(whole)) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot be opened ({error})", path=path) from error
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise UsageError("not a regular file", path=path, hint="Give a video file or a folder of frames.")
-    return whole
+    require_file(path, hint="Give a video file or a folder of frames.", folders=True)
+    return Path(path).absolute()
 
 
 def explain(path: Path, error: Exception) -> StmError:
