@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,3 +101,17 @@ def check_fault(scene: Scene, row: tuple[Callable[[Scene], None], int, str], run
         result = run()
     check_refusal(result, code, message)
     assert everything(scene.folder) == before
+
+
+@contextmanager
+def mounted(folder: Path, *, size: str = "1m", readonly: bool = False) -> Iterator[Path]:
+    """Mount a small file system in memory, or skip the test where that is not allowed."""
+    folder.mkdir()
+    options = f"size={size},{'ro' if readonly else 'rw'}"
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system, and not everywhere")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -2,13 +2,11 @@
 
 import json
 import os
-import subprocess
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import check_fault, everything, forbid_network
+from faults import check_fault, everything, forbid_network, mounted
 from PIL import Image
 
 
@@ -184,24 +182,11 @@ def test_a_broken_network_leaves_the_result_of_before_in_place(scene, segment, s
     assert everything(scene.output) == before
 
 
-@contextmanager
-def mounted(folder, *options):
-    """Mount a small file system in memory, or skip the test where that is not allowed."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", ",".join(("size=1m", *options)), "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a file system, and not everywhere")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("place", ["home", "home/deep/out"])
 def test_a_place_that_may_only_be_read_is_found_before_the_network(scene, segment, monkeypatch, place):
     forbid_network(monkeypatch)
     scene.output = scene.folder / place
-    with mounted(scene.folder / "home", "ro"):
+    with mounted(scene.folder / "home", readonly=True):
         row = (lambda _: None, 2, rf"{place}: cannot be written \(Read-only file system\)")
         check_fault(scene, row, lambda: segment(*scene.job))
 

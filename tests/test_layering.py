@@ -50,7 +50,7 @@ LAYERS = [
     {"metrics"},
     {"options", "cuts"},
     {"journal"},
-    {"files", "threads", "listeners"},
+    {"files", "threads", "listeners", "room"},
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
