@@ -14,7 +14,7 @@ from PIL import Image
 
 FRAMES = 90
 WORDS = ("-e", "overlay", "--no-page")
-LINE = r"error: .*: {cause}: at least ([\d.]+) kB needed, ([\d.]+) ([kMG])B free\. Free some, then run the same command again"
+LINE = r"error: .*: {cause}: at least ([\d.]+) kB needed, [\d.]+ [kMG]B free\. Free some, then run the same command"
 
 
 @pytest.fixture
