@@ -52,7 +52,7 @@ audit: setup
 # The oldest versions that pyproject.toml allows: what it states must be true
 lowest: setup
 	test -x .venv-lowest/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-lowest
-	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable . --group dev
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --upgrade --resolution lowest-direct --editable . --group test
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --quiet
 
 samples: setup
