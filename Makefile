@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-long soak fuzz test-ray lint types samples clean
+.PHONY: setup demo test test-long soak fuzz test-ray lint types lock audit lowest samples clean
 
 setup: $(BIN)/stm
 
@@ -46,8 +46,22 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# The versions that this was developed with, for whoever needs the very same ones
+lock: setup
+	$(BIN)/uv pip compile --quiet --universal --upgrade --no-annotate --group dev --output-file requirements.lock pyproject.toml
+
+# What is known to be unsafe in them
+audit: setup
+	$(BIN)/uvx pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
+
+# The oldest versions that pyproject.toml allows: what it states must be true
+lowest: setup
+	test -x .venv-lowest/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --upgrade --resolution lowest-direct --editable . --group test
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --quiet
+
 samples: setup
 	$(BIN)/python sample_videos/render.py
 
 clean:
-	rm -rf .venv stm_out runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-lowest stm_out runs .mypy_cache .ruff_cache .pytest_cache

@@ -25,18 +25,18 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device {name}: no such device", hint="use auto, cpu, cuda or cuda:1") from None
+        raise UsageError(f"--device {name}: no such device", hint="Use auto, cpu, cuda or cuda:1") from None
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: not supported", hint="use auto, cpu, cuda or cuda:1")
+        raise UsageError(f"--device {name}: not supported", hint="Use auto, cpu, cuda or cuda:1")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: there is no such CUDA device here", hint="use --device auto or cpu")
+        raise UsageError(f"--device {name}: there is no such CUDA device here", hint="Use --device auto or cpu")
     return device
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Turn `auto` into bf16 where the device has units for it, and names into dtypes."""
     if precision not in PRECISIONS:
-        raise UsageError(f"--precision {precision}: unknown", hint=f"use one of {', '.join(PRECISIONS)}")
+        raise UsageError(f"--precision {precision}: unknown", hint=f"Use one of {', '.join(PRECISIONS)}")
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bf16_units() and bf16_is_faster()
         return torch.bfloat16 if fast else torch.float32

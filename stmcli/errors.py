@@ -5,7 +5,8 @@
     |-- WeightsError        exit 1   the weights cannot be used
     |-- TrainingError       exit 1   training cannot start or go on
     |-- LockedError         exit 1   another run works in the same output folder
-    |-- WriteError          exit 1   an output cannot be written (disk full, encoder refuses)
+    |-- WriteError          exit 1   an output cannot be written (encoder refuses)
+    |   `-- NoRoomError     exit 1   the disk is full
     |-- UsageError          exit 2   an option, a missing input, an output that would be lost
     |   `-- MaskError       exit 2   the given mask cannot be used
     |-- ManyErrors          exit 2   several of these at once; 1 when not all of them are UsageError
@@ -63,6 +64,15 @@ class WriteError(StmError):
     """An output cannot be written."""
 
 
+class NoRoomError(WriteError):
+    """There is no room for an output, of which `size` bytes were to be written or had been."""
+
+    def __init__(self, cause: str, *, path: str | Path, size: int, free: int) -> None:
+        self.reason, self.size, self.free = cause, size, free
+        room = f"{in_bytes(free)} free" if not size else f"at least {in_bytes(size)} needed, {in_bytes(free)} free"
+        super().__init__(f"{cause}: {room}", path=path, hint="Free some, then run the same command again to go on.")
+
+
 class UsageError(StmError):
     """An option is wrong, an input does not exist, or an output would be lost."""
 
@@ -101,6 +111,12 @@ class Interrupted(StmError):
 
 class Terminated(KeyboardInterrupt):
     """The system asked the process to end (SIGTERM)."""
+
+
+def in_bytes(count: float) -> str:
+    """Return a number of bytes as a person reads it."""
+    unit, factor = next((pair for pair in (("GB", 1e9), ("MB", 1e6)) if count >= pair[1]), ("kB", 1e3))
+    return f"{count / factor:.1f} {unit}"
 
 
 class Faults:

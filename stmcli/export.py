@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stmcli.errors import UsageError
+from stmcli.files import nearest_name
 from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
 from stmcli.listeners import unheard
 from stmcli.masks import Convention, Labels, check_fits, object_ids, read_grey, read_stored
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions
 from stmcli.report import add_exports, read_report
-from stmcli.results import MASKS, REPORT, check_outputs, clear, lock, refuse_corrupt
+from stmcli.results import MASKS, REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable
 from stmcli.threads import Behind, ahead
 from stmcli.video import Frame, Source, list_frames, numbered, open_source
 
@@ -75,6 +76,7 @@ def export_masks(
         end=max(masks),
         on_corrupt=job.on_corrupt,  # type: ignore[arg-type]
     ) as source:
+        _require_all(masks, source)
         saved = SavedMasks(masks, source, _soft_folders(job))
         wanted = outputs(job.export, saved.object_ids)
         _check(job, wanted, saved)
@@ -154,8 +156,21 @@ def _numbered_masks(job: ExportJob) -> dict[int, Path]:
     """Return the mask of each frame, by number. Raises UsageError without any, VideoError for gaps."""
     folder = job.mask_folder
     if not folder.is_dir():
-        raise UsageError("no such folder of masks", path=folder, hint="Give the folder that holds <frame>.png.")
+        if folder.exists():
+            raise UsageError("not a folder of masks", path=folder, hint="Give the folder that holds <frame>.png.")
+        raise UsageError("no such folder of masks", path=folder, hint=nearest_name(folder.absolute()))
     return numbered(folder, [file for file in list_frames(folder) if file.suffix.lower() == ".png"])
+
+
+def _require_all(masks: Mapping[int, Path], source: Source) -> None:
+    """Raise UsageError when a frame between the first mask and the last has none."""
+    whole = range(min(masks), max(masks) + 1)
+    frames = whole if source.info.is_video else [number for number in source.times() if number in whole]
+    if lost := [number for number in frames if number not in masks]:
+        folder = next(iter(masks.values())).parent
+        raise UsageError(
+            f"no mask of frame {lost[0]}", path=folder, hint="Complete the masks, or segment the clip again."
+        )
 
 
 def _first_number(job: ExportJob) -> int | None:
@@ -183,6 +198,7 @@ def _check(job: ExportJob, wanted: Sequence[Output], saved: SavedMasks) -> None:
         raise UsageError(cause, path=job.mask_folder, hint="Segment the clip again with --keep-soft.")
     if not wanted:
         raise UsageError("nothing to export", hint="Say what with --to.")
+    require_writable(job.folder)
     paths = [job.folder / output.name for output in wanted]
     check_outputs(paths, job.video, job.mask_folder)
     for path in paths:

@@ -1,12 +1,23 @@
 """Files that appear under their name only when they are complete, and names of files that are not there."""
 
 import difflib
+import errno
 import os
+import re
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stmcli.errors import WriteError
+from stmcli.errors import NoRoomError, UsageError, WriteError
+
+NO_ROOM = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "no file may be so large here",
+}
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes
 
@@ -16,19 +27,19 @@ def write_whole(path: Path, content: bytes) -> None:
 
     What was there before is untouched until then. Raises WriteError.
     """
-    with whole(path) as part:
+    with whole(path, size=len(content)) as part:
         part.write_bytes(content)
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, *, size: int = 0) -> Iterator[Path]:
     """Give the temporary name to write to; the file gets its own when the block ends without an error.
 
-    Raises WriteError.
+    `size` is how many bytes it will have, 0: unknown. Raises WriteError.
     """
     part = part_of(path)
     try:
-        with writing(path):
+        with writing(path, size=size):
             yield part
             os.replace(part, path)
     finally:
@@ -42,16 +53,22 @@ def part_of(path: Path) -> Path:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, *, size: int = 0) -> Iterator[None]:
     """Turn what the system says in the block into a WriteError that names `path`."""
     try:
         yield
     except OSError as error:
-        raise WriteError(
-            f"cannot be written ({error.strerror or error})",
-            path=path,
-            hint="Free space or choose another output folder, then run the same command again",
-        ) from error
+        if error.errno in NO_ROOM:
+            raise no_room(path, error.errno, size=size) from error
+        cause = f"cannot be written ({error.strerror or error})"
+        hint = "Choose another output folder, or put this right and run the same command again."
+        raise WriteError(cause, path=path, hint=hint) from error
+
+
+def no_room(path: Path, number: int, *, size: int) -> NoRoomError:
+    """Return what to say when the system ended the writing of a file of `size` bytes with the error `number`."""
+    home = next(folder for folder in path.absolute().parents if folder.exists())
+    return NoRoomError(NO_ROOM[number], path=path, size=size, free=shutil.disk_usage(home).free)
 
 
 def can_be(path: Path | str) -> bool:
@@ -71,3 +88,26 @@ def nearest_name(path: Path) -> str:
         return f"The folder {path.parent} does not exist either."
     close = difflib.get_close_matches(path.name, names, n=1)
     return f"Did you mean {close[0]}?" if close else "Check the name."
+
+
+def require_file(path: str | Path, *, hint: str, folders: bool = False) -> None:
+    """Raise UsageError unless `path` is a regular file, or a folder where those are taken; `hint` says what to give.
+
+    Anything else is never opened: a pipe has perhaps nobody at its other end, and a device no end.
+    """
+    kinds = "file or folder" if folders else "file"
+    try:
+        mode = Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"no such {kinds}", path=path, hint=nearest_name(Path(path).absolute())) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot be opened ({error})", path=path, hint=hint) from error
+    if not (stat.S_ISREG(mode) or (folders and stat.S_ISDIR(mode))):
+        raise UsageError("not a regular file", path=path, hint=hint)
+
+
+def refuse_url(path: str | Path) -> None:
+    """Raise UsageError when `path` is a URL and not a file of that very name."""
+    if _URL.match(str(path)) and not Path(path).exists():
+        cause = "is a URL, and nothing is opened over the network"
+        raise UsageError(cause, path=path, hint="Download it first.")

@@ -1,5 +1,6 @@
 """Open a still image safely: whole, upright, of a sane size, and with errors in one line."""
 
+import io
 import struct
 import warnings
 import zlib
@@ -10,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stmcli.errors import MaskError
-from stmcli.files import nearest_name
+from stmcli.files import nearest_name, refuse_url
 
 MAX_PIXELS = 2**26  # 8192 x 8192: twice an 8K frame
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
@@ -50,6 +51,14 @@ def is_whole_png(path: Path) -> bool:
     return True
 
 
+def open_image(content: bytes) -> Image.Image:
+    """Open the picture in the content of a file, of a sane size, without decoding it. Raises what Pillow raises."""
+    image = Image.open(io.BytesIO(content), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"more than {MAX_PIXELS // 2**20} million pixels")
+    return image
+
+
 def check_size(path: Path, found: tuple[int, int], wanted: tuple[int, int], video_name: str) -> None:
     """Raise MaskError unless the size of a mask is that of its clip, both (width, height)."""
     if found == wanted:
@@ -75,7 +84,8 @@ def _lies(image: Image.Image) -> bool:
 
 
 def check_file(path: Path) -> None:
-    """Raise MaskError unless there is a regular file with something in it."""
+    """Raise MaskError unless there is a regular file with something in it, UsageError for a URL."""
+    refuse_url(path)
     if not path.exists():
         raise MaskError("no such file", path=path, hint=nearest_name(path))
     if path.is_dir():

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stmcli.errors import UsageError
-from stmcli.files import can_be
+from stmcli.files import can_be, require_file
 from stmcli.given import mask_in
 from stmcli.pairing import Pair, name_outputs
 
@@ -80,6 +80,7 @@ def _share(one: str, other: str) -> bool:
 
 def _rows(manifest: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield the number and content of each line. Raises UsageError."""
+    require_file(manifest, hint=FORM)
     try:
         text = manifest.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:

@@ -99,7 +99,7 @@ def _expand(word: str, apart: set[Path]) -> list[Path]:
     found = sorted(glob.glob(word, recursive=True), key=_natural)
     if not found:
         matches = "nothing matches" if glob.has_magic(word) else "no such file or folder"
-        raise UsageError(matches, path=word, hint=nearest_name(Path(word)))
+        raise UsageError(matches, path=word, hint=nearest_name(Path(word).absolute()))
     return [path for path in map(Path, found) if _is_video(path) or (path.is_dir() and path.resolve() not in apart)]
 
 

@@ -28,6 +28,7 @@ from stmcli.outputs import MaskWriter, Writer
 from stmcli.page import Pictures, write_page
 from stmcli.report import Report, cut_note, read_report
 from stmcli.results import MASKS, PAGE, REPORT, STATE, clear, lock, output_names, refuse_corrupt, source_files
+from stmcli.room import telling_room
 from stmcli.run import Run
 from stmcli.threads import Waiting
 from stmcli.video import Source, read_frame
@@ -87,7 +88,9 @@ def _run(
     report = Report(job.output / REPORT, run_facts(job, given, source) | {"outputs": may_be_there}, notes)
     waiting = Waiting()
     unopened = _writers(job, source, ids)
-    with _writing(job, unopened, report) as writers:  # a missing encoder must not cost loading the network
+    with _writing(
+        job, unopened, report, source.count
+    ) as writers:  # a missing encoder must not cost loading the network
         model = load() if load else load_model(job.network)
         parameter = next(model.parameters())
         report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
@@ -128,10 +131,13 @@ def _adapt(model: STM, job: Job, given: GivenMask, on_adapt: Callable[[int, int]
 
 
 @contextmanager
-def _writing(job: Job, unopened: Iterator[Writer], report: Report) -> Iterator[list[Writer]]:
+def _writing(job: Job, unopened: Iterator[Writer], report: Report, frames: int | None) -> Iterator[list[Writer]]:
     """Open the writers; on any error leave no unfinished film, and a report only if there are masks to keep."""
     try:
-        with opened(unopened) as writers:
+        with (
+            opened(unopened) as writers,
+            telling_room(job.output, lambda: report.count / (frames or report.count or 1)),
+        ):
             yield writers
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)

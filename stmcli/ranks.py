@@ -78,4 +78,4 @@ def _translated_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         cause = f"another process of this run has ended ({str(error).strip().splitlines()[0][:200]})"
-        raise TrainingError(cause, hint="see its own error, then go on by --resume") from None
+        raise TrainingError(cause, hint="See its own error, then go on by --resume") from None

@@ -105,7 +105,7 @@ def cut_note(cuts: Sequence[int]) -> list[str]:
 def read_report(path: Path) -> dict[str, Any]:
     """Return the content of a report, empty when there is none or it is damaged; what it lacks may be missing."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text()) if path.is_file() else {}
     except (OSError, ValueError, RecursionError):
         return {}
     known = isinstance(content, dict) and all(

@@ -55,16 +55,29 @@ def check_folder(out: Path, names: Iterable[str], *inputs: Path) -> None:
     """
     if not can_be(out):
         raise UsageError("no folder can have this name", path=out, hint=ELSEWHERE)
+    require_writable(out)
+    check_outputs([out / name for name in (MASKS, *names, *output_names(out), REPORT, PAGE)], *inputs)
+
+
+def require_writable(out: Path) -> None:
+    """Raise UsageError when `out` is no folder, may not be written, or cannot be created where it would be."""
     if out.exists() and not out.is_dir():
         raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
-    _require_writable(out)
-    check_outputs([out / name for name in (MASKS, *names, *output_names(out), REPORT, PAGE)], *inputs)
+    home = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not home.is_dir():
+        reason = "Not a directory"
+    elif os.access(home, os.W_OK | os.X_OK):
+        return
+    else:
+        reason = "Read-only file system" if os.statvfs(home).f_flag & os.ST_RDONLY else "Permission denied"
+    raise UsageError(f"cannot be written ({reason})", path=out, hint=ELSEWHERE)
 
 
 def check_outputs(outputs: Sequence[Path], *inputs: Path) -> None:
     """Raise UsageError when a file or folder cannot be written or replaced, or an input is it or lies in it."""
     files = [file for path in inputs for file in source_files(path)]
     homes = {(file.resolve() if file.is_symlink() else file).parent: file for file in files}
+    places = {_place(file) for file in files if file.exists()}
     for output in outputs:
         _refuse_kind(output)
         refuse_input(output, *files)
@@ -72,6 +85,15 @@ def check_outputs(outputs: Sequence[Path], *inputs: Path) -> None:
         for home, file in homes.items():
             if any(parent.samefile(folder) for parent in (home, *home.absolute().parents)):
                 raise UsageError(f"is where the {folder.name} would go", path=file, hint=ELSEWHERE)
+        for image in folder.glob("*.png"):
+            if image.exists() and _place(image) in places:
+                raise UsageError("is an input of this job", path=image, hint=ELSEWHERE)
+
+
+def _place(file: Path) -> tuple[int, int]:
+    """Return what all names of a file have in common."""
+    facts = file.stat()
+    return facts.st_dev, facts.st_ino
 
 
 def refuse_corrupt(source: Source, video: Path, out: Path, result: object) -> None:
@@ -117,14 +139,6 @@ def earlier_result(
     masks = sum(1 for _ in (out / MASKS).glob("*.png"))
     whole = is_finished(report) and masks == report["frames_written"]
     return report if resume and whole and all((out / name).exists() for name in report["outputs"]) else None
-
-
-def _require_writable(out: Path) -> None:
-    """Raise UsageError when `out` is there and may not be written, or cannot be created where it would be."""
-    home = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    reason = "Permission denied" if home.is_dir() else "Not a directory"
-    if not (home.is_dir() and os.access(home, os.W_OK | os.X_OK)):
-        raise UsageError(f"cannot be written ({reason})", path=out, hint=ELSEWHERE)
 
 
 def _refuse_kind(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,8 +13,9 @@ import torch
 from stmcli.curve import CURVE, read_curve
 from stmcli.errors import TrainingError, UsageError, WriteError
 from stmcli.options import ClipOptions, TrainOptions
+from stmcli.results import require_writable
 from stmcli.trainer import Trainer
-from stmcli.weights import LICENCE, Card, save
+from stmcli.weights import LICENCE, Card, save, unpickle
 
 FREE = ("steps", "time_budget", "validate_every")  # options that may change when a run goes on
 
@@ -32,8 +32,7 @@ class RunFiles:
 
     def check(self, *, resume: bool, init: str | None) -> None:
         """Raise UsageError when a run would be lost, or there is none to go on with."""
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError("not a folder", path=self.path, hint="Choose another output folder")
+        require_writable(self.path)
         if resume and init:
             raise UsageError("--init starts a new run and --resume goes on with one", hint="Use one of them")
         if resume and not self.last.is_file():
@@ -43,16 +42,16 @@ class RunFiles:
             raise UsageError("holds a run already", path=self.path, hint=hint)
 
     def load(self, trainer: Trainer) -> dict[str, Any]:
-        """Read the state of the run that `trainer` is to go on with; raise TrainingError unless it is the same."""
-        try:
-            state = torch.load(self.last, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError):
-            raise TrainingError("damaged, or not a run", path=self.last, hint="start a new run") from None
+        """Read the state of the run that `trainer` is to go on with; raise TrainingError unless it is the same.
+
+        Raises WeightsError for a damaged file.
+        """
+        state = unpickle(self.last)
         if not isinstance(state, dict) or "options" not in state:
-            raise TrainingError("not the state of a run", path=self.last, hint="start a new run")
+            raise TrainingError("not the state of a run", path=self.last, hint="Start a new run")
         changed = [*_changes(state["options"], trainer), *_moves(state, trainer)]
         if changed:
-            hint = "go on with what it was started with, or start a new run with --init"
+            hint = "Go on with what it was started with, or start a new run with --init"
             raise TrainingError(", ".join(changed), path=self.last, hint=hint)
         return dict(state)
 

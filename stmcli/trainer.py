@@ -99,7 +99,7 @@ class Trainer:
         loss, iou, norm = self.gradients(self._clips())
         if not math.isfinite(loss + norm):
             cause = f"the loss is {loss} and its gradient {norm} at step {self.step}"
-            raise TrainingError(cause, hint="start a new run with a lower --lr, perhaps with --init from this one")
+            raise TrainingError(cause, hint="Start a new run with a lower --lr, perhaps with --init from this one")
         self.whole = False
         self.optimizer.step()
         self._average()

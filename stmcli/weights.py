@@ -23,7 +23,7 @@ from torch import Tensor
 
 from stmcli.device import keep_freed_memory, pick_device, pick_dtype
 from stmcli.errors import UsageError, WeightsError, WriteError
-from stmcli.files import write_whole
+from stmcli.files import nearest_name, refuse_url, require_file, write_whole
 from stmcli.model import SIZES, STM, Dims, fused
 from stmcli.options import NetworkOptions
 
@@ -98,7 +98,7 @@ def registry() -> dict[str, Entry]:
                 known = facts["sha256"], facts["licence"], facts["origin"], dict(facts.get("suits", {}))
                 found[note.stem] = Entry(note.stem, path, *known)
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                raise WeightsError("damaged note", path=note, hint="remove it and import the weights again") from None
+                raise WeightsError("damaged note", path=note, hint="Remove it and import the weights again") from None
     return found
 
 
@@ -109,9 +109,12 @@ def find(name: str | Path) -> Path:
     """
     entry = registry().get(str(name))
     path = entry.path if entry else Path(name)
-    if not path.is_file():
+    refuse_url(path)
+    if not path.exists():
+        near = f"{nearest_name(path)} " if path.suffix else ""
         names = ", ".join(sorted(registry())) or "none"
-        raise UsageError("no such weights", path=path, hint=f"give a file or one of: {names}")
+        raise UsageError("no such weights", path=path, hint=f"{near}Give a file or one of: {names}")
+    require_file(path, hint="Give a weights file")
     return path
 
 
@@ -124,9 +127,9 @@ def sha256(path: Path) -> str:
 def verify(entry: Entry) -> None:
     """Raise WeightsError when a registered file is not the one that was registered."""
     if not entry.path.is_file():
-        raise WeightsError("the file is gone", path=entry.path, hint="import it again")
+        raise WeightsError("the file is gone", path=entry.path, hint="Import it again")
     if sha256(entry.path) != entry.sha256:
-        raise WeightsError("sha256 mismatch, the file is damaged", path=entry.path, hint="install or import it again")
+        raise WeightsError("sha256 mismatch, the file is damaged", path=entry.path, hint="Install or import it again")
 
 
 def load_model(options: NetworkOptions | None = None) -> STM:
@@ -211,9 +214,9 @@ def import_file(source: Path, *, name: str | None = None) -> Entry:
     """
     name = name or source.stem
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise UsageError(f"{name!r} is not a name for weights", path=source, hint="give one with --name")
+        raise UsageError(f"{name!r} is not a name for weights", path=source, hint="Give one with --name")
     if (BUNDLED / f"{name}.json").exists():
-        raise UsageError(f"the name {name} is taken by bundled weights", path=source, hint="choose another --name")
+        raise UsageError(f"the name {name} is taken by bundled weights", path=source, hint="Choose another --name")
     model, card = read(find(source))
     target = cache_folder() / f"{name}.safetensors"
     save(target, model, card)
@@ -229,19 +232,19 @@ def _kind(path: Path) -> str:
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
-        raise WeightsError(f"cannot be read ({error.strerror})", path=path, hint="check its permissions") from None
+        raise WeightsError(f"cannot be read ({error.strerror})", path=path, hint="Check its permissions") from None
     text = head.lstrip().lower()
     if not head:
-        raise WeightsError("the file is empty", path=path, hint="download it again")
+        raise WeightsError("the file is empty", path=path, hint="Download it again")
     if text.startswith((b"<!doctype", b"<html")):
-        raise WeightsError("this is a web page, not weights", path=path, hint="download the file itself")
+        raise WeightsError("this is a web page, not weights", path=path, hint="Download the file itself")
     if text.startswith(b"version https://git-lfs"):
-        raise WeightsError("this is a Git LFS pointer, not weights", path=path, hint="run git lfs pull")
+        raise WeightsError("this is a Git LFS pointer, not weights", path=path, hint="Run git lfs pull")
     if head[8:9] == b"{":
         return "safetensors"
     if head.startswith((b"PK", b"\x80")):
         return "pickle"
-    raise WeightsError("not a weights file", path=path, hint="use a .safetensors or the published .pth")
+    raise WeightsError("not a weights file", path=path, hint="Use a .safetensors or the published .pth")
 
 
 def _read_header(path: Path) -> tuple[Card, list[str]]:
@@ -249,14 +252,14 @@ def _read_header(path: Path) -> tuple[Card, list[str]]:
         with safe_open(path, framework="pt") as file:
             note, names = (file.metadata() or {}).get("stm"), list(file.keys())
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"damaged or cut short ({error})", path=path, hint="get the file again") from None
+        raise WeightsError(f"damaged or cut short ({error})", path=path, hint="Get the file again") from None
     if note is None:
-        raise WeightsError("not made by stm: its header has no dims", path=path, hint="use stm weights import")
+        raise WeightsError("not made by stm: its header has no dims", path=path, hint="Use stm weights import")
     try:
         facts = json.loads(note)
         return Card(**{**facts, "dims": Dims(**facts["dims"]), **_suits(path)}), names
     except (ValueError, TypeError, KeyError):
-        raise WeightsError("its header is damaged", path=path, hint="get the file again") from None
+        raise WeightsError("its header is damaged", path=path, hint="Get the file again") from None
 
 
 def _suits(path: Path) -> Mapping[str, Any]:
@@ -271,22 +274,27 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Card]:
     return {name: _full(x) for name, x in state.items()}, card
 
 
-def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Card]:
+def unpickle(path: Path) -> Any:
+    """Return what `torch.save` wrote: tensors and plain values. Raises WeightsError for anything else, running none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about files of other kinds, which the error says in one line
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise WeightsError(
-            "refused, it holds more than tensors and could run code", path=path, hint="use another file"
+            "refused, it holds more than tensors and could run code", path=path, hint="Use another file"
         ) from None
     except (
         *(RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError),
         *(AssertionError, ArithmeticError, MemoryError, struct.error),
     ):
-        raise WeightsError("damaged or cut short", path=path, hint="get the file again") from None
+        raise WeightsError("damaged or cut short", path=path, hint="Get the file again") from None
+
+
+def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Card]:
+    state = unpickle(path)
     if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
-        raise WeightsError("not a state dict of tensors", path=path, hint="use the published STM_weights.pth")
+        raise WeightsError("not a state dict of tensors", path=path, hint="Use the published STM_weights.pth")
     named = {rename(name): _full(x) for name, x in state.items()}
     with torch.device("meta"):
         wanted = STM(SIZES["resnet50"]).state_dict()
@@ -315,10 +323,10 @@ def _check(path: Path, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]
     if missing or strange:
         first = f"first missing: {missing[0]}" if missing else f"first unknown: {strange[0]}"
         cause = f"another architecture: {len(missing)} of {len(wanted)} tensors missing, {len(strange)} unknown"
-        raise WeightsError(f"{cause}, {first}", path=path, hint="use STM weights")
+        raise WeightsError(f"{cause}, {first}", path=path, hint="Use STM weights")
     for name, x in state.items():
         if x.shape != wanted[name].shape:
             cause = f"{name} is {tuple(x.shape)} but must be {tuple(wanted[name].shape)}"
-            raise WeightsError(cause, path=path, hint="use STM weights of this size")
+            raise WeightsError(cause, path=path, hint="Use STM weights of this size")
         if not torch.isfinite(x).all():
-            raise WeightsError(f"{name} holds NaN or infinity", path=path, hint="get the file again")
+            raise WeightsError(f"{name} holds NaN or infinity", path=path, hint="Get the file again")

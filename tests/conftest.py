@@ -210,3 +210,11 @@ def stm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 def segment(stm: Callable[..., Any], tiny_weights: Path) -> Callable[..., Any]:
     """Return a function that runs `stm segment` with the tiny network on the CPU."""
     return lambda *words: stm("segment", *words, "-w", tiny_weights, "--device", "cpu", "--precision", "fp32")
+
+
+@pytest.fixture
+def scene(tmp_path: Path, make_clip: Callable[..., Path], make_mask: Callable[..., Path]) -> Any:
+    """Return a good clip and mask in the test's folder, for a fault to spoil."""
+    from faults import Scene
+
+    return Scene(tmp_path, make_clip, make_mask)

@@ -155,7 +155,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(source, out, make):
     with full_disk(), pytest.raises(WriteError) as caught:
         fill(writer, frames)
     writer.abort()
-    assert str(caught.value).startswith(f"{path}: cannot be written (File too large)")
+    assert str(caught.value).startswith(f"{path}: no file may be so large here: ")
     assert list(out.iterdir()) == []
 
 

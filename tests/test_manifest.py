@@ -92,5 +92,5 @@ def test_a_manifest_that_is_no_text_or_not_there(tmp_path):
     (tmp_path / "jobs.csv").write_bytes(b"video,mask\n\xff\xfe\n")
     with pytest.raises(UsageError, match="UTF-8"):
         pair_manifest(tmp_path / "jobs.csv", tmp_path)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="no such file"):
         pair_manifest(tmp_path / "none.csv", tmp_path)

@@ -14,7 +14,7 @@ from test_clips import pack, still, write_stills
 from stmcli import losses, trainer
 from stmcli.clips import ClipMaker, Clips, StillClips, load_stills
 from stmcli.curve import CURVE
-from stmcli.errors import TrainingError, UsageError
+from stmcli.errors import TrainingError, UsageError, WeightsError
 from stmcli.evaluate import list_sequences
 from stmcli.losses import clip_loss, unroll
 from stmcli.model import SIZES, Dims
@@ -291,7 +291,7 @@ def test_another_run_is_not_gone_on_with(stills, tmp_path):
         with pytest.raises(TrainingError, match=text):
             train(paths, tmp_path / "a", options=options, clips=clips, device="cpu", resume=True)
     (tmp_path / "a" / "last.pt").write_bytes(b"PK damaged")
-    with pytest.raises(TrainingError, match="damaged"):
+    with pytest.raises(WeightsError, match=r"last\.pt: refused"):
         train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu", resume=True)
 
 

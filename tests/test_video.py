@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import picture, write_clip, write_sound_file
 from PIL import Image
+from spoilt import cut, flipped_clip, hidden_frames, huge_clip, no_frames, stamped_clip, two_sizes
 
 from stmcli.errors import StmError, UsageError, VideoError
 from stmcli.video import FrameFolder, VideoReader, frame_times, open_source, probe, read_frame
@@ -155,17 +156,7 @@ def test_the_description_of_a_clip(make_clip):
 
 
 def test_an_edit_list_that_hides_frames_is_followed(make_clip, tmp_path):
-    source = make_clip("whole.mp4", frames=24, gop=12)
-    cut = tmp_path / "cut.mp4"
-    with av.open(str(source)) as inp, av.open(str(cut), "w") as out:
-        stream = out.add_stream_from_template(inp.streams.video[0])
-        for packet in inp.demux(video=0):
-            if packet.dts is None:
-                continue
-            offset = round(5 / 25 / packet.time_base)  # the first five frames lie before zero
-            packet.pts, packet.dts, packet.stream = packet.pts - offset, packet.dts - offset, stream
-            out.mux(packet)
-    with open_source(cut) as reader:
+    with open_source(hidden_frames(make_clip, tmp_path / "cut.mp4", frames=24, hidden=5)) as reader:
         assert reader.info.frames == len(list(reader)) == 19
 
 
@@ -179,22 +170,7 @@ def test_odd_pixels_depth_and_interlace_are_warned_of(make_clip):
 
 
 def test_backward_and_duplicate_times_become_increasing(tmp_path):
-    # MPEG-4 without reordering in a container that stores each time as it is given
-    path = tmp_path / "odd.mkv"
-    ticks = [0, 40, 40, 80, 60, 120]
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("mjpeg", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
-        packets = []
-        for index in range(6):
-            frame = av.VideoFrame.from_ndarray(picture(index), "rgb24")
-            frame.pts = index
-            packets += stream.encode(frame)
-        packets += stream.encode(None)
-        for place, (packet, tick) in enumerate(zip(packets, ticks, strict=True)):
-            packet.time_base = Fraction(1, 1000)
-            packet.pts, packet.dts = tick, place  # only the decoding times must increase
-            out.mux(packet)
+    path = stamped_clip(tmp_path / "odd.mkv", [0, 40, 40, 80, 60, 120])
     with open_source(path) as source:
         times = [frame.time for frame in source]
         text = " ".join(source.warnings)
@@ -249,11 +225,8 @@ def test_cover_art_is_not_a_video(tmp_path):
 
 
 def test_a_video_stream_without_frames_is_refused(make_clip, tmp_path):
-    for path in (tmp_path / "none.mkv", tmp_path / "none.mp4"):
-        with av.open(str(make_clip())) as inp, av.open(str(path), "w") as out:
-            out.add_stream_from_template(inp.streams.video[0])
-            out.start_encoding()
-        assert_refused(path, "0 frames", code=1)
+    for name in ("none.mkv", "none.mp4"):
+        assert_refused(no_frames(make_clip, tmp_path / name), "0 frames", code=1)
 
 
 def test_a_codec_without_a_decoder_is_said(make_clip):
@@ -277,12 +250,6 @@ def test_a_url_is_refused_and_no_socket_opened(url):
         assert_refused(url.format(server.getsockname()[1]), "URL", code=2)
         with pytest.raises(TimeoutError):
             server.accept()
-
-
-def cut(path, share=0.5):
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    return path
 
 
 def test_an_mp4_cut_before_its_index_says_so(make_clip):
@@ -347,17 +314,6 @@ def test_a_clip_that_ends_before_its_first_frame_is_no_matter_of_usage(make_clip
         list(source)
 
 
-def flipped_clip(make_clip):
-    """Return a clip whose twelfth of 24 packets, all of them key frames, is overwritten."""
-    path = make_clip(frames=24, gop=1)
-    with av.open(str(path)) as container:
-        entry = list(container.streams.video[0].index_entries)[11]
-    with path.open("r+b") as file:
-        file.seek(entry.pos)
-        file.write(b"\xff" * entry.size)
-    return path
-
-
 def test_a_damaged_frame_is_named(make_clip):
     assert_refused(flipped_clip(make_clip), "frame 11 ", "skip", code=1)
 
@@ -382,21 +338,12 @@ def test_a_damaged_frame_is_replaced_when_asked(make_clip):
     assert (frames[11].rgb == frames[10].rgb).all()
 
 
-def test_a_change_of_size_names_the_frame_and_both_sizes(make_clip, tmp_path):
-    path = tmp_path / "both.ts"
-    parts = [make_clip("a.ts", frames=6), make_clip("b.ts", frames=6, width=96, height=64)]
-    path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    assert_refused(path, "frame 6 ", "96x64", "64x48", code=1)
+def test_a_change_of_size_names_the_frame_and_both_sizes(make_clip):
+    assert_refused(two_sizes(make_clip), "frame 6 ", "96x64", "64x48", code=1)
 
 
 def test_absurd_dimensions_are_refused_before_decoding(make_clip, monkeypatch):
-    path = make_clip("x.avi", frames=2, codec="rawvideo", pix_fmt="yuv420p", options={})
-    content = path.read_bytes()
-    size = (64).to_bytes(4, "little") + (48).to_bytes(4, "little")
-    huge = (60000).to_bytes(4, "little") * 2
-    assert content.count(size)
-    path.write_bytes(content.replace(size, huge))
-    assert_refused(path, "absurd", code=1)
+    assert_refused(huge_clip(make_clip), "absurd", code=1)
     monkeypatch.setattr(probe, "MAX_PIXELS", 1024)
     assert_refused(make_clip("y.mp4"), "64x48", code=1)
 

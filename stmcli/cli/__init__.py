@@ -24,13 +24,16 @@ from stmcli.errors import Terminated
 
 def main() -> None:
     """Run `stm`."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's background jobs have it
+            signal.signal(number, _stop)
     set_up_warnings()
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
     app()
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # twice means now
-    raise Terminated
+def _stop(number: int, _frame: FrameType | None) -> None:
+    for either in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(either, signal.SIG_DFL)  # twice means now
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

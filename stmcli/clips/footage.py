@@ -1,6 +1,5 @@
 """Clips from videos (paper, section 4.1, main training): frames in order, skips between them, one crop for all."""
 
-import io
 import math
 import warnings
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from stmcli.clips.motion import affine
 from stmcli.clips.stills import CANVAS, MASK_MODES, UNREADABLE
 from stmcli.clips.videos import Shot, Video, Videos
 from stmcli.errors import MaskError, TrainingError
+from stmcli.images import open_image
 from stmcli.masks import VOID, colour_codes, ids_of_colours, is_binary
 from stmcli.options import ClipOptions
 
@@ -52,23 +52,23 @@ class Frames:
     def _decode(self, shot: Shot) -> Pixels:
         file = shot.image
         try:
-            image = Image.open(io.BytesIO(file.read()))
+            image = open_image(file.read())
             full = image.size
             scale = min(1.0, self.side / min(full))
             size = round(full[0] * scale), round(full[1] * scale)
             image.draft("RGB", size)
             rgb = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
             file = shot.mask
-            mask = Image.open(io.BytesIO(file.read()))
+            mask = open_image(file.read())
             mask.load()
             if mask.size != full:
                 cause = f"the mask is {mask.width}x{mask.height} but its frame is {full[0]}x{full[1]}"
-                raise TrainingError(cause, path=str(file), hint="replace or remove it")
+                raise TrainingError(cause, path=str(file), hint="Replace or remove it")
             ids = Image.fromarray(_ids(mask, file.path)).resize(size, Image.Resampling.NEAREST)
         except MaskError as error:
-            raise TrainingError(error.cause, path=str(file), hint="save it as palette PNG") from None
+            raise TrainingError(error.cause, path=str(file), hint="Save it as palette PNG") from None
         except UNREADABLE as error:
-            raise TrainingError(f"cannot be read ({error})", path=str(file), hint="replace or remove it") from None
+            raise TrainingError(f"cannot be read ({error})", path=str(file), hint="Replace or remove it") from None
         return np.ascontiguousarray(np.dstack([np.asarray(rgb), np.asarray(ids)]).transpose(2, 0, 1))
 
 
@@ -136,7 +136,7 @@ class VideoClips:
                 continue
             if (clip := self._film(pixels, ids, objects)) is not None:
                 return clip
-        raise broken or TrainingError(f"no object came into view in {TRIES} clips", hint="check the annotations")
+        raise broken or TrainingError(f"no object came into view in {TRIES} clips", hint="Check the annotations")
 
     def _warn(self, video: Video, error: TrainingError) -> None:
         """Say once for each video that clips of it are left out."""
@@ -173,7 +173,7 @@ class VideoClips:
         for frame, shot in zip(frames, shots, strict=True):
             if frame.shape != frames[0].shape:
                 cause = f"is of another size than {shots[0].image.path.name}"
-                raise TrainingError(cause, path=str(shot.image), hint="all frames of a video must have one size")
+                raise TrainingError(cause, path=str(shot.image), hint="All frames of a video must have one size")
         pixels = torch.from_numpy(np.stack(frames)).to(self.chance.device)
         ids = pixels[:, 3]
         return pixels[:, :3], (ids > 0).byte() if self._is_binary(video) else ids

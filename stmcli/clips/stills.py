@@ -1,6 +1,5 @@
 """Stills with object masks: read from folders and tars, held on the training device."""
 
-import io
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,13 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stmcli.errors import TrainingError, UsageError
+from stmcli.errors import TrainingError
+from stmcli.files import require_file
+from stmcli.images import open_image
 from stmcli.masks import is_binary
 
 CANVAS = 256  # side of the square that a layer is cut from, px, unless the crop is larger
 MASK_MODES = ("1", "L", "P")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow raises for a damaged file
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,11 @@ def load_stills(paths: Sequence[Path], *, device: torch.device | str = "cpu", ca
     """
     stills = []
     for path in paths:
-        if not path.exists():
-            raise UsageError("no such file", path=path, hint="give folders or tars with images/ and masks/")
+        require_file(path, hint="Give folders or tars with images/ and masks/", folders=True)
         read = (_still(path, *pair, canvas=canvas) for pair in _pairs(path))
         found = [replace(still, pixels=still.pixels.to(device)) for still in read if still is not None]
         if not found:
-            raise TrainingError("no stills with objects in it", path=path, hint="it needs images/ and masks/")
+            raise TrainingError("no stills with objects in it", path=path, hint="It needs images/ and masks/")
         stills += found
     return stills
 
@@ -73,18 +73,18 @@ def _members(path: Path) -> Iterator[tuple[Path, bytes]]:
                 if content is not None:
                     yield Path(member.name), content.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise TrainingError(f"not a tar that can be read ({error})", path=path, hint="copy it again") from None
+        raise TrainingError(f"not a tar that can be read ({error})", path=path, hint="Copy it again") from None
 
 
 def _still(path: Path, stem: str, image: bytes, mask: bytes, *, canvas: int) -> Still | None:
     try:
-        ids = Image.open(io.BytesIO(mask))
+        ids = open_image(mask)
         ids.load()
-        rgb = Image.open(io.BytesIO(image)).convert("RGB")
+        rgb = open_image(image).convert("RGB")
     except UNREADABLE as error:
-        raise TrainingError(f"{stem} cannot be read ({error})", path=path, hint="replace or remove it") from None
+        raise TrainingError(f"{stem} cannot be read ({error})", path=path, hint="Replace or remove it") from None
     if ids.mode not in MASK_MODES:
-        hint = "save masks as palette or 8-bit grey PNG"
+        hint = "Save masks as palette or 8-bit grey PNG"
         raise TrainingError(f"the mask of {stem} is of colour mode {ids.mode}", path=path, hint=hint)
     scale = canvas / min(ids.size)
     size = (max(canvas, round(ids.width * scale)), max(canvas, round(ids.height * scale)))

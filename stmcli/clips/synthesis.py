@@ -39,7 +39,7 @@ class StillClips:
         for _ in range(TRIES):
             if (clips := self._try(size, objects, frames or self.options.frames)) is not None:
                 return clips
-        raise TrainingError(f"no object came into view in {TRIES} batches", hint="check the masks")
+        raise TrainingError(f"no object came into view in {TRIES} batches", hint="Check the masks")
 
     def _try(self, size: int, objects: int, length: int) -> Clips | None:
         frames, visible = self._paint(size, objects, length)  # (B, T, 3, S, S), (B, K, T, S, S)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from stmcli.clips.stills import IMAGE_SUFFIXES
 from stmcli.errors import TrainingError, UsageError
+from stmcli.files import require_file
 
 LISTS = ("ImageSets/2017", "ImageSets/2016", "ImageSets/480p")  # train.txt and val.txt, the first that is there
 IMAGES, MASKS = "JPEGImages", "Annotations"
@@ -76,8 +77,7 @@ def load_videos(root: Path, weight: float = 1.0, *, shortest: int = 2) -> Videos
     Those of `ImageSets/<year>/train.txt` where there is such a list, else all but those of `val.txt`.
     Raises UsageError when there is no such path, TrainingError when nothing in it can be trained on.
     """
-    if not root.exists():
-        raise UsageError("no such file or folder", path=root, hint=HINT)
+    require_file(root, hint=HINT, folders=True)
     files = dict(_walk(root) if root.is_dir() else _members(root))
     base = _base(root, files)
     files = {name.removeprefix(base): file for name, file in files.items() if name.startswith(base)}
@@ -103,7 +103,7 @@ def _members(root: Path) -> Iterator[tuple[str, File]]:
                 if member.isreg() and PurePosixPath(member.name).name[0] != ".":
                     yield member.name.removeprefix("./"), File(root, member.offset_data, member.size, member.name)
     except (tarfile.TarError, OSError, EOFError) as error:
-        hint = "give a folder or an uncompressed tar"
+        hint = "Give a folder or an uncompressed tar"
         raise TrainingError(f"not a tar that can be read ({error})", path=root, hint=hint) from None
 
 
@@ -145,11 +145,11 @@ def _chosen(
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             cause = f"no annotated frames of clip {missing[0]}{more}, which the list names"
-            raise TrainingError(cause, path=root, hint="complete the dataset, or shorten the list")
+            raise TrainingError(cause, path=root, hint="Complete the dataset, or shorten the list")
         return {name: clips[name] for name in train}
     left = {name: pairs for name, pairs in clips.items() if name not in val}
     if not left:
-        raise TrainingError("all of its clips are for validation, by ImageSets", path=root, hint="give a training set")
+        raise TrainingError("all of its clips are for validation, by ImageSets", path=root, hint="Give a training set")
     return left
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stmcli.errors import UsageError
 from stmcli.evaluate.ytvos import meta_file, read_meta
-from stmcli.files import can_be
+from stmcli.files import can_be, nearest_name
 from stmcli.options import PROTOCOLS
 
 RESOLUTIONS = ("480p", "Full-Resolution")
@@ -96,8 +96,9 @@ def frame_key(name: str) -> str:
 def require_folder(path: Path) -> None:
     """Raise UsageError unless there is such a folder."""
     if not path.is_dir():
-        cause = "not a folder" if path.exists() else "no such folder"
-        raise UsageError(cause, path=path, hint="Give a folder of clips")
+        if path.exists():
+            raise UsageError("not a folder", path=path, hint="Give a folder of clips")
+        raise UsageError("no such folder", path=path, hint=nearest_name(path.absolute()))
 
 
 def first_of(names: list[str], kind: str) -> str:

@@ -1,13 +1,10 @@
 """Say in a person's words why a path cannot be read as a video."""
 
-import re
-import stat
 from pathlib import Path
 
 from stmcli.errors import StmError, UsageError, VideoError
-from stmcli.files import nearest_name
+from stmcli.files import require_file
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _STILLS = {
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -32,23 +29,8 @@ _COPY_AGAIN = "Copy or record it again."
 
 def check_file(path: str | Path) -> Path:
     """Return `path` made absolute, or raise UsageError unless it is a regular file or a folder."""
-    whole = Path(path).absolute()
-    try:
-        mode = whole.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError("no such file or folder", path=path, hint=nearest_name(whole)) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot be opened ({error})", path=path) from error
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise UsageError("not a regular file", path=path, hint="Give a video file or a folder of frames.")
-    return whole
-
-
-def refuse_url(path: str | Path) -> None:
-    """Raise UsageError when `path` is a URL and not a file of that very name."""
-    if _URL.match(str(path)) and not Path(path).exists():
-        cause = "is a URL, and nothing is opened over the network"
-        raise UsageError(cause, path=path, hint="Download it first.")
+    require_file(path, hint="Give a video file or a folder of frames.", folders=True)
+    return Path(path).absolute()
 
 
 def explain(path: Path, error: Exception) -> StmError:
@@ -66,10 +48,19 @@ def explain(path: Path, error: Exception) -> StmError:
     if head[4:8] in _MP4_BOXES and b"moov" not in _boxes(path):
         cause = "the recording or copy did not finish (moov atom missing)"
         return VideoError(cause, path=path, hint=_COPY_AGAIN)
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI " and (loss := avi_loss(path)):
+        return VideoError(loss, path=path, hint=_COPY_AGAIN)
     if isinstance(error, EOFError):
         return VideoError("it ends before the first picture (0 frames)", path=path, hint=_COPY_AGAIN)
     reason = getattr(error, "strerror", None) or str(error)
     return VideoError(f"not a video that can be read ({reason})", path=path, hint="Convert it to MP4 or MKV.")
+
+
+def avi_loss(path: Path) -> str | None:
+    """Return what is missing from an AVI file by its own account, None when it is whole."""
+    size = path.stat().st_size
+    declared = int.from_bytes(_head(path)[4:8], "little") + 8
+    return f"the file was cut short: {size} of {declared} bytes are there" if size < declared else None
 
 
 def _head(path: Path) -> bytes:

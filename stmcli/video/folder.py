@@ -13,8 +13,9 @@ from PIL import Image, ImageOps
 
 from stmcli.errors import UsageError, VideoError
 from stmcli.files import LONGEST_NAME, nearest_name
-from stmcli.images import MAX_PIXELS
+from stmcli.images import FORMATS, MAX_PIXELS
 from stmcli.video.color import Color
+from stmcli.video.faults import check_file
 from stmcli.video.frame import (
     RGB,
     Frame,
@@ -27,6 +28,7 @@ from stmcli.video.frame import (
 )
 
 RATE = Fraction(24)  # a folder says nothing about time
+_FORMATS = (*FORMATS, "PPM")  # whatever the names say: Pillow would have PostScript drawn by another program
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 _PATTERN = re.compile(r"%(?:0(\d+))?d|(#+)")
 _LAST_NUMBER = re.compile(r"(\d+)(?=\D*$)")
@@ -177,7 +179,7 @@ def _numbers(path: Path, files: list[Path]) -> dict[int, Path]:
 def read_image(path: Path) -> RGB:
     """Return an image upright as (H, W, 3) uint8 RGB; raise VideoError when it cannot be decoded."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             upright = image if _ignores_exif(image) else ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):  # 16 bits of grey
                 grey = (np.asarray(upright, dtype=np.int64) >> 8).astype(np.uint8)
@@ -198,8 +200,9 @@ def _quiet_about_size() -> Iterator[None]:
 
 def _size(path: Path) -> tuple[int, int]:
     """Return width and height as shown, from the header alone."""
+    check_file(path)
     try:
-        with _quiet_about_size(), Image.open(path) as image:
+        with _quiet_about_size(), Image.open(path, formats=_FORMATS) as image:
             width, height = image.size
             turned = not _ignores_exif(image) and image.getexif().get(0x0112, 1) >= 5
     except Image.DecompressionBombError:
@@ -216,7 +219,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 def _color(path: Path) -> Color:
     """Return the samples of an image, from its header alone."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=_FORMATS) as image:
         packed = [tile.args if isinstance(tile.args, str) else tile.args[0] for tile in image.tile if tile.args]
         deep = any("16" in str(layout) for layout in (image.mode, *packed))
         return Color(pixel_format=image.mode, bits=16 if deep else 8)

@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from stmcli.errors import VideoError
 from stmcli.images import MAX_PIXELS
 from stmcli.video.color import color_of
-from stmcli.video.faults import explain
+from stmcli.video.faults import avi_loss, explain
 from stmcli.video.frame import OnCorrupt, SourceInfo
 from stmcli.video.orientation import orientation_of
 from stmcli.video.timecode import find_timecode
@@ -233,7 +233,7 @@ def _loss(container: InputContainer, stream: VideoStream, path: Path) -> str | N
     if kind.startswith("mov"):
         return _indexed_loss(stream, size)
     if kind == "avi":
-        return _avi_loss(path, size)
+        return avi_loss(path)
     if kind.startswith("matroska"):
         return _timed_loss(container, slack=max(_SLACK, 2 / _rate(stream)))
     return None
@@ -245,12 +245,6 @@ def _indexed_loss(stream: VideoStream, size: int) -> str | None:
     if readable == len(shown):
         return None
     return f"the file was cut short: {readable} of {len(shown)} frames can be read"
-
-
-def _avi_loss(path: Path, size: int) -> str | None:
-    with path.open("rb") as file:
-        declared = int.from_bytes(file.read(8)[4:], "little") + 8
-    return f"the file was cut short: {size} of {declared} bytes are there" if size < declared else None
 
 
 def _timed_loss(container: InputContainer, *, slack: Fraction) -> str | None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from stmcli.errors import UsageError
-from stmcli.files import can_be
-from stmcli.video.faults import check_file, refuse_url
+from stmcli.files import can_be, refuse_url
+from stmcli.video.faults import check_file
 from stmcli.video.folder import FrameFolder, is_pattern
 from stmcli.video.frame import Frame, OnCorrupt, Source
 from stmcli.video.reader import VideoReader

@@ -1,7 +1,6 @@
 """Encode frames at their exact times, beside the sound of their source."""
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -17,6 +16,7 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from stmcli.errors import WriteError
+from stmcli.files import NO_ROOM, no_room
 from stmcli.video.audio import AudioTrack, has_sound
 from stmcli.video.codecs import Codec
 from stmcli.video.film import FilmFacts, check_film
@@ -80,8 +80,9 @@ class VideoWriter:
         try:
             self._mux(self._picture(picture, time))
         except (av.FFmpegError, OSError) as error:
+            refusal = self._refusal(error)
             self.abort()
-            raise self._refusal(error) from error
+            raise refusal from error
         self.frames += 1
 
     def close(self) -> None:
@@ -96,8 +97,9 @@ class VideoWriter:
             self.facts = self._check()
             os.replace(self._part, self.path)
         except (av.FFmpegError, OSError) as error:
+            refusal = self._refusal(error)
             self.abort()
-            raise self._refusal(error) from error
+            raise refusal from error
         except WriteError:
             self.abort()
             raise
@@ -276,8 +278,8 @@ class VideoWriter:
         return facts
 
     def _refusal(self, error: Exception) -> WriteError:
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            return WriteError("the disk is full", path=self.path, hint="Free some space and run it again.")
+        if (number := getattr(error, "errno", None)) in NO_ROOM:
+            return no_room(self.path, number, size=self._part.stat().st_size if self._part.exists() else 0)
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, av.codec.codec.UnknownCodecError):
             cause = f"there is no encoder {self.codec.encoder} here"

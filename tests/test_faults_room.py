@@ -1,0 +1,94 @@
+"""The rows of the list of faults about a full disk: what is needed is said, and the same command goes on."""
+
+import hashlib
+import json
+import re
+import resource
+import subprocess
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from faults import mounted
+from PIL import Image
+
+FRAMES = 90
+WORDS = ("-e", "overlay", "--no-page")
+LINE = r"error: .*: {cause}: at least ([\d.]+) kB needed, [\d.]+ [kMG]B free\. Free some, then run the same command"
+
+
+@pytest.fixture
+def noisy(scene):
+    """The scene with a clip that does not compress: 90 frames with a checkpoint after the 50th."""
+    rng = np.random.default_rng(0)
+    scene.clip = scene.special("folder", "frames")
+    for index in range(FRAMES):
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(scene.clip / f"{index:05d}.png")
+    return scene
+
+
+def masks_in(output):
+    paths = sorted((output / "masks").glob("*.png"))
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+@contextmanager
+def no_file_larger_than(size):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # Python ignores the signal, and writing fails
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def check_kept(scene, lines, cause, whole):
+    """See that the one line says what is needed, that good masks are there, and nothing unfinished."""
+    assert len(lines) == 1
+    said = re.match(LINE.format(cause=cause), lines[0])
+    assert said, lines[0]
+    kept = masks_in(scene.output)
+    assert len(kept) >= 50
+    assert kept.items() <= whole.items()
+    assert not [path for path in scene.output.rglob("*") if ".part" in path.name or path.name == "overlay.mp4"]
+    return float(said[1]) * 1000
+
+
+def check_finished(scene, result, whole):
+    """See that the same command went on after its checkpoint, to the same masks and nothing else."""
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    assert "the results up to frame 49 were kept" in result.stderr
+    assert masks_in(scene.output) == whole
+    assert sorted(path.name for path in scene.output.iterdir()) == ["masks", "overlay.mp4", "report.json"]
+    assert json.loads((scene.output / "report.json").read_text())["status"] == "ok"
+
+
+@pytest.fixture
+def whole(noisy, segment):
+    """The masks of a run that nothing stopped."""
+    result = segment(noisy.clip, "-m", noisy.mask, "-o", noisy.folder / "whole", *WORDS)
+    assert result.exit_code == 0, result.stderr
+    return masks_in(noisy.folder / "whole")
+
+
+def test_a_file_too_large_at_the_end_ends_a_run_that_goes_on_without_it(noisy, segment, whole):
+    size = (noisy.folder / "whole" / "overlay.mp4").stat().st_size
+    words = (*noisy.job, *WORDS)
+    with no_file_larger_than(size * 4 // 5):
+        result = segment(*words, "-q")
+    assert result.exit_code == 1
+    needed = check_kept(noisy, result.stderr.splitlines(), "no file may be so large here", whole)
+    assert round(size * 0.8) - 100 < needed < size + 20_000
+    check_finished(noisy, segment(*words), whole)
+
+
+def test_a_full_disk_in_the_middle_ends_a_run_that_goes_on_when_there_is_room(noisy, segment, whole):
+    noisy.output = noisy.folder / "home" / "out"
+    words = (*noisy.job, *WORDS)
+    with mounted(noisy.folder / "home", size="320k") as home:
+        result = segment(*words, "-q")
+        assert result.exit_code == 1, result.stderr
+        check_kept(noisy, result.stderr.splitlines(), "the disk is full", whole)
+        assert len(masks_in(noisy.output)) < FRAMES
+        subprocess.run(["mount", "-o", "remount,size=8m", str(home)], check=True)
+        check_finished(noisy, segment(*words), whole)

@@ -1,0 +1,53 @@
+"""The rows of the list of faults about a run that is stopped, or meets another: it says how to go on, and does."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+STOPPED = r"error: (\S+: stopped after \d+ frames\. Run the same command again to go on\.|interrupted)"
+
+
+@pytest.mark.parametrize(
+    ("seed", "trials"), [(1, 3), *(pytest.param(seed, 40, marks=pytest.mark.long) for seed in range(2, 6))]
+)
+def test_a_run_stopped_at_any_moment_goes_on_to_the_same_result(scene, tiny_weights, seed, trials):
+    script = Path(__file__).with_name("stopped.py")
+    clip = scene.make_clip("long.mp4", frames=55)
+    words = ["segment", clip, "-m", scene.mask, "-w", tiny_weights, "--device", "cpu", "--no-page"]
+    command = [sys.executable, script, seed, trials, scene.folder, *words]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    whole, *ended = json.loads(done.stdout)
+    assert whole["code"] == 0, whole
+    assert len(ended) == trials
+    for one in ended:
+        wanted = 143 if one["signals"] == ["SIGTERM"] else 130
+        assert one["code"] in (wanted, 0), one  # 0: it was done before the signal came
+        assert "Traceback" not in one["said"], one
+        if len(one["signals"]) == 1 and one["code"]:
+            assert re.fullmatch(STOPPED, one["said"].splitlines()[-1]), one
+            assert not [name for name in one["files"] if ".part" in name or name == ".lock"], one
+        assert (one["again"], one["same"]) == (0, True), one
+    assert any(one["code"] for one in ended)
+
+
+def test_the_second_of_two_runs_names_the_first(scene, stm, tiny_weights):
+    words = ["segment", scene.make_clip("long.mp4", frames=80), *scene.job[1:], "-w", tiny_weights, "--device", "cpu"]
+    command = [sys.executable, "-m", "stmcli", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as first:
+        while not (scene.output / "masks").exists() and first.poll() is None:
+            time.sleep(0.02)
+        first.send_signal(signal.SIGSTOP)  # it must not end before the second has looked
+        second = stm(*words)
+        first.send_signal(signal.SIGCONT)
+        first.communicate()
+    assert (second.exit_code, second.stdout) == (1, "")
+    assert second.stderr == f"error: {scene.output}: in use by process {first.pid}. Wait for it, or stop it.\n"
+    assert first.returncode == 0
+    assert len(list((scene.output / "masks").iterdir())) == 80
