@@ -70,7 +70,8 @@ def check_room(source: tuple[int, int], objects: int, network: NetworkOptions, m
     ways = [f"--mem-max {fewer}"] * bool(fewer) + [f"--size {smaller}"] * bool(smaller)
     raise UsageError(
         f"{objects} object{'s' * (objects > 1)} at {source[1]}x{source[0]} need about"
-        f" {needed(size, slots) / GIGA:.1f} GB of memory on {device.type}, and {free / GIGA:.1f} are free",
+        f" {needed(size, slots) / GIGA:.1f} GB of memory, and {free / GIGA:.1f} are free",
+        path=str(device),
         hint=f"Use {' or '.join(ways)}." if ways else "Use a smaller --size and --mem-max.",
     )
 

@@ -11,7 +11,7 @@ from stmcli.errors import StmError
 from stmcli.model import STM, Segmentation
 
 Found = TypeVar("Found")
-NOT_FINITE = "the network gives numbers that are not finite"
+NOT_FINITE = "its numbers are not finite"
 LEAST_CHUNK = 64  # query cells read at once: fewer save next to nothing
 
 
@@ -30,6 +30,7 @@ class Guard:
         self._half = weight.dtype != torch.float32
         self._looks = not weight.is_cuda or weight.dtype == torch.float16
         self._full: STM | None = None
+        self._device = str(weight.device)
 
     def memorize(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Do what `STM.memorize` does. Raises StmError."""
@@ -69,11 +70,11 @@ class Guard:
     def _demand(self, *found: Tensor) -> None:
         """Raise StmError when numbers are not finite in fp32 either."""
         if not all(bool(torch.isfinite(x).all()) for x in found):
-            raise StmError(NOT_FINITE, hint="Use other weights.")
+            raise StmError(NOT_FINITE, path="the network", hint="Use other weights.")
 
     def _in_full(self) -> STM:
         if not self._half:
-            raise StmError(NOT_FINITE, hint="Use other weights.")
+            raise StmError(NOT_FINITE, path="the network", hint="Use other weights.")
         self.again += 1
         if self._full is None:
             self._full = copy.deepcopy(self.model).float()
@@ -95,7 +96,7 @@ class Guard:
             torch.cuda.empty_cache()
         at_once, chunk = self.model.at_once or objects, self.model.chunk or 4 * LEAST_CHUNK
         if at_once == 1 and chunk <= LEAST_CHUNK:
-            raise StmError("the device has too little memory", hint="Use a smaller --size or --mem-max.")
+            raise StmError("too little memory", path=self._device, hint="Use a smaller --size or --mem-max.")
         self.saving = True
         self.model.at_once = max(1, at_once // 2)
         self.model.chunk = chunk if at_once > 1 else chunk // 2

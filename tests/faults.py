@@ -2,9 +2,9 @@
 
 A row is `"name of the fault": (spoil, exit code, pattern of the one line)`. The rows of `stm segment` are, by what is
 spoilt, in `test_faults_clip`, `test_faults_odd` (no fault, but said), `test_faults_sources` (what points elsewhere),
-`test_faults_mask`, `test_faults_weights`, `test_faults_output` and `test_faults_options`; those of other commands in
-`test_faults_commands`. What happens during a run is in `test_faults_room` (a full disk), `test_faults_stop` (signals,
-two runs) and `test_faults_terminal`.
+`test_faults_mask`, `test_faults_weights`, `test_faults_output`, `test_faults_options` and `test_faults_device`; those
+of other commands in `test_faults_commands`. What happens during a run is in `test_faults_room` (a full disk),
+`test_faults_stop` (signals, two runs) and `test_faults_terminal`.
 """
 
 import os
