@@ -355,7 +355,13 @@ def test_a_worker_that_is_killed_costs_only_its_clip(batch_of, shots, tmp_path):
 def start(tmp_path, weights, *more):
     command = [sys.executable, "-m", "stmcli", "batch", "clips", "--masks", "masks", "-o", "out", "-e", "none"]
     command += ["-w", str(weights), "--device", "cpu", "--precision", "fp32", *more]
-    return subprocess.Popen(command, cwd=tmp_path, env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=tmp_path, env=ALONE, **pipes, preexec_fn=hear_interrupts)
+
+
+def hear_interrupts():
+    """Undo that a shell has its background jobs ignore Ctrl-C, and these tests with them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(process, what):

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import zipfile
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from conftest import picture
 from PIL import Image
 
 from stmcli.masks import write_labels
+from stmcli.options import MemoryOptions
 
 FRAMES = 4
 
@@ -108,7 +110,7 @@ def test_every_policy_is_segmented_into_a_folder_of_its_own_and_scored(evaluate,
     assert list(table) == ["first", "previous", "first+previous", "first+previous+every"]
     for policy, scores in table.items():
         report = json.loads((tmp_path / "out" / policy / "whole" / "report.json").read_text())
-        assert report["options"]["memory"] == {"every": 2, "max_slots": 20, "policy": policy, "gate": 0}
+        assert report["options"]["memory"] == asdict(MemoryOptions(every=2, policy=policy))
         assert len(scores["sequences"]["whole"]["1"]["J_per_frame"]) == FRAMES - 1
         reports = [json.loads((tmp_path / "out" / policy / c / "report.json").read_text()) for c in ("late", "whole")]
         seconds, frames = (sum(one[key] for one in reports) for key in ("seconds", "frames_written"))
