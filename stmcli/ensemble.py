@@ -98,6 +98,13 @@ class Ensemble:
             view.segmenter.reset()
 
 
+def list_views(network: NetworkOptions) -> list[tuple[float, bool]]:
+    """Return the views that the options name: the zoom of each, and whether it is mirrored."""
+    zooms = ZOOMS if "scale" in network.tta else ZOOMS[:1]
+    turns = (False, True) if "flip" in network.tta else (False,)
+    return [*product(zooms, turns)]
+
+
 def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | None = None) -> Follower:
     """Return what follows a clip as the options say: a Segmenter, or an Ensemble of them."""
     fit = suited(network)
@@ -107,7 +114,5 @@ def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | N
         segmenter = Segmenter(model, memory=memory, size=size, top_k=top_k, reach=reach, zoom=zoom, focus=network.focus)
         return View(segmenter, mirrored)
 
-    zooms = ZOOMS if "scale" in network.tta else ZOOMS[:1]
-    turns = (False, True) if "flip" in network.tta else (False,)
-    views = [view(zoom, mirrored) for zoom, mirrored in product(zooms, turns)]
+    views = [view(zoom, mirrored) for zoom, mirrored in list_views(network)]
     return Ensemble(views) if len(views) > 1 else views[0].segmenter

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from stmcli.device import pick_device, pick_dtype
+from stmcli.ensemble import list_views
 from stmcli.errors import UsageError
 from stmcli.geometry import Geometry
 from stmcli.model import Dims
@@ -56,7 +57,7 @@ def check_room(source: tuple[int, int], objects: int, network: NetworkOptions, m
     free = free_bytes(device)
     weights, width = find(network.weights), pick_dtype(network.precision, device).itemsize
     dims = card_of(weights).dims
-    views = (3 if "scale" in network.tta else 1) * (2 if "flip" in network.tta else 1)
+    views = len(list_views(network))
 
     def needed(size: int, slots: int) -> int:
         found = footprint(dims, Geometry.fit(*source, size), objects, slots, width=width, half=memory.half)

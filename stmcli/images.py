@@ -26,8 +26,7 @@ def load_image(path: Path, *, size: tuple[int, int] | None = None) -> Image.Imag
     with _translated_errors(path):
         check_file(path)
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
+            _refuse_bomb(image)
             if image.format == "TIFF" and _lies(image):  # Pillow 13 scrambles these when they are not compressed
                 raise MaskError("a TIFF that its metadata turns on its side", path=path, hint="Save the mask as PNG")
             if size is not None:
@@ -54,9 +53,14 @@ def is_whole_png(path: Path) -> bool:
 def open_image(content: bytes) -> Image.Image:
     """Open the picture in the content of a file, of a sane size, without decoding it. Raises what Pillow raises."""
     image = Image.open(io.BytesIO(content), formats=FORMATS)
+    _refuse_bomb(image)
+    return image
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    """Raise DecompressionBombError for a picture of absurd size, before it is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError(f"more than {MAX_PIXELS // 2**20} million pixels")
-    return image
 
 
 def check_size(path: Path, found: tuple[int, int], wanted: tuple[int, int], video_name: str) -> None:
