@@ -1,4 +1,30 @@
-from stmcli.cli import main
+"""Start `stm`, and hear signals before anything that takes time is imported."""
+
+import signal
+import sys
+from types import FrameType
+
+from stmcli.errors import Terminated
+
+
+def main() -> None:
+    """Run `stm`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's background jobs have it
+            signal.signal(number, _stop)
+    try:
+        from stmcli.cli import run
+    except KeyboardInterrupt as stop:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(143 if isinstance(stop, Terminated) else 130)
+    run()
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    for either in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(either, signal.SIG_DFL)  # twice means now
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
 
 if __name__ == "__main__":
     main()

@@ -13,8 +13,9 @@ import sys
 import time
 from pathlib import Path
 
+import stmcli.cli
 import stmcli.pipeline  # noqa: F401  (the network's library takes seconds to import)
-from stmcli.cli import main
+from stmcli.__main__ import main
 
 HOW = ((signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT))
 

@@ -43,7 +43,7 @@ def run_python(code, **settings):
 def test_help_does_not_wait_for_torch():
     code = """
 import sys
-from stmcli.cli import main
+from stmcli.__main__ import main
 sys.argv = ["stm", "--help"]
 try:
     main()

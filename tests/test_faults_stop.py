@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from stopped import listens
 
 STOPPED = r"error: (\S+: stopped after \d+ frames\. Run the same command again to go on\.|interrupted)"
 
@@ -37,6 +38,16 @@ def test_a_run_stopped_at_any_moment_goes_on_to_the_same_result(scene, tiny_weig
             assert not [name for name in one["files"] if ".part" in name or name == ".lock"], one
         assert (one["again"], one["same"]) == (0, True), one
     assert any(one["code"] for one in ended)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_stopped_while_it_is_still_being_loaded_says_so(number, code):
+    command = [sys.executable, "-m", "stmcli", "doctor"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not listens(process.pid):
+            time.sleep(0.001)
+        process.send_signal(number)
+        assert (process.communicate()[1], process.returncode) == ("error: interrupted\n", code)
 
 
 def test_the_second_of_two_runs_names_the_first(scene, stm, tiny_weights):
