@@ -78,14 +78,16 @@ class Segmenter:
         top_k: int = 0,
         reach: float = 0.0,
         zoom: float = 1.0,
-        focus: float = 0.0,
+        focus: float | None = 0.0,
     ) -> None:
         self.model = model
         self.guard = Guard(model)
         self.size = size  # shorter side inside the network, px; 0 = the source's
         self.zoom = zoom  # of that size
         self.top_k = top_k  # memory cells that a cell reads; 0 = all
-        self.focus = focus  # size of the window that is looked at, in lengths of the objects; 0 = the whole frame
+        self.focus = (
+            focus  # of the window that is looked at, in lengths of the objects; 0 = the whole frame, None: suits it
+        )
         self.reach = reach  # how far from its own place a cell reads, in cells; 0 = anywhere
         self.expected: tuple[int, ...] = ()  # ids that enter some time: every prediction has a channel for them
         self._weight = next(model.parameters())  # tells device and precision

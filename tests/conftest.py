@@ -1,5 +1,6 @@
 """Make tiny clips and pictures for the tests."""
 
+import signal
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -139,6 +140,11 @@ def write_sound_file(path: Path, *, cover: Path | None = None) -> Path:
             out.mux(packet)
             source.close()
     return path
+
+
+def hear_interrupts() -> None:
+    """Undo that a shell has its background jobs ignore Ctrl-C, and a test's processes with them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import picture, write_clip
+from conftest import hear_interrupts, picture, write_clip
 from PIL import Image
 
 from stmcli import batch as batch_module
@@ -357,11 +357,6 @@ def start(tmp_path, weights, *more):
     command += ["-w", str(weights), "--device", "cpu", "--precision", "fp32", *more]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=tmp_path, env=ALONE, **pipes, preexec_fn=hear_interrupts)
-
-
-def hear_interrupts():
-    """Undo that a shell has its background jobs ignore Ctrl-C, and these tests with them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(process, what):

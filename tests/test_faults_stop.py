@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import hear_interrupts
 from stopped import listens
 
 STOPPED = r"error: (\S+: stopped after \d+ frames\. Run the same command again to go on\.|interrupted)"
@@ -43,7 +44,8 @@ def test_a_run_stopped_at_any_moment_goes_on_to_the_same_result(scene, tiny_weig
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_stopped_while_it_is_still_being_loaded_says_so(number, code):
     command = [sys.executable, "-m", "stmcli", "doctor"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, preexec_fn=hear_interrupts) as process:
         while not listens(process.pid):
             time.sleep(0.001)
         process.send_signal(number)

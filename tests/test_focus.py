@@ -5,8 +5,10 @@ import pytest
 import torch
 from conftest import picture
 
+from stmcli.ensemble import make_follower
 from stmcli.focus import Box, Focus, box_of
 from stmcli.geometry import Geometry
+from stmcli.options import NetworkOptions
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import Frame
 from stmcli.weights import read
@@ -118,3 +120,16 @@ def test_a_window_of_the_whole_frame_changes_nothing(model):
     plain = Segmenter(model, size=64)
     pairs = zip(propagate(wide, frames(), labels()), propagate(plain, frames(), labels()), strict=True)
     assert all(torch.equal(a.prob, b.prob) for (_, a), (_, b) in pairs)
+
+
+@pytest.mark.parametrize(("size", "alike"), [(HEIGHT // 2, 0), (HEIGHT // 2 - 1, 2)])
+def test_unless_told_otherwise_a_window_is_for_frames_that_lose_much_inside(size, alike):
+    usual = Focus((HEIGHT, WIDTH), times=None, size=size).aim(labels(), cut=False)
+    assert usual == Focus((HEIGHT, WIDTH), times=alike, size=size).aim(labels(), cut=False)
+
+
+def test_a_small_object_in_a_large_frame_is_seen_through_a_window(model):
+    follower = make_follower(model, NetworkOptions(size=64, top_k=0, reach=0))
+    predictions = [p for _, p in propagate(follower, frames(2), labels())]
+    told = [p for _, p in propagate(Segmenter(model, size=64, focus=2), frames(2), labels())]
+    assert torch.equal(predictions[1].prob, told[1].prob)

@@ -141,8 +141,11 @@ CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile the network first: half a minute, then every frame is faster.")
 ]
 FocusOption = Annotated[
-    float,
-    typer.Option(help="Look at a window this many times as long as the objects; 0 = the whole frame."),
+    float | None,
+    typer.Option(
+        help="Look at a window this many times as long as the objects; 0 = the whole frame.",
+        show_default="2 for frames more than twice as large as inside the network, else 0",
+    ),
 ]
 ReachOption = Annotated[
     float | None,
@@ -229,7 +232,7 @@ def network_options(
     tta: str = "",
     adapt: int = NETWORK.adapt,
     compiled: bool = NETWORK.compile,
-    focus: float = NETWORK.focus,
+    focus: float | None = NETWORK.focus,
 ) -> NetworkOptions:
     """Check and collect the options of the network."""
     if reach and not SHORTEST_REACH <= reach < math.inf:
