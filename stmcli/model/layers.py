@@ -179,7 +179,8 @@ def _read_as_published(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 def _match(q: Tensor, keys: Tensor, penalty: Tensor | None, valid: Tensor | None) -> Tensor:
     """Return how well memory cells match query cells: q (B, 1, P, Ck), keys (B, N, L, Ck) -> (B, N, P, L)."""
-    match = (q / q.shape[3] ** 0.5) @ keys.transpose(2, 3)
+    scaled, alone = q / q.shape[3] ** 0.5, keys.shape[:2] == (1, 1)
+    match = F.linear(scaled, keys[0, 0]) if alone else scaled @ keys.transpose(2, 3)  # linear copies no keys
     match = match if penalty is None else _weaken(match, penalty)
     return match if valid is None else match.masked_fill(~valid.unsqueeze(1), -torch.inf)
 
