@@ -3,12 +3,14 @@
 from dataclasses import replace
 from fractions import Fraction
 
+import av
 import pytest
 from conftest import picture
 
 from stmcli.errors import WriteError
 from stmcli.video import ALPHA_CODECS, H264, FilmFacts, VideoWriter, check_film
 
+RATE = Fraction(25)
 CODECS = {"h264": H264, **ALPHA_CODECS}
 
 
@@ -63,3 +65,12 @@ def test_a_film_that_cannot_be_read_is_found(tmp_path):
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(WriteError, match=r"x\.mp4: the finished file cannot be read"):
         check_film(path, frames=5)
+
+
+def test_a_film_is_written_without_a_log_that_an_encoder_could_wait_for_for_ever(tmp_path):
+    av.logging.set_level(av.logging.ERROR)  # as torchvision 0.25 does
+    with VideoWriter(
+        tmp_path / "x.mp4", codec=H264, size=(64, 48), rate=Fraction(25), time_base=Fraction(1, 25)
+    ) as film:
+        assert av.logging.get_level() is None
+        film.write(picture(0), Fraction(0))

@@ -57,6 +57,13 @@ def test_times_are_exact_at_a_variable_rate(make_clip):
     assert frame_times(path) == tuple(Fraction(t, 600) for t in ticks)
 
 
+def test_no_log_is_kept_that_a_decoder_could_wait_for_for_ever(make_clip):
+    clip = make_clip()
+    av.logging.set_level(av.logging.ERROR)  # as torchvision 0.25 does
+    open_source(clip).close()
+    assert av.logging.get_level() is None
+
+
 def test_a_source_can_be_read_again_after_a_break(make_clip):
     with open_source(make_clip()) as source:
         for frame in source:

@@ -17,6 +17,7 @@ from stmcli.images import MAX_PIXELS
 from stmcli.video.color import color_of
 from stmcli.video.faults import avi_loss, explain
 from stmcli.video.frame import OnCorrupt, SourceInfo
+from stmcli.video.log import silence
 from stmcli.video.orientation import orientation_of
 from stmcli.video.timecode import find_timecode
 
@@ -38,6 +39,7 @@ _SLACK = Fraction(1, 10)  # seconds, at least, that a container may declare beyo
 
 def open_container(path: Path) -> InputContainer:
     """Open a media file without touching any other file or host; raise VideoError or UsageError."""
+    silence()
     try:
         return av.open(str(path), "r", options=dict(_OPEN_OPTIONS), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:

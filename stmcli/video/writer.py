@@ -21,6 +21,7 @@ from stmcli.video.audio import AudioTrack, has_sound
 from stmcli.video.codecs import Codec
 from stmcli.video.film import FilmFacts, check_film
 from stmcli.video.frame import RGB
+from stmcli.video.log import silence
 from stmcli.video.picture import BT709, encode_picture
 
 _MOV_SUFFIXES = {".mp4", ".mov", ".m4v"}
@@ -163,6 +164,7 @@ class VideoWriter:
 
     def _try_open(self, codec: Codec, audio_from: Path | None, *, encode: bool) -> VideoStream:
         self.codec = codec
+        silence()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._container = out = av.open(str(self._part.absolute()), "w", options=self._muxer_options())
