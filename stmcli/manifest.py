@@ -50,13 +50,22 @@ def _pair(manifest: Path, line: int, row: Mapping[str, Any]) -> Pair:
     for name in (video, *(part for word in words for part in word.split(";")), output):
         if not can_be(name):
             raise UsageError(f"line {line}: {name[:40]!r} can be no file or folder", path=manifest, hint=FORM)
-    inside = PurePosixPath(video)
-    name = inside.name if inside.is_absolute() or ".." in inside.parts else str(inside)
+    name = _name(video, whole)
+    if not (name or output):
+        cause = f"line {line}: {video!r} has no name for its result"
+        raise UsageError(cause, path=manifest, hint="Give an output beside it.")
     masks = tuple(mask_in(home, word) for text in words for word in _words(home, text))
     error = (
         "" if masks else str(UsageError(f"no mask on line {line} of {manifest}", path=whole, hint="Give one there."))
     )
     return Pair(name, whole, masks, str(PurePosixPath(output)) if output else "", error)
+
+
+def _name(video: str, whole: Path) -> str:
+    """Return what the result of a clip is called: its path below the manifest, else its name; "" of a root alone."""
+    inside = PurePosixPath(video)
+    below = inside.parts and not inside.is_absolute() and ".." not in inside.parts
+    return str(inside) if below else Path(os.path.abspath(whole)).name
 
 
 def _words(home: Path, text: str) -> list[str]:

@@ -48,6 +48,19 @@ def test_a_line_without_a_mask_fails_its_clip_alone(manifest):
     assert two.error == ""
 
 
+@pytest.mark.parametrize("video", [".", "..", "../x/..", "sub/.."])
+def test_a_folder_without_a_name_of_its_own_is_called_by_that_of_its_place(manifest, tmp_path, video):
+    (pair,) = manifest(f"video,mask\n{video},a.png\n")
+    assert (tmp_path / "out" / pair.output).parent == tmp_path / "out"
+    assert pair.output == (tmp_path / video).resolve().name
+
+
+def test_a_clip_that_has_no_name_at_all_needs_an_output(manifest):
+    with pytest.raises(UsageError, match="line 2: '/' has no name for its result"):
+        manifest("video,mask\n/,a.png\n")
+    assert manifest("video,mask,output\n/,a.png,root\n")[0].output == "root"
+
+
 def test_outputs_that_are_not_given_keep_out_of_the_way(manifest):
     pairs = manifest("video,mask,output\nA/x.mp4,m.png,\nA/x.mov,m.png,\ny.mp4,m.png,A/X\n../z.mp4,m.png,\n")
     assert [pair.output for pair in pairs] == ["A/x.mp4", "A/x.mov", "A/X", "z"]

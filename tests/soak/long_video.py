@@ -25,6 +25,7 @@ from stmcli.pipeline import segment_video
 HEIGHT, WIDTH = 180, 320
 SETTLED = 500  # frames after which memory must not grow any more
 ALLOWED = 10 * HEIGHT * WIDTH * 3  # bytes: ten frames
+ENCODED = 60 * HEIGHT * WIDTH * 3 // 2  # bytes: what x264 may hold by and by, which looks 40 frames ahead in threads
 EVERY = 64  # frames between two looks at the memory
 
 
