@@ -110,8 +110,8 @@ def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | N
     fit = suited(network)
 
     def view(zoom: float, mirrored: bool) -> View:
-        size, top_k, reach = fit.size or 0, fit.top_k or 0, fit.reach or 0.0
-        segmenter = Segmenter(model, memory=memory, size=size, top_k=top_k, reach=reach, zoom=zoom, focus=network.focus)
+        size, top_k, reach, focus = fit.size or 0, fit.top_k or 0, fit.reach or 0.0, fit.focus or 0.0
+        segmenter = Segmenter(model, memory=memory, size=size, top_k=top_k, reach=reach, zoom=zoom, focus=focus)
         return View(segmenter, mirrored)
 
     views = [view(zoom, mirrored) for zoom, mirrored in list_views(network)]

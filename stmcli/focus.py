@@ -9,8 +9,6 @@ KEEP = 0.7  # a window stays as it is while the objects would need at least this
 MARGIN = 0.15  # of a window's sides, that objects must stay away from
 SEARCH = 1.25  # by what a window grows for each frame in which no object is seen
 LARGEST = 2.0  # how many times the source's pixels may be enlarged
-USUAL = 2.0  # lengths of the objects, in frames of which much is lost inside the network
-MUCH = 2.0  # how many times as large as inside such frames are
 
 
 class Box(NamedTuple):
@@ -34,13 +32,11 @@ class Focus:
 
     The window has the frame's shape and is `times` as long as the objects together are, but never so small that
     pixels would be enlarged more than LARGEST times to make its shorter side `size`. It stays where it is while the
-    objects fit, and grows to the whole frame while none is seen. With `times` 0 it is always the whole frame; None:
-    only where that is not more than MUCH times as large as `size`.
+    objects fit, and grows to the whole frame while none is seen. With `times` 0 it is always the whole frame.
     """
 
-    def __init__(self, source: tuple[int, int], *, times: float | None, size: int) -> None:
-        self.source = source
-        self.times = (USUAL if min(source) > MUCH * size else 0.0) if times is None else times
+    def __init__(self, source: tuple[int, int], *, times: float, size: int) -> None:
+        self.source, self.times = source, times
         self.least = min(1.0, size / LARGEST / min(source))  # share of the frame's sides
         self.window = Box(0, 0, *source)
         self.seen: Box | None = None  # where the objects were in the frame before

@@ -47,7 +47,7 @@ class NetworkOptions:
     tta: tuple[str, ...] = ()  # views whose mean is taken: flip = mirrored too, scale = at two other sizes too
     adapt: int = 0  # steps of training the decoder on the given frame first
     compile: bool = False  # by torch.compile
-    focus: float | None = None  # look at a window so many times as long as the objects; 0 = all; None: suits the frame
+    focus: float | None = None  # look at a window so many times as long as the objects; None = as above, 0 = all
 
 
 @dataclass(frozen=True)

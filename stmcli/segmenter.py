@@ -78,7 +78,7 @@ class Segmenter:
         top_k: int = 0,
         reach: float = 0.0,
         zoom: float = 1.0,
-        focus: float | None = 0.0,
+        focus: float = 0.0,
     ) -> None:
         self.model = model
         self.guard = Guard(model)

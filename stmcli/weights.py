@@ -67,6 +67,7 @@ class Card:
     origin: str = ""
     top_k: int = 0  # memory cells read that suit them; 0 = all
     reach: float = 0.0  # how far from its own place a cell reads, in cells of 16 px; 0 = anywhere
+    focus: float = 0.0  # window that suits them, in lengths of the objects; 0 = the whole frame
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,9 @@ def load_model(options: NetworkOptions | None = None) -> STM:
 
 
 def suited(options: NetworkOptions) -> NetworkOptions:
-    """Fill in what was left to the weights: the size and how much of the memory is read."""
+    """Fill in what was left to the weights: the size, the window, and how much of the memory is read."""
     card = card_of(find(options.weights))
-    left = {name: getattr(card, name) for name in ("size", "top_k", "reach") if getattr(options, name) is None}
+    left = {name: getattr(card, name) for name in ("size", "top_k", "reach", "focus") if getattr(options, name) is None}
     return replace(options, **left)
 
 

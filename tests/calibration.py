@@ -42,7 +42,8 @@ class Recorder(Gauge):
 def watch(model, network, clip):
     """Return the signs (T-1, 4) and J (T-1,) of the frames after the first, all objects as one."""
     truth = [read_values(path) > 0 for path in mask_files(clip.annotations)]
-    segmenter = Segmenter(model, size=network.size, top_k=network.top_k, reach=network.reach)
+    settings = {name: getattr(network, name) for name in ("size", "top_k", "reach", "focus")}
+    segmenter = Segmenter(model, **settings)
     segmenter.gauge = gauge = Recorder()
     with open_source(clip.frames) as source:
         predictions = propagate(segmenter, source, truth[0].astype(np.uint8))

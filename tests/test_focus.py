@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,7 @@ from stmcli.geometry import Geometry
 from stmcli.options import NetworkOptions
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import Frame
-from stmcli.weights import read
+from stmcli.weights import card_of, find, read
 
 WIDTH, HEIGHT = 320, 192
 
@@ -122,14 +123,9 @@ def test_a_window_of_the_whole_frame_changes_nothing(model):
     assert all(torch.equal(a.prob, b.prob) for (_, a), (_, b) in pairs)
 
 
-@pytest.mark.parametrize(("size", "alike"), [(HEIGHT // 2, 0), (HEIGHT // 2 - 1, 2)])
-def test_unless_told_otherwise_a_window_is_for_frames_that_lose_much_inside(size, alike):
-    usual = Focus((HEIGHT, WIDTH), times=None, size=size).aim(labels(), cut=False)
-    assert usual == Focus((HEIGHT, WIDTH), times=alike, size=size).aim(labels(), cut=False)
-
-
-def test_a_small_object_in_a_large_frame_is_seen_through_a_window(model):
-    follower = make_follower(model, NetworkOptions(size=64, top_k=0, reach=0))
-    predictions = [p for _, p in propagate(follower, frames(2), labels())]
+def test_the_window_that_suits_the_weights_is_looked_at(model, monkeypatch):
+    card = replace(card_of(find("compact")), size=64, top_k=0, focus=2)
+    monkeypatch.setattr("stmcli.weights.card_of", lambda _: card)
+    usual = [p for _, p in propagate(make_follower(model, NetworkOptions()), frames(2), labels())]
     told = [p for _, p in propagate(Segmenter(model, size=64, focus=2), frames(2), labels())]
-    assert torch.equal(predictions[1].prob, told[1].prob)
+    assert torch.equal(usual[1].prob, told[1].prob)

@@ -144,7 +144,7 @@ FocusOption = Annotated[
     float | None,
     typer.Option(
         help="Look at a window this many times as long as the objects; 0 = the whole frame.",
-        show_default="2 for frames more than twice as large as inside the network, else 0",
+        show_default="suits the weights",
     ),
 ]
 ReachOption = Annotated[
