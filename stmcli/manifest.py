@@ -12,7 +12,7 @@ from typing import Any
 from stmcli.errors import UsageError
 from stmcli.files import can_be, require_file
 from stmcli.given import mask_in
-from stmcli.pairing import Pair, name_outputs
+from stmcli.pairing import Pair, above_all, name_outputs
 
 FORM = "It has a line video,mask,output at the top, or one JSON object with these on each line (.jsonl)."
 
@@ -25,15 +25,18 @@ def pair_manifest(manifest: Path, out: Path) -> list[Pair]:
     """
     pairs: list[Pair] = []
     lines: dict[str, int] = {}
+    above: dict[str, int] = {}
     for line, row in _rows(manifest):
         pair = _pair(manifest, line, row)
         if pair.output:
             _require_inside(pair.output, out, manifest, line)
-            other = next((name for name in lines if _share(name, pair.output)), None)
-            if other is not None:
-                cause = f"line {line}: output {pair.output!r} is not apart from that of line {lines[other]}"
+            folders = above_all([pair.output])
+            others = (*(lines.get(name) for name in (pair.output, *folders)), above.get(pair.output))
+            if other := next(filter(None, others), None):
+                cause = f"line {line}: output {pair.output!r} is not apart from that of line {other}"
                 raise UsageError(cause, path=manifest, hint="Give each clip a folder of its own.")
             lines[pair.output] = line
+            above |= dict.fromkeys(folders, line)
         pairs.append(pair)
     if not pairs:
         raise UsageError("no clips", path=manifest, hint=FORM)
@@ -80,11 +83,6 @@ def _require_inside(output: str, out: Path, manifest: Path, line: int) -> None:
     if output == "." or ".." in parts or PurePosixPath(output).is_absolute() or "\0" in output or not inside:
         cause = f"line {line}: output {output!r} is outside the output root"
         raise UsageError(cause, path=manifest, hint=f"Give a folder inside {out}.")
-
-
-def _share(one: str, other: str) -> bool:
-    first, second = PurePosixPath(one), PurePosixPath(other)
-    return first.is_relative_to(second) or second.is_relative_to(first)
 
 
 def _rows(manifest: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -71,21 +71,18 @@ def pair_clips(clips: Sequence[str], masks: Path | None, out: Path) -> list[Pair
 def name_outputs(pairs: Sequence[Pair]) -> list[Pair]:
     """Give every pair without an `output` one of its own, also where case and accents make no difference.
 
-    Clips that would share a folder, or have one inside another's, keep their suffix.
+    Clips that would share a folder, or have one inside another's, keep their suffix. An `output` stays as it is unless
+    it is not apart from another's.
     """
     names = [pair.output or pair.key for pair in pairs]
-    times, above = Counter(names), _above(names)
-    taken: set[str] = {_folded(name) for name in RESERVED}
-    inner: set[str] = set()
+    times, above = Counter(names), above_all(names)
+    places = _Places(RESERVED)
+    given = {number: places.take(pair.output) for number, pair in enumerate(pairs) if pair.output}
     named = []
-    for pair, name in zip(pairs, names, strict=True):
-        if not pair.output and (times[name] > 1 or name in above):
-            name = pair.name
-        tries = (name if n == 1 else f"{name}~{n}" for n in count(1))
-        free = next(name for name in tries if not _collides(_folded(name), taken, inner))
-        taken.add(_folded(free))
-        inner |= _above([_folded(free)])
-        named.append(replace(pair, output=free))
+    for number, (pair, name) in enumerate(zip(pairs, names, strict=True)):
+        if number not in given:
+            given[number] = places.take(pair.name if times[name] > 1 or name in above else name)
+        named.append(replace(pair, output=given[number]))
     return named
 
 
@@ -181,7 +178,7 @@ def _natural(path: str | Path) -> tuple[object, ...]:
 
 def _with_masks(pairs: Sequence[Pair], masks: Path) -> Iterator[Pair]:
     keys = {pair.key for pair in pairs}
-    above = _above(keys)
+    above = above_all(keys)
     for pair in pairs:
         places = [pair.key, *({PurePosixPath(pair.key).name} - keys)]  # another clip's own mask is not for this one
         found = [path for place in places for path in _masks_at(masks, place, folder=place not in above)]
@@ -209,13 +206,36 @@ def _choice_error(pair: Pair, found: list[Path], masks: Path) -> str:
 # -- outputs ---------------------------------------------------------------------------------------------------------
 
 
-def _above(names: Iterable[str]) -> set[str]:
+class _Places:
+    """Folders of results, none of which is another or lies in it."""
+
+    def __init__(self, reserved: Iterable[str]) -> None:
+        self._taken = {_folded(name) for name in reserved}
+        self._above: set[str] = set()
+        self._tries: Counter[tuple[str, str]] = Counter()  # of a name before, so that equal ones are not tried again
+
+    def take(self, name: str) -> str:
+        """Return the name of a folder that is free, and take it: with a number at what is in the way, if need be."""
+        inside = next(
+            (str(folder) for folder in PurePosixPath(name).parents if _folded(str(folder)) in self._taken), ""
+        )
+        stem, rest = (inside, name[len(inside) :]) if inside else (name, "")
+        for number in count(max(1, self._tries[stem, rest])):
+            free = name if number == 1 else f"{stem}~{number}{rest}"
+            if self._is_free(_folded(free)):
+                break
+        self._tries[stem, rest] = number
+        self._taken.add(_folded(free))
+        self._above |= above_all([_folded(free)])
+        return free
+
+    def _is_free(self, name: str) -> bool:
+        return name not in self._taken and name not in self._above and not above_all([name]) & self._taken
+
+
+def above_all(names: Iterable[str]) -> set[str]:
     """Return every folder that one of the names lies in."""
     return {str(folder) for name in names for folder in PurePosixPath(name).parents} - {"."}
-
-
-def _collides(name: str, taken: set[str], inner: set[str]) -> bool:
-    return name in taken or name in inner or bool(_above([name]) & taken)
 
 
 def _folded(name: str) -> str:

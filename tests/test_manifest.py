@@ -61,6 +61,23 @@ def test_a_clip_that_has_no_name_at_all_needs_an_output(manifest):
     assert manifest("video,mask,output\n/,a.png,root\n")[0].output == "root"
 
 
+def test_a_clip_in_a_folder_that_is_anothers_output_gets_a_folder_beside_it(manifest):
+    pairs = manifest("video,mask,output\na/b/x.mp4,m.png,\nc.mp4,m.png,a/b\na/b/y.mp4,m.png,\n")
+    assert [pair.output for pair in pairs] == ["a/b~2/x", "a/b", "a/b~2/y"]
+
+
+def test_outputs_of_very_many_equal_clips_are_found_one_after_the_other(manifest):
+    pairs = manifest("video,mask\n" + "x.mp4,m.png\n" * 20_000)
+    assert [pair.output for pair in pairs] == ["x.mp4", *(f"x.mp4~{number}" for number in range(2, 20_001))]
+
+
+def test_very_many_given_outputs_are_checked_for_being_apart(manifest):
+    rows = [f"x.mp4,m.png,{number % 100}/{number}" for number in range(20_000)]
+    assert len(manifest("\n".join(["video,mask,output", *rows]))) == 20_000
+    with pytest.raises(UsageError, match="line 20002: output '7' is not apart from that of line"):
+        manifest("\n".join(["video,mask,output", *rows, "y.mp4,m.png,7"]))
+
+
 def test_outputs_that_are_not_given_keep_out_of_the_way(manifest):
     pairs = manifest("video,mask,output\nA/x.mp4,m.png,\nA/x.mov,m.png,\ny.mp4,m.png,A/X\n../z.mp4,m.png,\n")
     assert [pair.output for pair in pairs] == ["A/x.mp4", "A/x.mov", "A/X", "z"]
