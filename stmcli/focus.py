@@ -7,6 +7,7 @@ from torch import Tensor
 
 KEEP = 0.7  # a window stays as it is while the objects would need at least this share of it
 MARGIN = 0.15  # of a window's sides, that objects must stay away from
+HOLD = 0.98  # of the objects' length in the frame before, that they are taken to have at least: they may be hidden
 SEARCH = 1.25  # by what a window grows for each frame in which no object is seen
 LARGEST = 2.0  # how many times the source's pixels may be enlarged
 
@@ -32,20 +33,25 @@ class Focus:
 
     The window has the frame's shape and is `times` as long as the objects together are, but never so small that
     pixels would be enlarged more than LARGEST times to make its shorter side `size`. It stays where it is while the
-    objects fit, and grows to the whole frame while none is seen. With `times` 0 it is always the whole frame.
+    objects fit, becomes smaller slowly, since what is not seen of them may only be hidden, and grows to the whole
+    frame while none is seen. With `times` 0 it is always the whole frame.
     """
 
     def __init__(self, source: tuple[int, int], *, times: float, size: int) -> None:
         self.source, self.times = source, times
         self.least = min(1.0, size / LARGEST / min(source))  # share of the frame's sides
         self.window = Box(0, 0, *source)
+        self.length = 0.0  # share of the frame's sides that the objects take, or lately took
         self.seen: Box | None = None  # where the objects were in the frame before
 
     def aim(self, labels: np.ndarray | None, *, cut: bool) -> Box:
         """Return the window of the next frame, whose labels (H, W) may be given, and which may begin a new scene."""
         if self.times:
             given = None if labels is None else box_of(labels > 0)
-            self.window = Box(0, 0, *self.source) if cut else self._aimed(_joined(self.seen, given))
+            if cut:
+                self.window, self.length = Box(0, 0, *self.source), 0.0
+            else:
+                self.window = self._aimed(_joined(self.seen, given))
         return self.window
 
     def saw(self, prob: Tensor) -> None:
@@ -55,11 +61,12 @@ class Focus:
 
     def state(self) -> dict[str, Any]:
         """Return what JSON can hold of where it looks."""
-        return {"window": self.window, "seen": self.seen}
+        return {"window": self.window, "length": self.length, "seen": self.seen}
 
     def restore(self, facts: dict[str, Any]) -> None:
         """Take over what `state` returned."""
         self.window = Box(*facts["window"])
+        self.length = facts["length"]
         self.seen = Box(*facts["seen"]) if facts["seen"] else None
 
     def _aimed(self, objects: Box | None) -> Box:
@@ -67,7 +74,8 @@ class Focus:
         if objects is None:
             share = self.window.height / height * SEARCH
         else:
-            share = self.times * max(objects.height / height, objects.width / width)
+            self.length = max(objects.height / height, objects.width / width, HOLD * self.length)
+            share = self.times * self.length
         share = min(1.0, max(self.least, share))
         return self.window if self._fits(objects, share) else self._around(objects or self.window, share)
 

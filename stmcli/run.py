@@ -7,6 +7,7 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 
+from stmcli import __version__
 from stmcli.checkpoint import Checkpoint, Checkpoints
 from stmcli.directions import BackwardPass
 from stmcli.export import SavedPrediction
@@ -50,7 +51,7 @@ class Run:
         self._ids = ids_of(given)
         self._kept: Checkpoint | None = None
         self._state = job.output / STATE
-        key = {"likeness": report.facts["likeness"], "device": report.facts["device"]}
+        key = {"stm": __version__, "likeness": report.facts["likeness"], "device": report.facts["device"]}
         direction = job.segment.direction
         self._back: BackwardPass | None = None
         if direction != "forward":  # then all masks have a say in every frame

@@ -68,6 +68,23 @@ def test_the_window_stays_while_the_object_fits_and_goes_with_it_when_it_leaves(
     assert moved.holds(Box(70, 60, 20, 30), margin=0.15)
 
 
+def test_the_window_goes_down_slowly_behind_an_object_that_may_only_be_hidden():
+    focus = Focus((HEIGHT, WIDTH), times=2, size=16)
+    whole = focus.aim(labels(height=60, width=80), cut=False)
+    hidden = [aimed(focus, labels(height=10, width=80)) for _ in range(15)]
+    assert hidden[0].height == whole.height
+    assert all(window.holds(Box(40, 60, 60, 80), margin=0) for window in hidden)
+    shown = [aimed(focus, labels(height=10, width=12)).height for _ in range(120)]
+    assert shown[-1] < whole.height / 3
+
+
+def test_a_new_scene_owes_nothing_to_the_one_before():
+    focus = Focus((HEIGHT, WIDTH), times=2, size=16)
+    whole = focus.aim(labels(height=60, width=80), cut=False)
+    focus.aim(None, cut=True)
+    assert aimed(focus, labels(height=10, width=12)).height < whole.height / 3
+
+
 def test_while_nothing_is_seen_the_window_grows_to_the_whole_frame():
     focus = Focus((HEIGHT, WIDTH), times=3, size=48)
     sides = [focus.aim(labels(), cut=False).height]

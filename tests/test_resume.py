@@ -9,7 +9,7 @@ import torch
 from conftest import picture
 from soak.kills import hashes
 
-from stmcli import checkpoint
+from stmcli import checkpoint, run
 from stmcli.checkpoint import Checkpoints
 from stmcli.errors import Interrupted, UsageError
 from stmcli.job import Job
@@ -159,8 +159,8 @@ def test_soft_films_are_made_from_the_first_frame_again(job, steps):
     assert hashes(job.output, "matte.mp4") == hashes(whole.output, "matte.mp4")
 
 
-@pytest.mark.parametrize("how", ["no resume", "overwrite", "lost mask", "lost lines", "spoiled"])
-def test_a_run_begins_again_when_it_is_asked_to_or_has_to(job, steps, how):
+@pytest.mark.parametrize("how", ["no resume", "overwrite", "lost mask", "lost lines", "spoiled", "other version"])
+def test_a_run_begins_again_when_it_is_asked_to_or_has_to(job, steps, monkeypatch, how):
     whole = run_whole(job)
     stop(job, 7)
     state = job.output / ".state"
@@ -171,6 +171,8 @@ def test_a_run_begins_again_when_it_is_asked_to_or_has_to(job, steps, how):
     elif how == "spoiled":
         path = next(state.glob("*.safetensors"))
         path.write_bytes(path.read_bytes()[:100])
+    elif how == "other version":
+        monkeypatch.setattr(run, "__version__", "0.0.9")
     options = {"no resume": {"resume": False}, "overwrite": {"overwrite": True}}.get(how, {})
     steps.clear()
     segment_video(replace(job, segment=SegmentOptions(**options)))
