@@ -110,9 +110,19 @@ def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | N
     fit = suited(network)
 
     def view(zoom: float, mirrored: bool) -> View:
-        size, top_k, reach, focus = fit.size or 0, fit.top_k or 0, fit.reach or 0.0, fit.focus or 0.0
-        segmenter = Segmenter(model, memory=memory, size=size, top_k=top_k, reach=reach, zoom=zoom, focus=focus)
-        return View(segmenter, mirrored)
+        return View(
+            Segmenter(
+                model,
+                memory=memory,
+                size=fit.size or 0,
+                top_k=fit.top_k or 0,
+                reach=fit.reach or 0.0,
+                zoom=zoom,
+                focus=fit.focus or 0.0,
+                anchor=fit.anchor or 1.0,
+            ),
+            mirrored,
+        )
 
     views = [view(zoom, mirrored) for zoom, mirrored in list_views(network)]
     return Ensemble(views) if len(views) > 1 else views[0].segmenter

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stmcli.focus import Box
 from stmcli.model.stm import STRIDE
+
+NEAR = 1.5  # cells, standard deviation
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,26 @@ class Geometry:
     def through(self, window: Box) -> "Geometry":
         """Look through another window, at the same working size."""
         return replace(self, window=window)
+
+    def nearness(self, other: "Geometry", *, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return how near each cell of another look at the frame lies to each of this one: rows (h, h), columns (w, w).
+
+        `exp(-d^2 / (2 NEAR^2))` for cells that are d of this one's sides apart, in the source, in one direction.
+        """
+        here, there = self._centres(device), other._centres(device)
+        sides = [STRIDE * seen / inner for seen, inner in zip(self.window[2:], self.inner, strict=True)]
+        apart = [(b - a[:, None]) / side for a, b, side in zip(here, there, sides, strict=True)]
+        rows, columns = (torch.exp(-d.square() / (2 * NEAR**2)) for d in apart)
+        return rows, columns
+
+    def _centres(self, device: torch.device) -> list[Tensor]:
+        """Return where the middles of the cells lie in the source, in pixels: y (h,), x (w,)."""
+        left, right, top, bottom = self.pad
+        axes = zip(self.window[:2], self.window[2:], self.inner, ((top, bottom), (left, right)), strict=True)
+        return [
+            start + (STRIDE * (torch.arange((inner + sum(pad)) // STRIDE, device=device) + 0.5) - pad[0]) * seen / inner
+            for start, seen, inner, pad in axes
+        ]
 
     def enter(self, x: Tensor) -> Tensor:
         """(B, C, H, W) at source size -> padded working size."""

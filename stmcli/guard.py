@@ -1,14 +1,14 @@
 """A network that survives what a device cannot do: too little memory, and numbers that half precision cannot hold."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from stmcli.errors import StmError
-from stmcli.model import STM, Segmentation
+from stmcli.model import STM, Anchor, Segmentation
 
 Found = TypeVar("Found")
 NOT_FINITE = "its numbers are not finite"
@@ -44,17 +44,27 @@ class Guard:
         return again[0].clamp(-most, most).to(key.dtype), again[1].clamp(-most, most).to(value.dtype)
 
     def segment(
-        self, frame: Tensor, memory: tuple[Tensor, Tensor, Tensor | None], *, top_k: int, reach: float
+        self,
+        frame: Tensor,
+        memory: tuple[Tensor, Tensor, Tensor | None],
+        *,
+        top_k: int,
+        reach: float,
+        anchors: Sequence[Anchor] = (),
     ) -> Segmentation:
         """Do what `STM.segment` does, with memory of keys, values and what is valid. Raises StmError."""
         keys, values, valid = memory
         count = keys.shape[1]
-        found = self._sparing(count, lambda: self.model.segment(frame, keys, values, valid, top_k=top_k, reach=reach))
+
+        def segment(model: STM, frame: Tensor, keys: Tensor, values: Tensor) -> Segmentation:
+            return model.segment(frame, keys, values, valid, top_k=top_k, reach=reach, anchors=anchors)
+
+        found = self._sparing(count, lambda: segment(self.model, frame, keys, values))
         if self._trusts(*found):
             return found
-        full, query = self._in_full(), frame.float()
-        keys, values = keys.float(), values.float()
-        again = self._sparing(count, lambda: full.segment(query, keys, values, valid, top_k=top_k, reach=reach))
+        full = self._in_full()
+        in_full = frame.float(), keys.float(), values.float()
+        again = self._sparing(count, lambda: segment(full, *in_full))
         self._demand(again.logits)
         return again._replace(query=again.query.to(frame.dtype))
 

@@ -41,19 +41,21 @@ class MemoryBank:
         self._values = torch.empty(0)
         self._use = torch.full((options.max_slots,), torch.nan)  # share of all reading, by slot; NaN = unknown yet
 
-    def pin(self, key: Tensor, value: Tensor) -> None:
+    def pin(self, key: Tensor, value: Tensor) -> int | None:
         """Keep a given frame: key (B, N, h*w, Ck), value (B, N, h*w, Cv); N may have grown.
 
-        The frame before it must have been written.
+        Returns the slot that it stays in, if it does. The frame before it must have been written.
         """
         self._allocate(key, value)
         most = given_room(self.options)
         self.previous = len(self.pinned) == most == 1 and "first" in self.options.policy  # no room for a second one
         if self.previous:
-            return self._put(self.filled, key, value)
+            self._put(self.filled, key, value)
+            return None
         slot = self._free_slot() if len(self.pinned) < most else self.pinned.pop(min(1, most - 1))
         self.pinned.append(slot)
         self._put(slot, key, value)
+        return slot
 
     def wants(self, *, age: int) -> bool:
         """Tell whether the frame `age` frames after the first one will be read at all."""
@@ -73,9 +75,13 @@ class MemoryBank:
         Valid is (N, L), false where an object was not known yet; None: all of it is. Keys and values are views,
         but for given frames that do not lie at the front.
         """
-        slots = self.pinned if given_only else [*range(*self._span())]
+        slots = self.read_slots(given_only=given_only)
         rows = self._rows(slots)
         return self._keys[:, :, rows], self._values[:, :, rows], self._valid([self.objects[slot] for slot in slots])
+
+    def read_slots(self, *, given_only: bool = False) -> list[int]:
+        """Return the slots that are read, in the order of what is read."""
+        return self.pinned if given_only else [*range(*self._span())]
 
     def weigh(self, query: Tensor) -> None:
         """Take note of how much each slot is read by a query key (1, Ck, h, w), if that decides what is kept."""

@@ -48,6 +48,7 @@ class NetworkOptions:
     adapt: int = 0  # steps of training the decoder on the given frame first
     compile: bool = False  # by torch.compile
     focus: float | None = None  # look at a window so many times as long as the objects; None = as above, 0 = all
+    anchor: float | None = None  # how many times as much a given frame counts near a place; None = as above, 1 = as any
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One frame in, one prediction out: the network, its memory, and the way from pixels to tensors and back."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from stmcli.confidence import Gauge
 from stmcli.cuts import CutDetector
-from stmcli.focus import Focus
+from stmcli.focus import Box, Focus
 from stmcli.geometry import Geometry
 from stmcli.given import GivenMask
 from stmcli.guard import Guard
 from stmcli.masks import object_ids
 from stmcli.memory import Gate, MemoryBank
-from stmcli.model import STM
+from stmcli.model import STM, Anchor
 from stmcli.options import MemoryOptions
 from stmcli.prediction import Prediction
 from stmcli.video import Frame
@@ -79,16 +80,16 @@ class Segmenter:
         reach: float = 0.0,
         zoom: float = 1.0,
         focus: float = 0.0,
+        anchor: float = 1.0,
     ) -> None:
         self.model = model
         self.guard = Guard(model)
         self.size = size  # shorter side inside the network, px; 0 = the source's
         self.zoom = zoom  # of that size
         self.top_k = top_k  # memory cells that a cell reads; 0 = all
-        self.focus = (
-            focus  # of the window that is looked at, in lengths of the objects; 0 = the whole frame, None: suits it
-        )
         self.reach = reach  # how far from its own place a cell reads, in cells; 0 = anywhere
+        self.focus = focus  # of the window that is looked at, in lengths of the objects; 0 = the whole frame
+        self.anchor = anchor  # how many times as much a given frame counts near a place; 1 = as any other
         self.expected: tuple[int, ...] = ()  # ids that enter some time: every prediction has a channel for them
         self._weight = next(model.parameters())  # tells device and precision
         self._options = memory or MemoryOptions()
@@ -101,6 +102,7 @@ class Segmenter:
         self.object_ids: tuple[int, ...] = ()  # in the order in which they entered
         self._geometry: Geometry | None = None
         self._focus: Focus | None = None
+        self._looks: dict[int, Geometry] = {}  # at the given frames, by their slots
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None  # frame, masks, confidence; to be remembered
         self._age = 0
         self.gauge = Gauge()
@@ -154,6 +156,7 @@ class Segmenter:
             "bank": bank,
             "cuts": self.cuts.state(),
             "focus": self._aimed.state(),
+            "windows": [[slot, look.window] for slot, look in self._looks.items()],
             "strides": {name: tensor.stride() for name, tensor in pending.items()},  # they decide how sums are rounded
         }
         others = {**pending, **self.gate.state(), **self.gauge.state()}
@@ -167,6 +170,7 @@ class Segmenter:
         self._fit(tuple(facts["source"]))
         self._aimed.restore(facts["focus"])
         self._geometry = self._fitted.through(self._aimed.window)
+        self._looks = {slot: self._fitted.through(Box(*window)) for slot, window in facts["windows"]}
         self.object_ids, self._age = tuple(facts["object_ids"]), facts["age"]
         self.bank.restore(tensors, facts["bank"])
         self.gate.restore(tensors)
@@ -206,7 +210,9 @@ class Segmenter:
             share = others[0, places] / others[0, places].sum(0).clamp(min=TINY)
             prob[places] = share * prob[0]  # what the given ids leave free
         masks = self._fitted.enter(prob[None, 1:])  # (1, N, H, W)
-        self.bank.pin(*self.gate.trust(*self.guard.memorize(frame, masks.to(frame.dtype))))
+        slot = self.bank.pin(*self.gate.trust(*self.guard.memorize(frame, masks.to(frame.dtype))))
+        if slot is not None:
+            self._looks[slot] = self._fitted
         self.gauge.begin()
         self._pending = None
         return self._answer(prob, None, cut=cut)
@@ -221,9 +227,18 @@ class Segmenter:
     def _segment(self, frame: Tensor, cut: bool) -> tuple[Tensor, Tensor]:
         """Return prob (1, N+1, h, w) at working size, and the query key; after a cut only given frames are read."""
         read = self.bank.read(given_only=cut)
-        logits, query = self.guard.segment(frame, read, top_k=self.top_k, reach=self.reach)
+        anchors = self._anchors(self.bank.read_slots(given_only=cut))
+        logits, query = self.guard.segment(frame, read, top_k=self.top_k, reach=self.reach, anchors=anchors)
         self.bank.weigh(query)
         return torch.softmax(self._fitted.crop(logits), dim=1), query
+
+    def _anchors(self, slots: Sequence[int]) -> list[Anchor]:
+        """Return how much more the given frames among these slots count: what looks as it did then is as was given."""
+        if self.anchor <= 1:
+            return []
+        known = [(place, self._looks[slot]) for place, slot in enumerate(slots) if slot in self._looks]
+        near = [(place, self._fitted.nearness(look, device=self._weight.device)) for place, look in known]
+        return [Anchor(place, math.log(self.anchor) * rows, columns) for place, (rows, columns) in near]
 
     def _answer(self, prob: Tensor, measured: Tensor | None, *, cut: bool) -> Prediction:
         """Sort the channels (N+1, H, W) by their ids, with an empty one for each object that is still to come."""

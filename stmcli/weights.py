@@ -57,6 +57,9 @@ PUBLISHED_KEYS = (
 )
 
 
+LEFT = ("size", "top_k", "reach", "focus", "anchor")  # options that may be left to what suits the weights
+
+
 @dataclass(frozen=True)
 class Card:
     """What a weights file says about itself."""
@@ -68,6 +71,7 @@ class Card:
     top_k: int = 0  # memory cells read that suit them; 0 = all
     reach: float = 0.0  # how far from its own place a cell reads, in cells of 16 px; 0 = anywhere
     focus: float = 0.0  # window that suits them, in lengths of the objects; 0 = the whole frame
+    anchor: float = 1.0  # how many times as much a given frame counts near a place; 1 = as any other
 
 
 @dataclass(frozen=True)
@@ -154,8 +158,7 @@ def load_model(options: NetworkOptions | None = None) -> STM:
 def suited(options: NetworkOptions) -> NetworkOptions:
     """Fill in what was left to the weights: the size, the window, and how much of the memory is read."""
     card = card_of(find(options.weights))
-    left = {name: getattr(card, name) for name in ("size", "top_k", "reach", "focus") if getattr(options, name) is None}
-    return replace(options, **left)
+    return replace(options, **{name: getattr(card, name) for name in LEFT if getattr(options, name) is None})
 
 
 def card_of(path: Path) -> Card:

@@ -42,7 +42,7 @@ class Recorder(Gauge):
 def watch(model, network, clip):
     """Return the signs (T-1, 4) and J (T-1,) of the frames after the first, all objects as one."""
     truth = [read_values(path) > 0 for path in mask_files(clip.annotations)]
-    settings = {name: getattr(network, name) for name in ("size", "top_k", "reach", "focus")}
+    settings = {name: getattr(network, name) for name in ("size", "top_k", "reach", "focus", "anchor")}
     segmenter = Segmenter(model, **settings)
     segmenter.gauge = gauge = Recorder()
     with open_source(clip.frames) as source:

@@ -324,6 +324,13 @@ def test_evaluate_needs_predictions_and_truth(stm, words):
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
 
 
+@pytest.mark.parametrize("anchor", ["0.5", "-1", "nan", "inf"])
+def test_an_anchor_that_is_no_weight_is_refused(segment, make_clip, make_mask, anchor):
+    result = segment(make_clip(), "-m", make_mask(), "--anchor", anchor)
+    assert result.exit_code == 2
+    assert f"--anchor {float(anchor):g}: not a weight" in result.stderr
+
+
 @pytest.mark.parametrize("reach", ["-1", "nan", "inf", "0.01"])
 def test_a_reach_that_is_no_distance_is_refused(segment, make_clip, make_mask, reach):
     result = segment(make_clip(), "-m", make_mask(), "--reach", reach)

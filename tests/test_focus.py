@@ -8,7 +8,7 @@ from conftest import picture
 
 from stmcli.ensemble import make_follower
 from stmcli.focus import Box, Focus, box_of
-from stmcli.geometry import Geometry
+from stmcli.geometry import NEAR, Geometry
 from stmcli.options import NetworkOptions
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import Frame
@@ -112,6 +112,26 @@ def test_outside_of_the_window_all_is_background_and_inside_the_picture_comes_ba
     assert ((back[0, 1] > 0.5) == (seen[0, 1] > 0.5)).float().mean() > 0.99
 
 
+def test_what_two_windows_show_at_one_place_is_near():
+    cpu = torch.device("cpu")
+    whole = Geometry.fit(HEIGHT, WIDTH, 0)
+    rows, columns = whole.nearness(whole, device=cpu)
+    assert (rows.shape, columns.shape) == ((12, 12), (20, 20))
+    assert torch.equal(rows.argmax(1), torch.arange(12))
+    assert torch.allclose(rows.diagonal(), torch.ones(12))
+    assert rows[4, 6].item() == pytest.approx(np.exp(-(2**2) / (2 * NEAR**2)), rel=1e-5)
+    half = Geometry.fit(HEIGHT, WIDTH, 0).through(Box(48, 160, 96, 160))  # cells of 8 px
+    rows, columns = half.nearness(whole, device=cpu)
+    assert torch.equal(columns.argmax(1), 10 + torch.arange(20) // 2)
+    assert torch.equal(rows.argmax(1), 3 + torch.arange(12) // 2)
+    assert rows[0, 3].item() == pytest.approx(np.exp(-(0.5**2) / (2 * NEAR**2)), rel=1e-5)  # 52 and 56 px
+
+
+def test_padding_moves_no_cell():
+    geometry = Geometry.fit(100, 100, 0)  # padded by 6 on every side to 112
+    assert geometry._centres(torch.device("cpu"))[0].tolist() == [2, 18, 34, 50, 66, 82, 98]
+
+
 def frames(count=6):
     for index in range(count):
         yield Frame(index, Fraction(index, 25), np.roll(picture(index, WIDTH, HEIGHT), 9 * index, axis=1))
@@ -119,7 +139,7 @@ def frames(count=6):
 
 def test_a_clip_is_followed_through_the_window_and_goes_on_from_a_state_bit_for_bit(model):
     def follower():
-        return Segmenter(model, size=64, focus=2)
+        return Segmenter(model, size=64, focus=2, anchor=100)
 
     whole = [p.prob for _, p in propagate(follower(), frames(), labels())]
     assert all(p.shape == (2, HEIGHT, WIDTH) for p in whole)
@@ -144,5 +164,5 @@ def test_the_window_that_suits_the_weights_is_looked_at(model, monkeypatch):
     card = replace(card_of(find("compact")), size=64, top_k=0, focus=2)
     monkeypatch.setattr("stmcli.weights.card_of", lambda _: card)
     usual = [p for _, p in propagate(make_follower(model, NetworkOptions()), frames(2), labels())]
-    told = [p for _, p in propagate(Segmenter(model, size=64, focus=2), frames(2), labels())]
+    told = [p for _, p in propagate(Segmenter(model, size=64, focus=2, anchor=card.anchor), frames(2), labels())]
     assert torch.equal(usual[1].prob, told[1].prob)

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 from fractions import Fraction
@@ -7,7 +8,7 @@ import pytest
 import torch
 from conftest import picture
 
-from stmcli.model.layers import memory_read
+from stmcli.model.layers import Anchor, memory_read
 from stmcli.options import MemoryOptions
 from stmcli.prediction import Prediction
 from stmcli.segmenter import Segmenter, propagate
@@ -276,6 +277,52 @@ def test_gradients_pass_through_a_read_of_some_reach():
     shapes = ((1, 4, 2, 3), (1, 1, 6, 4), (1, 1, 6, 2))
     tensors = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
     assert torch.autograd.gradcheck(lambda *x: memory_read(*x, reach=1.5), tensors)
+
+
+@pytest.mark.parametrize("top_k", [0, 7])
+def test_cells_of_an_anchored_slot_match_better_by_where_they_lie(top_k):
+    generator = torch.Generator().manual_seed(2)
+    shapes = ((1, 8, 20, 17), (1, 3, 3 * 340, 8), (1, 3, 3 * 340, 5), (20, 20), (17, 17))  # 340 cells: several chunks
+    query, keys, values, rows, columns = (torch.randn(shape, generator=generator) for shape in shapes)
+    match = torch.einsum("bcyx,bnlc->bnyxl", query, keys).unflatten(4, (3, 20, 17)) / 8**0.5
+    match[:, :, :, :, 1] += torch.einsum("yv,xu->yxvu", rows, columns)
+    match = match.flatten(4)
+    if top_k:
+        match[match < match.topk(top_k, dim=-1).values[..., -1:]] = -torch.inf
+    plain = torch.einsum("bnyxl,bnlv->bnvyx", torch.softmax(match, dim=-1), values)
+    anchors = [Anchor(1, rows, columns)]
+    assert torch.allclose(memory_read(query, keys, values, top_k=top_k, anchors=anchors), plain, atol=1e-5)
+    assert not torch.allclose(memory_read(query, keys, values, top_k=top_k), plain, atol=1e-3)
+
+
+def test_given_frames_are_anchored_where_they_are_read_and_by_what_was_looked_at(model):
+    clip = [frame.rgb for frame in frames(6)]
+    segmenter = Segmenter(model, memory=MemoryOptions(every=1, max_slots=6), focus=2, anchor=9)
+    segmenter.step(clip[0], given())
+    assert [anchor.slot for anchor in segmenter._anchors([0])] == [0]
+    first = segmenter._fitted
+    for place, rgb in enumerate(clip[1:], 1):
+        segmenter.step(rgb, given() if place == 3 else None)
+    assert segmenter.bank.pinned == [0, 3]
+    rows, columns = segmenter._fitted.nearness(first, device=torch.device("cpu"))
+    for slots, places in (([0, 1, 2, 3], [0, 3]), ([0, 3], [0, 1])):
+        anchors = segmenter._anchors(slots)
+        assert [anchor.slot for anchor in anchors] == places
+        assert torch.allclose(anchors[0].rows, math.log(9) * rows)
+        assert torch.equal(anchors[0].columns, columns)
+    assert Segmenter(model)._anchors([0]) == []
+
+
+def test_anchors_are_off_by_default_and_change_what_is_read(model):
+    clip = [frame.rgb for frame in frames(3)]
+
+    def last(**options):
+        segmenter = Segmenter(model, **options)
+        segmenter.step(clip[0], given())
+        return [segmenter.step(rgb).prob for rgb in clip[1:]][-1]
+
+    assert torch.equal(last(), last(anchor=1))
+    assert not torch.equal(last(), last(anchor=100))
 
 
 def test_reach_is_off_by_default_and_changes_what_is_read(model):

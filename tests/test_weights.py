@@ -237,25 +237,25 @@ def test_cuda_without_cuda_is_refused_before_the_weights_are_read(tmp_path):
 
 def test_what_suits_the_weights_fills_in_what_was_left_open():
     left = weights.suited(NetworkOptions())
-    assert (left.size, left.top_k, left.reach, left.focus) == (384, 30, 0, 2)
-    given = NetworkOptions(size=0, top_k=0, reach=0, focus=0)
+    assert (left.size, left.top_k, left.reach, left.focus, left.anchor) == (384, 30, 0, 2, 100)
+    given = NetworkOptions(size=0, top_k=0, reach=0, focus=0, anchor=1)
     assert weights.suited(given) == given
 
 
 def test_published_weights_read_anywhere(published_file):
     card = weights.card_of(published_file)
-    assert (card.size, card.top_k, card.reach, card.focus) == (weights.DEFAULT_SIZE, 0, 0, 0)
+    assert (card.size, card.top_k, card.reach, card.focus, card.anchor) == (weights.DEFAULT_SIZE, 0, 0, 0, 1)
 
 
 @pytest.mark.usefixtures("cache")
 def test_what_was_found_to_suit_registered_weights_goes_with_them(tiny_weights):
     entry = weights.import_file(tiny_weights, name="mine")
     note = entry.path.with_suffix(".json")
-    note.write_text(json.dumps(json.loads(note.read_text()) | {"suits": {"reach": 4, "top_k": 9, "focus": 3}}))
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"suits": {"reach": 4, "top_k": 9, "anchor": 3}}))
     weights.import_file(entry.path, name="again")
     for name in ("mine", "again"):
         card = weights.card_of(registry()[name].path)
-        assert (card.size, card.top_k, card.reach, card.focus) == (48, 9, 4, 3)
+        assert (card.size, card.top_k, card.reach, card.focus, card.anchor) == (48, 9, 4, 0, 3)
         assert read(registry()[name].path)[1] == card
     assert weights.card_of(tiny_weights).reach == 0
     note.write_text(json.dumps(json.loads(note.read_text()) | {"suits": {"strange": 1}}))

@@ -147,6 +147,13 @@ FocusOption = Annotated[
         show_default="suits the weights",
     ),
 ]
+AnchorOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Let a given mask count so many times as much where a frame shows what it showed; 1 = as any other frame.",
+        show_default="suits the weights",
+    ),
+]
 ReachOption = Annotated[
     float | None,
     typer.Option(
@@ -233,16 +240,19 @@ def network_options(
     adapt: int = NETWORK.adapt,
     compiled: bool = NETWORK.compile,
     focus: float | None = NETWORK.focus,
+    anchor: float | None = NETWORK.anchor,
 ) -> NetworkOptions:
     """Check and collect the options of the network."""
     if reach and not SHORTEST_REACH <= reach < math.inf:
         raise UsageError(f"--reach {reach:g}: not a distance", hint=f"Use 0 or cells from {SHORTEST_REACH} on.")
     if focus and not 1 <= focus < math.inf:
         raise UsageError(f"--focus {focus:g}: not a size", hint="Use 0, or 2 for twice as long as the objects.")
+    if anchor is not None and not 1 <= anchor < math.inf:
+        raise UsageError(f"--anchor {anchor:g}: not a weight", hint="Use 1, or 100 for a hundred times as much.")
     words = {one_of("--tta", word.strip(), TTA) for word in tta.split(",")} if tta else set()
     views = tuple(word for word in TTA if word in words)
     one_of("--precision", precision, PRECISIONS)
-    return NetworkOptions(weights, device, precision, size, top_k, reach, views, adapt, compiled, focus)
+    return NetworkOptions(weights, device, precision, size, top_k, reach, views, adapt, compiled, focus, anchor)
 
 
 def memory_options(every: int, most: int, policy: str, keep: str, *, half: bool, gate: float) -> MemoryOptions:

@@ -12,6 +12,7 @@ from stmcli.cli.app import (
     MEMORY,
     NETWORK,
     AdaptOption,
+    AnchorOption,
     CompileOption,
     DeviceOption,
     EveryOption,
@@ -106,6 +107,7 @@ class Network:
     adapt: AdaptOption = NETWORK.adapt
     compile: CompileOption = NETWORK.compile
     focus: FocusOption = NETWORK.focus
+    anchor: AnchorOption = NETWORK.anchor
 
     def options(self) -> NetworkOptions:
         """Check the values. Raises UsageError."""
@@ -120,6 +122,7 @@ class Network:
             adapt=self.adapt,
             compiled=self.compile,
             focus=self.focus,
+            anchor=self.anchor,
         )
 
 

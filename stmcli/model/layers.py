@@ -1,8 +1,8 @@
 """The pieces of the space-time memory network, small to large."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torchvision.models import resnet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+Bonus: TypeAlias = tuple[slice, Tensor]
 READ_CHUNK = {"cpu": 256, "cuda": 2048}  # query cells read at once: bounds the attention matrix; fits a cache
 
 
@@ -20,6 +21,17 @@ class Features(NamedTuple):
     f16: Tensor  # (B, C16, H/16, W/16)
     f8: Tensor  # (B, C8, H/8, W/8)
     f4: Tensor  # (B, C4, H/4, W/4)
+
+
+class Anchor(NamedTuple):
+    """How much better the cells of a slot match, by where they lie: cell (v, u) for query cell (y, x).
+
+    `rows[y, v] * columns[x, u]` is added to the match.
+    """
+
+    slot: int  # of the memory that is read
+    rows: Tensor  # (h, h)
+    columns: Tensor  # (w, w)
 
 
 class ResidualBlock(nn.Module):
@@ -143,15 +155,17 @@ def memory_read(
     *,
     top_k: int = 0,
     reach: float = 0.0,
+    anchors: Sequence[Anchor] = (),
     published: bool = False,
     chunk: int = 0,
 ) -> Tensor:
     """Read the memory for every query cell (paper, section 3.2): softmax of `k.q / sqrt(Ck)` over all cells.
 
     With `top_k` only over that many best matching cells; with `valid` (N, L) only over those that an object has. With
-    `reach`, in cells, the match of two cells that are d apart in the frame is less by `d^2 / (2 reach^2)`; L is then a
-    multiple of h*w. `published` sums fp32 reads of all cells in the published order, at a little more time;
-    `chunk` bounds how many query cells are read at once, 0 = what suits the device.
+    `reach`, in cells, the match of two cells that are d apart in the frame is less by `d^2 / (2 reach^2)`, and with
+    `anchors` it is as much better as they say; L is then a multiple of h*w. `published` sums fp32 reads of all cells in
+    the published order, at a little more time; `chunk` bounds how many query cells are read at once, 0 = what suits the
+    device.
     Keys and values may be in another precision, in which they are read then.
     query (B, Ck, h, w); keys (B, N, L, Ck); values (B, N, L, Cv) -> (B, N, Cv, h, w).
     """
@@ -159,14 +173,15 @@ def memory_read(
     chunk = chunk or READ_CHUNK[query.device.type]
     cells = query.to(keys.dtype).flatten(2).transpose(1, 2).unsqueeze(1).split(chunk, dim=2)  # (B, 1, P, Ck) each
     few = 0 < top_k < keys.shape[2]
-    if published and keys.dtype == torch.float32 and valid is None and not reach and not few:
+    if published and keys.dtype == torch.float32 and valid is None and not (reach or anchors or few):
         read = [_read_as_published(q, keys, values) for q in cells]
     else:
         penalties = _penalties(h, w, reach, chunk, like=keys) if reach else repeat(None)
+        bonuses = _bonuses(anchors, h, w, chunk, like=keys) if anchors else repeat([])
         objects = _apart(keys, values, valid)
         read = [
-            torch.cat([_read(_match(q, k, penalty, ok), v, top_k if few else 0) for k, v, ok in objects], dim=1)
-            for q, penalty in zip(cells, penalties, strict=False)
+            torch.cat([_read(_match(q, k, penalty, more, ok), v, top_k if few else 0) for k, v, ok in objects], dim=1)
+            for q, penalty, more in zip(cells, penalties, bonuses, strict=False)
         ]
     return torch.cat(read, dim=2).to(query.dtype).transpose(2, 3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
 
@@ -177,11 +192,13 @@ def _read_as_published(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return (values.transpose(2, 3) @ attention).transpose(2, 3)
 
 
-def _match(q: Tensor, keys: Tensor, penalty: Tensor | None, valid: Tensor | None) -> Tensor:
+def _match(q: Tensor, keys: Tensor, penalty: Tensor | None, bonuses: Sequence[Bonus], valid: Tensor | None) -> Tensor:
     """Return how well memory cells match query cells: q (B, 1, P, Ck), keys (B, N, L, Ck) -> (B, N, P, L)."""
     scaled, alone = q / q.shape[3] ** 0.5, keys.shape[:2] == (1, 1)
     match = F.linear(scaled, keys[0, 0]) if alone else scaled @ keys.transpose(2, 3)  # linear copies no keys
     match = match if penalty is None else _weaken(match, penalty)
+    for rows, bonus in bonuses:
+        match[..., rows] += bonus
     return match if valid is None else match.masked_fill(~valid.unsqueeze(1), -torch.inf)
 
 
@@ -216,6 +233,16 @@ def _penalties(h: int, w: int, reach: float, chunk: int, *, like: Tensor) -> Ite
     cells = torch.stack([y, x]).flatten(1)  # (2, h*w)
     for part in cells.split(chunk, dim=1):
         yield ((part[:, :, None] - cells[:, None]).square().sum(0) / 2).to(like.dtype)
+
+
+def _bonuses(anchors: Sequence[Anchor], h: int, w: int, chunk: int, *, like: Tensor) -> Iterator[list[Bonus]]:
+    """Yield for each chunk of query cells the rows of each anchored slot, and how much better they match: (P, h*w)."""
+    for part in torch.arange(h * w, device=like.device).split(chunk):
+        y, x = part // w, part % w
+        yield [
+            (slice(slot * h * w, (slot + 1) * h * w), (rows[y, :, None] * columns[x, None]).flatten(1).to(like.dtype))
+            for slot, rows, columns in anchors
+        ]
 
 
 def _weaken(match: Tensor, penalty: Tensor) -> Tensor:

@@ -6,14 +6,16 @@ Two verbs serve inference and training alike:
     segmentation = stm.segment(frame, keys, values)  a new frame, matched against all of it
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stmcli.model.layers import Decoder, Encoder, Features, KeyValue, memory_read
+from stmcli.model.layers import Anchor, Decoder, Encoder, Features, KeyValue, memory_read
 
 STRIDE = 16
 
@@ -81,18 +83,20 @@ class STM(nn.Module):
         *,
         top_k: int = 0,
         reach: float = 0.0,
+        anchors: Sequence[Anchor] = (),
     ) -> Segmentation:
         """Segment a frame by what is in memory.
 
         frame (B, 3, H, W) in [0, 1], keys (B, N, L, Ck), values (B, N, L, Cv) -> logits (B, N+1, H, W).
         `valid` (N, L): which memory cells an object has, None = all; `top_k`: how many of them a cell reads, 0 = all;
-        `reach`: how far away, in cells, 0 = anywhere.
+        `reach`: how far away, in cells, 0 = anywhere; `anchors`: which slots match better, and where.
         """
         features = self.query_encoder(frame)
         query, value = self.query_head(features.f16)  # (B, Ck, h, w), (B, Cv, h, w)
         known = repeat(None) if valid is None else self._split(valid, dim=0)
         groups = zip(self._split(keys), self._split(values), known, strict=False)
-        masks = [self._mask(features, query, value, *group, top_k=top_k, reach=reach) for group in groups]
+        reading = partial(memory_read, top_k=top_k, reach=reach, anchors=anchors)
+        masks = [self._mask(features, query, value, *group, reading) for group in groups]
         return Segmentation(aggregate(torch.cat(masks, dim=1)), query)
 
     def _mask(
@@ -103,14 +107,10 @@ class STM(nn.Module):
         keys: Tensor,
         values: Tensor,
         valid: Tensor | None,
-        *,
-        top_k: int,
-        reach: float,
+        reading: Callable[..., Tensor],
     ) -> Tensor:
         """Return the probability of each object on its own: (B, N, H, W)."""
-        read = memory_read(
-            *(query, keys, values, valid), top_k=top_k, reach=reach, published=self.published, chunk=self.chunk
-        )  # (B, N, Cv, h, w)
+        read = reading(query, keys, values, valid, published=self.published, chunk=self.chunk)  # (B, N, Cv, h, w)
         x = torch.cat([read, value.unsqueeze(1).expand_as(read)], dim=2).flatten(0, 1)  # (B*N, 2*Cv, h, w)
         pair = self.decoder(x, features).unflatten(0, read.shape[:2])  # (B, N, 2, H, W)
         return torch.softmax(pair.float(), dim=2)[:, :, 1]

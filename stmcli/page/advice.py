@@ -19,6 +19,7 @@ FLAGS = {
         "tta": "--tta",
         "adapt": "--adapt",
         "focus": "--focus",
+        "anchor": "--anchor",
     },
     "memory": {
         "every": "--mem-every",
