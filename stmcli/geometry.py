@@ -9,7 +9,7 @@ from torch import Tensor
 from stmcli.focus import Box
 from stmcli.model.stm import STRIDE
 
-NEAR = 3.0  # cells, standard deviation
+NEAR = 5.0  # cells, standard deviation
 
 
 @dataclass(frozen=True)
