@@ -124,7 +124,8 @@ class Segmenter:
         if self._geometry is None or rgb.shape[:2] != self._geometry.source:
             raise ValueError("the first frame needs labels, and all frames have its size")
         if cut:
-            self._pending = None  # what the frame before shows says nothing about another scene
+            self._pending = None  # what the frame before shows says nothing about another scene,
+            self._looks.clear()  # and what was where in a given one neither
         self._remember()
         self._geometry = self._fitted.through(self._aimed.aim(labels, cut=cut))
         frame = self._upload(rgb)

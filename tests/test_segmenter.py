@@ -313,6 +313,18 @@ def test_given_frames_are_anchored_where_they_are_read_and_by_what_was_looked_at
     assert Segmenter(model)._anchors([0]) == []
 
 
+def test_another_scene_is_not_anchored_in_the_one_before(model):
+    dark, bright = np.full((48, 64, 3), 10, np.uint8), np.full((48, 64, 3), 240, np.uint8)
+    segmenter = Segmenter(model, anchor=9)
+    segmenter.step(dark, given())
+    segmenter.step(dark)
+    assert len(segmenter._anchors([0])) == 1
+    assert segmenter.step(bright).cut
+    assert segmenter._anchors([0]) == []
+    segmenter.step(bright, given())
+    assert len(segmenter._anchors([*range(segmenter.bank.slots)])) == 1
+
+
 def test_anchors_are_off_by_default_and_change_what_is_read(model):
     clip = [frame.rgb for frame in frames(3)]
 
