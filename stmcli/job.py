@@ -16,7 +16,7 @@ from stmcli.annotations import is_annotations
 from stmcli.device import check_compiler, pick_device
 from stmcli.errors import Faults, UsageError
 from stmcli.footprint import check_room
-from stmcli.given import GivenMask, MaskFile, check_readable, from_first, ids_of, list_mask_files, read_given
+from stmcli.given import GivenMask, MaskFile, check_readable, from_first, ids_of, list_mask_files, mask_in, read_given
 from stmcli.kinds import Output, outputs, soft_outputs
 from stmcli.memory import given_room
 from stmcli.options import (
@@ -261,11 +261,11 @@ def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[st
         "weights": {"path": str(entry), "sha256": sha256(entry), "licence": card_of(entry).licence},
         "source": source_facts(source.info),
         "masks": _mask_facts(given),
-        "mask_words": [str(word) for word in job.masks],
+        "mask_words": [str(mask_in(Path.cwd(), word)) for word in job.masks],  # to be used anywhere
         "objects": list(ids_of(given)),
         "options": {name: asdict(getattr(job, name)) for name in ("segment", "network", "memory", "export")},
     }
 
 
 def _mask_facts(given: tuple[GivenMask, ...]) -> list[dict[str, Any]]:
-    return [{"frame": mask.frame, "path": str(mask.path), "ids": list(mask.ids)} for mask in given]
+    return [{"frame": mask.frame, "path": str(mask.path.absolute()), "ids": list(mask.ids)} for mask in given]

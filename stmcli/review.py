@@ -105,7 +105,7 @@ class Review:
         corrected = {number for number in self._stems if self._correction(number).is_file()}
         if not corrected:
             return ""
-        return fix_command(without(self.report, corrected), self.folder, str(self.corrections))
+        return fix_command(without(self.report, corrected), self.folder, str(self.corrections.absolute()))
 
     def _correction(self, number: int) -> Path:
         return self.corrections / f"{self._stems[number]}.png"

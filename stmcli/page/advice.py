@@ -70,7 +70,7 @@ def fix_command(report: Mapping[str, Any], output: Path, *masks: str) -> str:
     words = ["stm", "segment", _path(_source(report))]
     for mask in [*_given(report), *masks]:
         words += ["--mask", mask]
-    return shlex.join([*words, *_options(report.get("options", {})), "-o", _path(str(output)), "-y"])
+    return shlex.join([*words, *_options(report.get("options", {})), "-o", str(output.absolute()), "-y"])
 
 
 def _source(report: Mapping[str, Any]) -> str:
