@@ -15,11 +15,12 @@ from scipy.special import expit
 from scipy.stats import rankdata
 
 from stmcli.confidence import TINY, Gauge
+from stmcli.ensemble import make_follower
 from stmcli.evaluate import list_sequences, mask_files
 from stmcli.masks import read_values
 from stmcli.metrics import jaccard
 from stmcli.options import DOUBTFUL, NetworkOptions
-from stmcli.segmenter import Segmenter, propagate
+from stmcli.segmenter import propagate
 from stmcli.video import open_source
 from stmcli.weights import load_model, suited
 
@@ -42,8 +43,7 @@ class Recorder(Gauge):
 def watch(model, network, clip):
     """Return the signs (T-1, 4) and J (T-1,) of the frames after the first, all objects as one."""
     truth = [read_values(path) > 0 for path in mask_files(clip.annotations)]
-    settings = {name: getattr(network, name) for name in ("size", "top_k", "reach", "focus", "anchor")}
-    segmenter = Segmenter(model, **settings)
+    segmenter = make_follower(model, network)
     segmenter.gauge = gauge = Recorder()
     with open_source(clip.frames) as source:
         predictions = propagate(segmenter, source, truth[0].astype(np.uint8))

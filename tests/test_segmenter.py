@@ -325,7 +325,8 @@ def test_another_scene_is_not_anchored_in_the_one_before(model):
     assert len(segmenter._anchors([*range(segmenter.bank.slots)])) == 1
 
 
-def test_anchors_are_off_by_default_and_change_what_is_read(model):
+@pytest.mark.parametrize(("switch", "off", "on"), [("reach", 0, 0.5), ("anchor", 1, 100)])
+def test_a_switch_is_off_by_default_and_changes_what_is_read(model, switch, off, on):
     clip = [frame.rgb for frame in frames(3)]
 
     def last(**options):
@@ -333,17 +334,5 @@ def test_anchors_are_off_by_default_and_change_what_is_read(model):
         segmenter.step(clip[0], given())
         return [segmenter.step(rgb).prob for rgb in clip[1:]][-1]
 
-    assert torch.equal(last(), last(anchor=1))
-    assert not torch.equal(last(), last(anchor=100))
-
-
-def test_reach_is_off_by_default_and_changes_what_is_read(model):
-    clip = [frame.rgb for frame in frames(3)]
-
-    def last(**options):
-        segmenter = Segmenter(model, **options)
-        segmenter.step(clip[0], given())
-        return [segmenter.step(rgb).prob for rgb in clip[1:]][-1]
-
-    assert torch.equal(last(), last(reach=0))
-    assert not torch.equal(last(), last(reach=0.5))
+    assert torch.equal(last(), last(**{switch: off}))
+    assert not torch.equal(last(), last(**{switch: on}))
