@@ -133,7 +133,7 @@ def test_warm_up_is_dropped(monkeypatch):
 
 def test_a_row_sums_up_its_frames():
     times = tuple(float(x) for x in (40, 10, 20, 30, 50, 60, 70, 80, 90, 100))
-    row = Row("compact", "64x48", 48, 0, 0.0, "", 1, 20, "fp32", "cpu", times, 11_000_000, 1, "", None)
+    row = Row("compact", "64x48", 48, 0, 0.0, 0.0, 1.0, "", False, 1, 20, "fp32", "cpu", times, 11_000_000, 1, "", None)
     assert (row.p50, row.p90, row.frames_per_second) == (55, 90, pytest.approx(1000 / 55))
     assert row.operations_per_second == pytest.approx(22e6 / 0.055)
     speeds = Speeds({}, (Bound("cpu", "bf16", 1, 1), Bound("cpu", "fp32", 1e9, 8e8)), (row,))
@@ -198,7 +198,9 @@ def test_the_bound_counts_what_it_multiplies(monkeypatch, dtype):
 
 
 def row_of(weights, p50, objects=1):
-    row = Row(weights, "854x480", 480, 0, 0.0, "", objects, 20, "fp32", "cpu", (float(p50),), 1, 1, "", None)
+    row = Row(
+        weights, "854x480", 480, 0, 0.0, 0.0, 1.0, "", False, objects, 20, "fp32", "cpu", (float(p50),), 1, 1, "", None
+    )
     return row.facts()
 
 
@@ -272,8 +274,31 @@ def test_without_a_clip_every_combination_is_a_row(stm, tiny_weights, tmp_path):
     assert json.loads(again.stdout)["against"]["notes"] == []
 
 
-MEASURED = ("frames", "p50_ms", "p90_ms", "frames_per_second", "operations_per_second", "macs", "peak_host_bytes")
-MEASURED += ("peak_host", "peak_device_bytes", "share_of_convolution")
+MEASURED = ("compiled", "frames", "p50_ms", "p90_ms", "frames_per_second", "operations_per_second", "macs")
+MEASURED += ("peak_host_bytes", "peak_host", "peak_device_bytes", "share_of_convolution")
+
+
+@pytest.mark.usefixtures("quick")
+def test_compiling_is_measured_against_a_run_without(stm, tiny_weights, tmp_path, monkeypatch):
+    """Where it is the only difference; another window is another setting, and so is what no setting knew before."""
+    monkeypatch.setattr("stmcli.bench.network.check_compiler", lambda _: None)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)
+    words = ("bench", "-w", tiny_weights, "--device", "cpu", "--frame-size", "64x48", "--frames", 2, "--rounds", 1)
+    before = stm(*words, "--json", "-q").stdout
+    (tmp_path / "before.json").write_text(before)
+    old = json.loads(before)
+    del old["rows"][0]["focus"], old["rows"][0]["anchor"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    found = {
+        name: json.loads(stm(*words, *more, "--against", f"{name}.json", "--json", "-q").stdout)
+        for name, more in {"before": ("--compile",), "old": ("--focus", 2, "--anchor", 9)}.items()
+    }
+    row = found["before"]["rows"][0]
+    assert (row["compiled"], row["focus"], row["anchor"]) == (True, 0.0, 1.0)
+    assert found["before"]["against"]["ratios"][0] > 0
+    row = found["old"]["rows"][0]
+    assert (row["compiled"], row["focus"], row["anchor"]) == (False, 2.0, 9.0)
+    assert found["old"]["against"]["ratios"] == [None]
 
 
 @pytest.mark.usefixtures("quick")
@@ -304,6 +329,7 @@ def test_the_table_tells_the_machine_and_what_has_no_counterpart(stm, tiny_weigh
         (("--frame-size", "854"), "--frame-size 854"),
         (("--precision", "fp32,fp8"), "--precision fp8"),
         (("--against", "nowhere.json"), "nowhere.json: cannot be read"),
+        (("--anchor", "0"), "--anchor 0"),
     ],
 )
 def test_wrong_words_are_usage_errors(stm, words, complaint):

@@ -57,7 +57,7 @@ def _by_setting(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], Mapp
 
 
 def _setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in SETTING)
+    return tuple(row.get(name) for name in SETTING)  # an older stm had fewer
 
 
 def _ratio(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> float | None:
@@ -65,4 +65,4 @@ def _ratio(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> float | 
 
 
 def _words(key: Sequence[Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in zip(SETTING, key, strict=True) if value not in ("", 0))
+    return ", ".join(f"{name} {value}" for name, value in zip(SETTING, key, strict=True) if value not in ("", 0, None))

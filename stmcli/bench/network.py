@@ -18,7 +18,7 @@ from stmcli.bench.bound import Bound, measure_bound
 from stmcli.bench.clock import time_round
 from stmcli.bench.peak import Peak
 from stmcli.bench.row import Row
-from stmcli.device import pick_device, pick_dtype
+from stmcli.device import check_compiler, pick_device, pick_dtype
 from stmcli.ensemble import Ensemble, make_follower
 from stmcli.listeners import unheard
 from stmcli.machine import processor, usable_cores
@@ -86,6 +86,7 @@ def _checked(network: NetworkOptions) -> torch.device:
     """Return the device; raise at once what would otherwise be raised after minutes of other rows."""
     if not _is_made_up(network.weights):
         find(network.weights)
+    check_compiler(network)
     return pick_device(network.device)
 
 
@@ -106,7 +107,10 @@ def _measure(case: Case, network: NetworkOptions, device: torch.device, options:
         size=fit.size or 0,
         top_k=fit.top_k or 0,
         reach=fit.reach or 0.0,
+        focus=fit.focus or 0.0,
+        anchor=fit.anchor or 1.0,
         tta=",".join(network.tta),
+        compiled=network.compile,
         objects=case.objects,
         slots=case.slots,
         precision=PRECISION[pick_dtype(network.precision, device)],

@@ -5,7 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SETTING = ("weights", "frame", "size", "top_k", "reach", "tta", "objects", "slots", "precision", "device")
+# what makes rows comparable; compiled or not is a change like one of the code
+SETTING = (
+    "weights",
+    "frame",
+    "size",
+    "top_k",
+    "reach",
+    "focus",
+    "anchor",
+    "tta",
+    "objects",
+    "slots",
+    "precision",
+    "device",
+)
 
 
 @dataclass(frozen=True)
@@ -17,7 +31,10 @@ class Row:
     size: int  # shorter side inside the network, px
     top_k: int
     reach: float
+    focus: float
+    anchor: float
     tta: str
+    compiled: bool
     objects: int
     slots: int  # of memory, all filled
     precision: str

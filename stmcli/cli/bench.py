@@ -14,6 +14,9 @@ from stmcli.cli.app import (
     MEMORY,
     NETWORK,
     AdaptOption,
+    AnchorOption,
+    CompileOption,
+    FocusOption,
     JsonOption,
     MaxOption,
     QuietOption,
@@ -72,6 +75,9 @@ class Networks:
     reach: ReachOption = NETWORK.reach
     tta: TtaOption = ""
     adapt: AdaptOption = NETWORK.adapt
+    compile: CompileOption = NETWORK.compile
+    focus: FocusOption = NETWORK.focus
+    anchor: AnchorOption = NETWORK.anchor
 
     def options(self) -> list[NetworkOptions]:
         """Check the values; every combination, weights first. Raises UsageError."""
@@ -80,7 +86,16 @@ class Networks:
         precisions = _listed(self.precision) or [NETWORK.precision]
         sizes: Sequence[int | None] = _numbers("--size", self.size, least=0) or [NETWORK.size]
         return [
-            network_options(*choice, top_k=self.top_k, reach=self.reach, tta=self.tta, adapt=self.adapt)
+            network_options(
+                *choice,
+                top_k=self.top_k,
+                reach=self.reach,
+                tta=self.tta,
+                adapt=self.adapt,
+                compiled=self.compile,
+                focus=self.focus,
+                anchor=self.anchor,
+            )
             for choice in product(weights, devices, precisions, sizes)
         ]
 
