@@ -42,14 +42,14 @@ def adapt(
     weight = next(model.parameters())
     pupil = copy.deepcopy(model).float().eval().requires_grad_(False)
     pupil.decoder.requires_grad_(True)
-    frame, truth = _enter(rgb, labels, size=fit.size or 0, device=weight.device)
+    frame, truth = _enter(rgb, labels, size=fit.size, device=weight.device)
     with torch.no_grad():
         memory = pupil.memorize(frame, truth[:, 1:-1])
     optimizer = torch.optim.AdamW(pupil.decoder.parameters(), lr=RATE, weight_decay=0.0)
     generator = torch.Generator().manual_seed(SEED)
     for step in range(network.adapt):
         query, target = vary(frame, truth, generator)
-        logits = pupil.segment(query, *memory, top_k=fit.top_k or 0, reach=fit.reach or 0.0).logits
+        logits = pupil.segment(query, *memory, top_k=fit.top_k, reach=fit.reach).logits
         optimizer.zero_grad()
         loss(logits, target).backward()
         optimizer.step()

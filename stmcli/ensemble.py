@@ -109,20 +109,7 @@ def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | N
     """Return what follows a clip as the options say: a Segmenter, or an Ensemble of them."""
     fit = suited(network)
 
-    def view(zoom: float, mirrored: bool) -> View:
-        return View(
-            Segmenter(
-                model,
-                memory=memory,
-                size=fit.size or 0,
-                top_k=fit.top_k or 0,
-                reach=fit.reach or 0.0,
-                zoom=zoom,
-                focus=fit.focus or 0.0,
-                anchor=fit.anchor or 1.0,
-            ),
-            mirrored,
-        )
-
-    views = [view(zoom, mirrored) for zoom, mirrored in list_views(network)]
+    views = [
+        View(Segmenter(model, memory=memory, fit=fit, zoom=zoom), mirrored) for zoom, mirrored in list_views(network)
+    ]
     return Ensemble(views) if len(views) > 1 else views[0].segmenter

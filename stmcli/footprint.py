@@ -63,7 +63,7 @@ def check_room(source: tuple[int, int], objects: int, network: NetworkOptions, m
         found = footprint(dims, Geometry.fit(*source, size), objects, slots, width=width, half=memory.half)
         return 2 * weights.stat().st_size + found.total + (views - 1) * found.memory
 
-    size, slots = fit.size or 0, memory.max_slots
+    size, slots = fit.size, memory.max_slots
     if free is None or needed(size, slots) <= free:
         return
     fewer = _first(n for n in range(slots - 1, 1, -1) if needed(size, n) <= free)

@@ -73,7 +73,7 @@ class Job:
             "source": _identity(self.video),
             "weights": sha256(find(self.network.weights)),
             "segment": asdict(replace(self.segment, **unlike)),
-            "network": asdict(replace(suited(self.network), weights="")),
+            "network": asdict(self.network) | asdict(suited(self.network)) | {"weights": ""},
             "memory": asdict(self.memory),
             "export": asdict(self.export),
         }

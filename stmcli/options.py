@@ -1,6 +1,6 @@
 """Every default of stm, in frozen dataclasses: the CLI, the Python API and the tests read them from here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 MEMORY_KEEPS = ("recent", "useful")
 MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous")
@@ -35,20 +35,34 @@ class MemoryOptions:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """How a network looks at frames and reads its memory: as suits its weights, where nobody asks for other values."""
+
+    size: int = 0  # shorter side inside the network, px; 0 = the source's
+    top_k: int = 0  # memory cells that a cell reads, the best matching; 0 = all
+    reach: float = 0.0  # how far from its own place a cell reads, in cells of 16 px; 0 = anywhere
+    focus: float = 0.0  # window that is looked at, in lengths of the objects; 0 = the whole frame
+    anchor: float = 1.0  # how many times as much a given frame counts near a place; 1 = as any other
+
+
+FIT = tuple(field.name for field in fields(Fit))
+
+
+@dataclass(frozen=True)
 class NetworkOptions:
     """Which network runs, where, and how finely."""
 
     weights: str = "compact"  # a name from `stm weights list` or a file
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     precision: str = "auto"
-    size: int | None = None  # shorter side inside the network, px; None = what suits the weights, 0 = the source's
-    top_k: int | None = None  # memory cells that a cell reads, the best matching; None = as above, 0 = all
-    reach: float | None = None  # how far away a cell reads, in cells of 16 px; None = as above, 0 = anywhere
+    size: int | None = None  # this, `top_k`, `reach`, `focus`, `anchor`: see `Fit`; None = what suits the weights
+    top_k: int | None = None
+    reach: float | None = None
     tta: tuple[str, ...] = ()  # views whose mean is taken: flip = mirrored too, scale = at two other sizes too
     adapt: int = 0  # steps of training the decoder on the given frame first
     compile: bool = False  # by torch.compile
-    focus: float | None = None  # look at a window so many times as long as the objects; None = as above, 0 = all
-    anchor: float | None = None  # how many times as much a given frame counts near a place; None = as above, 1 = as any
+    focus: float | None = None
+    anchor: float | None = None
 
 
 @dataclass(frozen=True)

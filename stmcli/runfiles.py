@@ -12,7 +12,7 @@ import torch
 
 from stmcli.curve import CURVE, read_curve
 from stmcli.errors import TrainingError, UsageError, WriteError
-from stmcli.options import ClipOptions, TrainOptions
+from stmcli.options import ClipOptions, Fit, TrainOptions
 from stmcli.results import require_writable
 from stmcli.trainer import Trainer
 from stmcli.weights import LICENCE, Card, save, unpickle
@@ -83,11 +83,10 @@ class RunFiles:
 
     def keep_weights(self, trainer: Trainer) -> None:
         """Write the averaged weights, in half precision."""
-        o = trainer.options
         facts = [f"{trainer.step} steps on {trainer.maker.summary()}", *_unusual(trainer)]
         facts += [f"started from {trainer.init}"] if trainer.init else []
         origin = f"stm train: {', '.join(facts)}"
-        card = Card(trainer.model.dims, LICENCE, size=o.validate_size, origin=origin)
+        card = Card(trainer.model.dims, LICENCE, origin, Fit(size=trainer.options.validate_size))
         save(self.weights, trainer.ema, card, dtype=torch.float16)
 
 

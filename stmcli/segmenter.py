@@ -18,7 +18,7 @@ from stmcli.guard import Guard
 from stmcli.masks import object_ids
 from stmcli.memory import Gate, MemoryBank
 from stmcli.model import STM, Anchor
-from stmcli.options import MemoryOptions
+from stmcli.options import Fit, MemoryOptions
 from stmcli.prediction import Prediction
 from stmcli.video import Frame
 
@@ -75,21 +75,13 @@ class Segmenter:
         model: STM,
         *,
         memory: MemoryOptions | None = None,
-        size: int = 0,
-        top_k: int = 0,
-        reach: float = 0.0,
+        fit: Fit | None = None,
         zoom: float = 1.0,
-        focus: float = 0.0,
-        anchor: float = 1.0,
     ) -> None:
         self.model = model
         self.guard = Guard(model)
-        self.size = size  # shorter side inside the network, px; 0 = the source's
-        self.zoom = zoom  # of that size
-        self.top_k = top_k  # memory cells that a cell reads; 0 = all
-        self.reach = reach  # how far from its own place a cell reads, in cells; 0 = anywhere
-        self.focus = focus  # of the window that is looked at, in lengths of the objects; 0 = the whole frame
-        self.anchor = anchor  # how many times as much a given frame counts near a place; 1 = as any other
+        self.fit = fit or Fit()
+        self.zoom = zoom  # of the size inside the network
         self.expected: tuple[int, ...] = ()  # ids that enter some time: every prediction has a channel for them
         self._weight = next(model.parameters())  # tells device and precision
         self._options = memory or MemoryOptions()
@@ -187,8 +179,8 @@ class Segmenter:
 
     def _fit(self, source: tuple[int, int]) -> None:
         """Choose the working size of a clip, and look at the whole of its frames."""
-        self._geometry = Geometry.fit(*source, self.size, zoom=self.zoom)
-        self._focus = Focus(source, times=self.focus, size=min(self._geometry.inner))
+        self._geometry = Geometry.fit(*source, self.fit.size, zoom=self.zoom)
+        self._focus = Focus(source, times=self.fit.focus, size=min(self._geometry.inner))
 
     def _follow(self, frame: Tensor, cut: bool) -> Prediction:
         """Segment a frame by what is in memory."""
@@ -229,17 +221,17 @@ class Segmenter:
         """Return prob (1, N+1, h, w) at working size, and the query key; after a cut only given frames are read."""
         read = self.bank.read(given_only=cut)
         anchors = self._anchors(self.bank.read_slots(given_only=cut))
-        logits, query = self.guard.segment(frame, read, top_k=self.top_k, reach=self.reach, anchors=anchors)
+        logits, query = self.guard.segment(frame, read, top_k=self.fit.top_k, reach=self.fit.reach, anchors=anchors)
         self.bank.weigh(query)
         return torch.softmax(self._fitted.crop(logits), dim=1), query
 
     def _anchors(self, slots: Sequence[int]) -> list[Anchor]:
         """Return how much more the given frames among these slots count: what looks as it did then is as was given."""
-        if self.anchor <= 1:
+        if self.fit.anchor <= 1:
             return []
         known = [(place, self._looks[slot]) for place, slot in enumerate(slots) if slot in self._looks]
         near = [(place, self._fitted.nearness(look, device=self._weight.device)) for place, look in known]
-        return [Anchor(place, math.log(self.anchor) * rows, columns) for place, (rows, columns) in near]
+        return [Anchor(place, math.log(self.fit.anchor) * rows, columns) for place, (rows, columns) in near]
 
     def _answer(self, prob: Tensor, measured: Tensor | None, *, cut: bool) -> Prediction:
         """Sort the channels (N+1, H, W) by their ids, with an empty one for each object that is still to come."""

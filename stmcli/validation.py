@@ -15,6 +15,7 @@ from stmcli.evaluate import list_sequences
 from stmcli.masks import VOID, Labels, is_binary, read_labels, read_values
 from stmcli.metrics import jaccard
 from stmcli.model import STM
+from stmcli.options import Fit
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import open_source
 
@@ -48,7 +49,7 @@ def _clip_j(model: STM, clip: Clip, size: int, limit: int | None) -> float:
     scores = []
     with open_source(clip.frames) as source:
         labels = read_labels(first, size=(source.info.width, source.info.height))
-        segmenter = Segmenter(model, size=size)
+        segmenter = Segmenter(model, fit=Fit(size=size))
         for frame, prediction in propagate(segmenter, islice(source, limit), _merge(labels)):
             values = read_values(truths[source.frame_name(frame.index)])
             truth = values > 0 if binary else _merge(values) > 0

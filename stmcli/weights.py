@@ -25,12 +25,12 @@ from stmcli.device import keep_freed_memory, pick_device, pick_dtype
 from stmcli.errors import UsageError, WeightsError, WriteError
 from stmcli.files import nearest_name, refuse_url, require_file, write_whole
 from stmcli.model import SIZES, STM, Dims, fused
-from stmcli.options import NetworkOptions
+from stmcli.options import FIT, Fit, NetworkOptions
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
 LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
 PUBLISHED_LICENCE = "CC BY-NC-SA 4.0 (non-commercial), by the authors of STM"
-DEFAULT_SIZE = 480  # shorter side inside the network, px, unless the weights say otherwise
+DEFAULT_FIT = Fit(size=480)  # unless the weights say otherwise
 
 # The published checkpoint's names, and ours.
 PUBLISHED_KEYS = (
@@ -57,21 +57,14 @@ PUBLISHED_KEYS = (
 )
 
 
-LEFT = ("size", "top_k", "reach", "focus", "anchor")  # options that may be left to what suits the weights
-
-
 @dataclass(frozen=True)
 class Card:
     """What a weights file says about itself."""
 
     dims: Dims
     licence: str
-    size: int = DEFAULT_SIZE  # shorter side inside the network that suits them, px
     origin: str = ""
-    top_k: int = 0  # memory cells read that suit them; 0 = all
-    reach: float = 0.0  # how far from its own place a cell reads, in cells of 16 px; 0 = anywhere
-    focus: float = 0.0  # window that suits them, in lengths of the objects; 0 = the whole frame
-    anchor: float = 1.0  # how many times as much a given frame counts near a place; 1 = as any other
+    fit: Fit = DEFAULT_FIT  # what suits them
 
 
 @dataclass(frozen=True)
@@ -155,10 +148,11 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     return model
 
 
-def suited(options: NetworkOptions) -> NetworkOptions:
-    """Fill in what was left to the weights: the size, the window, and how much of the memory is read."""
-    card = card_of(find(options.weights))
-    return replace(options, **{name: getattr(card, name) for name in LEFT if getattr(options, name) is None})
+def suited(options: NetworkOptions) -> Fit:
+    """Return what was asked for, and where nothing was what suits the weights."""
+    asked = {name: getattr(options, name) for name in FIT}
+    fit = card_of(find(options.weights)).fit
+    return replace(fit, **{name: value for name, value in asked.items() if value is not None})
 
 
 def card_of(path: Path) -> Card:
@@ -200,7 +194,9 @@ def save(path: Path, model: STM, card: Card, *, dtype: torch.dtype = torch.float
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot be created ({error.strerror})", path=path.parent) from None
-    write_whole(path, safetensors_bytes(state, metadata={"stm": json.dumps(asdict(card))}))
+    facts = asdict(card)
+    facts |= facts.pop("fit")
+    write_whole(path, safetensors_bytes(state, metadata={"stm": json.dumps(facts)}))
     return sha256(path)
 
 
@@ -260,8 +256,9 @@ def _read_header(path: Path) -> tuple[Card, list[str]]:
     if note is None:
         raise WeightsError("not made by stm: its header has no dims", path=path, hint="Use stm weights import")
     try:
-        facts = json.loads(note)
-        return Card(**{**facts, "dims": Dims(**facts["dims"]), **_suits(path)}), names
+        facts = json.loads(note) | _suits(path)
+        fit = replace(DEFAULT_FIT, **{name: facts.pop(name) for name in FIT if name in facts})
+        return Card(**{**facts, "dims": Dims(**facts["dims"]), "fit": fit}), names
     except (ValueError, TypeError, KeyError):
         raise WeightsError("its header is damaged", path=path, hint="Get the file again") from None
 

@@ -22,7 +22,7 @@ from stmcli.metrics import jaccard
 from stmcli.options import DOUBTFUL, NetworkOptions
 from stmcli.segmenter import propagate
 from stmcli.video import open_source
-from stmcli.weights import load_model, suited
+from stmcli.weights import load_model
 
 
 class Recorder(Gauge):
@@ -86,7 +86,7 @@ def area_jumps(signs):
 
 def main(root):
     torch.set_grad_enabled(False)
-    network = suited(NetworkOptions())
+    network = NetworkOptions()
     model = load_model(network)
     clips = []
     for clip in list_sequences(root, "davis2016"):

@@ -177,12 +177,13 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from stmcli.model import STM, Dims
+    from stmcli.options import Fit
     from stmcli.weights import Card, save
 
     torch.manual_seed(0)
     dims = Dims(trunk="resnet18", key=8, value=16, decoder=8)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save(path, STM(dims), Card(dims, "free", size=48))
+    save(path, STM(dims), Card(dims, "free", fit=Fit(size=48)))
     return path
 
 

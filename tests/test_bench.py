@@ -10,7 +10,7 @@ from stmcli.bench.row import SETTING
 from stmcli.errors import UsageError
 from stmcli.job import Job
 from stmcli.model import Dims
-from stmcli.options import BenchOptions, ExportOptions, NetworkOptions
+from stmcli.options import BenchOptions, ExportOptions, Fit, NetworkOptions
 from stmcli.weights import load_model
 
 
@@ -133,7 +133,7 @@ def test_warm_up_is_dropped(monkeypatch):
 
 def test_a_row_sums_up_its_frames():
     times = tuple(float(x) for x in (40, 10, 20, 30, 50, 60, 70, 80, 90, 100))
-    row = Row("compact", "64x48", 48, 0, 0.0, 0.0, 1.0, "", False, 1, 20, "fp32", "cpu", times, 11_000_000, 1, "", None)
+    row = Row("compact", "64x48", Fit(48), "", False, 1, 20, "fp32", "cpu", times, 11_000_000, 1, "", None)
     assert (row.p50, row.p90, row.frames_per_second) == (55, 90, pytest.approx(1000 / 55))
     assert row.operations_per_second == pytest.approx(22e6 / 0.055)
     speeds = Speeds({}, (Bound("cpu", "bf16", 1, 1), Bound("cpu", "fp32", 1e9, 8e8)), (row,))
@@ -147,8 +147,8 @@ def test_every_case_is_a_row_with_its_setting(tiny_weights):
     speeds = bench_network(cases, FAST, on_case=lambda number, case: heard.append((number, case)))
     assert heard == list(enumerate(cases))
     first, second = speeds.rows
-    assert (first.size, first.top_k, first.tta, first.objects, first.slots) == (32, 7, "flip", 1, 3)
-    assert (second.size, second.top_k, second.tta, second.objects, second.slots) == (48, 0, "", 2, 4)
+    assert (first.fit, first.tta, first.objects, first.slots) == (Fit(size=32, top_k=7), "flip", 1, 3)
+    assert (second.fit, second.tta, second.objects, second.slots) == (Fit(size=48), "", 2, 4)
     for row in speeds.rows:
         assert (row.frame, row.precision, row.device, len(row.milliseconds)) == ("64x48", "fp32", "cpu", 4)
         assert row.peak_host_bytes > 2**20
@@ -198,9 +198,7 @@ def test_the_bound_counts_what_it_multiplies(monkeypatch, dtype):
 
 
 def row_of(weights, p50, objects=1):
-    row = Row(
-        weights, "854x480", 480, 0, 0.0, 0.0, 1.0, "", False, objects, 20, "fp32", "cpu", (float(p50),), 1, 1, "", None
-    )
+    row = Row(weights, "854x480", Fit(480), "", False, objects, 20, "fp32", "cpu", (float(p50),), 1, 1, "", None)
     return row.facts()
 
 

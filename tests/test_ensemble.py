@@ -7,7 +7,7 @@ from conftest import picture
 
 from stmcli.ensemble import ZOOMS, Ensemble, View, make_follower
 from stmcli.geometry import Geometry
-from stmcli.options import MemoryOptions, NetworkOptions
+from stmcli.options import Fit, MemoryOptions, NetworkOptions
 from stmcli.segmenter import Segmenter
 from stmcli.weights import read
 
@@ -44,7 +44,7 @@ def mirrored(pictures):
 def test_without_views_it_is_one_segmenter_to_the_bit(model, network):
     follower = make_follower(model, network, MemoryOptions(every=2))
     assert isinstance(follower, Segmenter)
-    plain = Segmenter(model, memory=MemoryOptions(every=2), size=48)
+    plain = Segmenter(model, memory=MemoryOptions(every=2), fit=Fit(size=48))
     for ours, theirs in zip(follow(follower), follow(plain), strict=True):
         assert torch.equal(ours.prob, theirs.prob)
 
@@ -75,10 +75,10 @@ def test_a_mirrored_clip_gives_the_mirrored_result(model, network):
 
 
 def test_each_view_remembers_the_mean_of_all(model):
-    views = [View(Segmenter(model, size=32)), View(Segmenter(model, size=32), mirrored=True)]
+    views = [View(Segmenter(model, fit=Fit(size=32))), View(Segmenter(model, fit=Fit(size=32)), mirrored=True)]
     said = follow(Ensemble(views), CLIP[:2])[1].prob
-    plain = follow(Segmenter(model, size=32))[1].prob
-    turned = follow(Segmenter(model, size=32), mirrored(CLIP), labels()[:, ::-1])[1].prob
+    plain = follow(Segmenter(model, fit=Fit(size=32)))[1].prob
+    turned = follow(Segmenter(model, fit=Fit(size=32)), mirrored(CLIP), labels()[:, ::-1])[1].prob
     wanted = (plain + turned.flip(-1)) / 2
     assert torch.allclose(said, wanted, atol=1e-6)
     fitted = Geometry.fit(51, 67, 32)

@@ -13,7 +13,7 @@ from stmcli.export import ExportJob, export_masks
 from stmcli.job import Job
 from stmcli.kinds import outputs
 from stmcli.masks import read_grey, read_values, write_labels
-from stmcli.options import ExportOptions, NetworkOptions, SegmentOptions
+from stmcli.options import ExportOptions, Fit, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
 from stmcli.render import overlay, palette
 from stmcli.segmenter import Segmenter, propagate
@@ -64,7 +64,7 @@ def cutout(job, folder, index):
 @pytest.mark.parametrize("bits", [8, 16])
 def test_soft_alpha_is_what_the_network_said(job, bits):
     segment_video(replace(job, segment=SegmentOptions(keep_soft=True, soft_bits=bits)))
-    segmenter = Segmenter(load_model(job.network), size=48)
+    segmenter = Segmenter(load_model(job.network), fit=Fit(size=48))
     with open_source(job.video) as source:
         for frame, prediction in propagate(segmenter, source, read_values(job.masks[0])):
             for channel, number in enumerate(IDS, start=1):

@@ -9,7 +9,7 @@ from conftest import picture
 from stmcli.ensemble import make_follower
 from stmcli.focus import Box, Focus, box_of
 from stmcli.geometry import NEAR, Geometry
-from stmcli.options import NetworkOptions
+from stmcli.options import Fit, NetworkOptions
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import Frame
 from stmcli.weights import card_of, find, read
@@ -139,7 +139,7 @@ def frames(count=6):
 
 def test_a_clip_is_followed_through_the_window_and_goes_on_from_a_state_bit_for_bit(model):
     def follower():
-        return Segmenter(model, size=64, focus=2, anchor=100)
+        return Segmenter(model, fit=Fit(size=64, focus=2, anchor=100))
 
     whole = [p.prob for _, p in propagate(follower(), frames(), labels())]
     assert all(p.shape == (2, HEIGHT, WIDTH) for p in whole)
@@ -150,19 +150,21 @@ def test_a_clip_is_followed_through_the_window_and_goes_on_from_a_state_bit_for_
     second.restore(first.state())
     rest = [p.prob for _, p in propagate(second, clip[3:], labels())]
     assert all(torch.equal(a, b) for a, b in zip(whole[3:], rest, strict=True))
-    assert not torch.equal(whole[-1], [p.prob for _, p in propagate(Segmenter(model, size=64), frames(), labels())][-1])
+    plain = Segmenter(model, fit=Fit(size=64))
+    assert not torch.equal(whole[-1], [p.prob for _, p in propagate(plain, frames(), labels())][-1])
 
 
 def test_a_window_of_the_whole_frame_changes_nothing(model):
-    wide = Segmenter(model, size=64, focus=1000)
-    plain = Segmenter(model, size=64)
+    wide = Segmenter(model, fit=Fit(size=64, focus=1000))
+    plain = Segmenter(model, fit=Fit(size=64))
     pairs = zip(propagate(wide, frames(), labels()), propagate(plain, frames(), labels()), strict=True)
     assert all(torch.equal(a.prob, b.prob) for (_, a), (_, b) in pairs)
 
 
 def test_the_window_that_suits_the_weights_is_looked_at(model, monkeypatch):
-    card = replace(card_of(find("compact")), size=64, top_k=0, focus=2)
+    fit = Fit(size=64, focus=2, anchor=100)
+    card = replace(card_of(find("compact")), fit=fit)
     monkeypatch.setattr("stmcli.weights.card_of", lambda _: card)
     usual = [p for _, p in propagate(make_follower(model, NetworkOptions()), frames(2), labels())]
-    told = [p for _, p in propagate(Segmenter(model, size=64, focus=2, anchor=card.anchor), frames(2), labels())]
+    told = [p for _, p in propagate(Segmenter(model, fit=fit), frames(2), labels())]
     assert torch.equal(usual[1].prob, told[1].prob)

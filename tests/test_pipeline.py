@@ -21,7 +21,7 @@ from stmcli import outputs
 from stmcli.errors import Interrupted, LockedError, PartialError, UsageError, VideoError, WriteError
 from stmcli.job import Job, default_output, plan
 from stmcli.masks import read_labels, read_values
-from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.options import ExportOptions, Fit, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, OverlayWriter
 from stmcli.pipeline import segment_video
 from stmcli.prediction import Prediction
@@ -98,7 +98,7 @@ def test_the_alpha_film_holds_the_probabilities_at_source_size(job, make_clip, m
     with av.open(str(job.output / "alpha.mov")) as film:
         assert film.streams.video[0].codec_context.name == "prores"
         drawn = [frame.to_ndarray(format="rgba")[:, :, 3] for frame in film.decode(video=0)]
-    segmenter = Segmenter(load_model(job.network), size=32)
+    segmenter = Segmenter(load_model(job.network), fit=Fit(size=32))
     with open_source(video) as source:
         wanted = [p.alpha() for _, p in propagate(segmenter, source, read_labels(mask))]
     assert np.abs(np.stack(drawn) / 255 - np.stack(wanted)).max() < 0.02
@@ -496,7 +496,7 @@ def test_decoding_runs_ahead_but_only_a_little(make_folder):
 
 
 def test_the_parts_can_be_used_without_the_command(job, tmp_path):
-    segmenter = Segmenter(load_model(job.network), size=suited(job.network).size)
+    segmenter = Segmenter(load_model(job.network), fit=Fit(size=suited(job.network).size))
     with open_source(job.video) as source:
         writers = [MaskWriter(tmp_path / "m", source.frame_name), OverlayWriter(tmp_path / "o.mp4", source.info)]
         for frame, prediction in propagate(segmenter, source, read_labels(job.masks[0])):

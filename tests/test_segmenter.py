@@ -9,7 +9,7 @@ import torch
 from conftest import picture
 
 from stmcli.model.layers import Anchor, memory_read
-from stmcli.options import MemoryOptions
+from stmcli.options import Fit, MemoryOptions
 from stmcli.prediction import Prediction
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import Frame
@@ -35,7 +35,7 @@ def given(width=64, height=48, ids=(1,), dtype=np.uint8):
 
 
 def follow(model, *, labels=None, clip=None, memory=None, size=0):
-    segmenter = Segmenter(model, memory=memory, size=size)
+    segmenter = Segmenter(model, memory=memory, fit=Fit(size=size))
     labels = given() if labels is None else labels
     return [prediction for _, prediction in propagate(segmenter, clip or frames(), labels)]
 
@@ -193,6 +193,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 import numpy as np, psutil, torch
+from stmcli.options import Fit
 from stmcli.prediction import Prediction
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import Frame
@@ -203,7 +204,7 @@ still = np.random.default_rng(0).integers(0, 255, (360, 640, 3), dtype=np.uint8)
 labels = np.zeros((360, 640), np.uint8)
 labels[100:200, 100:200] = 1
 clip = (Frame(t, Fraction(t, 25), np.roll(still, t, axis=1)) for t in range(last + 1))
-segmenter = Segmenter(read(weights)[0].eval().requires_grad_(False), size=16)
+segmenter = Segmenter(read(weights)[0].eval().requires_grad_(False), fit=Fit(size=16))
 process = psutil.Process()
 for frame, prediction in propagate(segmenter, clip, labels):
     prediction.labels()
@@ -297,7 +298,7 @@ def test_cells_of_an_anchored_slot_match_better_by_where_they_lie(top_k):
 
 def test_given_frames_are_anchored_where_they_are_read_and_by_what_was_looked_at(model):
     clip = [frame.rgb for frame in frames(6)]
-    segmenter = Segmenter(model, memory=MemoryOptions(every=1, max_slots=6), focus=2, anchor=9)
+    segmenter = Segmenter(model, memory=MemoryOptions(every=1, max_slots=6), fit=Fit(focus=2, anchor=9))
     segmenter.step(clip[0], given())
     assert [anchor.slot for anchor in segmenter._anchors([0])] == [0]
     first = segmenter._fitted
@@ -315,7 +316,7 @@ def test_given_frames_are_anchored_where_they_are_read_and_by_what_was_looked_at
 
 def test_another_scene_is_not_anchored_in_the_one_before(model):
     dark, bright = np.full((48, 64, 3), 10, np.uint8), np.full((48, 64, 3), 240, np.uint8)
-    segmenter = Segmenter(model, anchor=9)
+    segmenter = Segmenter(model, fit=Fit(anchor=9))
     segmenter.step(dark, given())
     segmenter.step(dark)
     assert len(segmenter._anchors([0])) == 1
@@ -330,7 +331,7 @@ def test_a_switch_is_off_by_default_and_changes_what_is_read(model, switch, off,
     clip = [frame.rgb for frame in frames(3)]
 
     def last(**options):
-        segmenter = Segmenter(model, **options)
+        segmenter = Segmenter(model, fit=Fit(**options))
         segmenter.step(clip[0], given())
         return [segmenter.step(rgb).prob for rgb in clip[1:]][-1]
 

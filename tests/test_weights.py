@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from stmcli import weights
 from stmcli.errors import UsageError, WeightsError
 from stmcli.model import SIZES, STM, Dims
-from stmcli.options import NetworkOptions
+from stmcli.options import Fit, NetworkOptions
 from stmcli.weights import PUBLISHED_LICENCE, Card, load_model, read, registry, save, sha256, verify
 
 TINY = Dims(trunk="resnet18", key=8, value=16, decoder=8)
@@ -45,7 +45,7 @@ def same(ours, theirs):
 
 
 def test_a_saved_network_comes_back_with_its_card(tmp_path):
-    model, card = STM(TINY), Card(TINY, "mine", size=96, origin="here")
+    model, card = STM(TINY), Card(TINY, "mine", "here", Fit(96))
     digest = save(tmp_path / "a.safetensors", model, card)
     again, its_card = read(tmp_path / "a.safetensors")
     assert same(model, again)
@@ -236,15 +236,13 @@ def test_cuda_without_cuda_is_refused_before_the_weights_are_read(tmp_path):
 
 
 def test_what_suits_the_weights_fills_in_what_was_left_open():
-    left = weights.suited(NetworkOptions())
-    assert (left.size, left.top_k, left.reach, left.focus, left.anchor) == (384, 30, 0, 2, 100)
-    given = NetworkOptions(size=0, top_k=0, reach=0, focus=0, anchor=1)
-    assert weights.suited(given) == given
+    assert weights.suited(NetworkOptions()) == Fit(size=384, top_k=30, reach=0, focus=2, anchor=100)
+    assert weights.suited(NetworkOptions(size=0, top_k=0, reach=0, focus=0, anchor=1)) == Fit()
+    assert weights.suited(NetworkOptions(top_k=0)) == Fit(size=384, top_k=0, reach=0, focus=2, anchor=100)
 
 
 def test_published_weights_read_anywhere(published_file):
-    card = weights.card_of(published_file)
-    assert (card.size, card.top_k, card.reach, card.focus, card.anchor) == (weights.DEFAULT_SIZE, 0, 0, 0, 1)
+    assert weights.card_of(published_file).fit == Fit(size=480)
 
 
 @pytest.mark.usefixtures("cache")
@@ -255,9 +253,9 @@ def test_what_was_found_to_suit_registered_weights_goes_with_them(tiny_weights):
     weights.import_file(entry.path, name="again")
     for name in ("mine", "again"):
         card = weights.card_of(registry()[name].path)
-        assert (card.size, card.top_k, card.reach, card.focus, card.anchor) == (48, 9, 4, 0, 3)
+        assert card.fit == Fit(size=48, top_k=9, reach=4, anchor=3)
         assert read(registry()[name].path)[1] == card
-    assert weights.card_of(tiny_weights).reach == 0
+    assert weights.card_of(tiny_weights).fit == Fit(size=48)
     note.write_text(json.dumps(json.loads(note.read_text()) | {"suits": {"strange": 1}}))
     with pytest.raises(WeightsError, match="header is damaged"):
         weights.card_of(entry.path)

@@ -104,11 +104,7 @@ def _measure(case: Case, network: NetworkOptions, device: torch.device, options:
     return Row(
         weights=case.network.weights,
         frame="{}x{}".format(*options.frame),
-        size=fit.size or 0,
-        top_k=fit.top_k or 0,
-        reach=fit.reach or 0.0,
-        focus=fit.focus or 0.0,
-        anchor=fit.anchor or 1.0,
+        fit=fit,
         tta=",".join(network.tta),
         compiled=network.compile,
         objects=case.objects,

@@ -2,24 +2,13 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from stmcli.options import FIT, Fit
+
 # what makes rows comparable; compiled or not is a change like one of the code
-SETTING = (
-    "weights",
-    "frame",
-    "size",
-    "top_k",
-    "reach",
-    "focus",
-    "anchor",
-    "tta",
-    "objects",
-    "slots",
-    "precision",
-    "device",
-)
+SETTING = ("weights", "frame", *FIT, "tta", "objects", "slots", "precision", "device")
 
 
 @dataclass(frozen=True)
@@ -28,11 +17,7 @@ class Row:
 
     weights: str  # a name or a file; of a size without weights: random numbers
     frame: str  # WxH, px
-    size: int  # shorter side inside the network, px
-    top_k: int
-    reach: float
-    focus: float
-    anchor: float
+    fit: Fit
     tta: str
     compiled: bool
     objects: int
@@ -67,7 +52,7 @@ class Row:
 
     def facts(self) -> dict[str, Any]:
         """Return the row as JSON holds it."""
-        stored = {name: value for name, value in vars(self).items() if name != "milliseconds"}
+        stored = {name: value for name, value in vars(self).items() if name not in ("milliseconds", "fit")}
         found = {
             "frames": len(self.milliseconds),
             "p50_ms": self.p50,
@@ -75,7 +60,7 @@ class Row:
             "frames_per_second": self.frames_per_second,
             "operations_per_second": self.operations_per_second,
         }
-        return stored | found
+        return stored | asdict(self.fit) | found
 
 
 def percentile(values: Sequence[float], share: float) -> float:

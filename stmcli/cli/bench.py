@@ -260,7 +260,7 @@ def _show(speeds: "Speeds", comparison: "Comparison | None") -> None:
 
 
 def _cells(row: "Row", *, on_gpu: bool) -> list[str]:
-    setting = (row.weights, str(row.size), str(row.objects), row.device, row.precision)
+    setting = (row.weights, str(row.fit.size), str(row.objects), row.device, row.precision)
     times = (f"{value:.1f}" for value in (row.p50, row.p90, row.frames_per_second))
     device = None if row.peak_device_bytes is None else row.peak_device_bytes / 2**20
     return [*setting, *times, f"{row.peak_host_bytes / 2**20:.0f}", *[_optional(device, ".0f")] * on_gpu]

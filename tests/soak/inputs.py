@@ -22,7 +22,7 @@ from stmcli.export import SavedPrediction
 from stmcli.job import Job
 from stmcli.masks import write_labels
 from stmcli.model import STM, Dims
-from stmcli.options import ExportOptions, NetworkOptions, SegmentOptions
+from stmcli.options import ExportOptions, Fit, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
 from stmcli.review import Review
 from stmcli.video import open_source
@@ -75,7 +75,7 @@ def cases() -> dict[str, Case]:
 def write_tiny(path: Path) -> Path:
     """Write the weights of a tiny random network."""
     torch.manual_seed(0)
-    save(path, STM(DIMS), Card(DIMS, "free", size=48))
+    save(path, STM(DIMS), Card(DIMS, "free", fit=Fit(size=48)))
     return path
 
 
