@@ -15,7 +15,7 @@ from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
 from stmcli.listeners import unheard
 from stmcli.masks import Convention, Labels, check_fits, object_ids, read_grey, read_stored
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions
-from stmcli.report import add_exports, read_report
+from stmcli.report import add_exports, first_number_of, read_report
 from stmcli.results import MASKS, REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable
 from stmcli.threads import Behind, ahead
 from stmcli.video import Frame, Source, list_frames, numbered, open_source
@@ -68,14 +68,11 @@ def export_masks(
     Soft kinds need what `keep_soft` has stored beside the masks. Raises StmError; what is there already is
     replaced only when the job allows it.
     """
-    masks = _numbered_masks(job)
-    with open_source(
-        job.video,
-        first_number=_first_number(job),
-        start=min(masks),
-        end=max(masks),
-        on_corrupt=job.on_corrupt,  # type: ignore[arg-type]
-    ) as source:
+    files = _mask_files(job)
+    with _open(job) as whole:
+        masks = _numbered_masks(job, files, whole)
+        end = _end(masks, whole)
+    with _open(job, min(masks), end) as source:
         _require_all(masks, source)
         saved = SavedMasks(masks, source, _soft_folders(job))
         wanted = outputs(job.export, saved.object_ids)
@@ -99,6 +96,9 @@ class SavedMasks:
         self.object_ids = tuple(sorted(found | set(soft)))
         if not self.object_ids:
             raise UsageError("no object in any of these masks", path=self._folder)
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._masks
 
     @property
     def lacking(self) -> list[int]:
@@ -152,14 +152,32 @@ class SavedPrediction:
         return self.sure
 
 
-def _numbered_masks(job: ExportJob) -> dict[int, Path]:
-    """Return the mask of each frame, by number. Raises UsageError without any, VideoError for gaps."""
+def _open(job: ExportJob, start: int | None = None, end: int | None = None) -> Source:
+    on_corrupt: Any = job.on_corrupt
+    return open_source(job.video, first_number=_first_number(job), start=start, end=end, on_corrupt=on_corrupt)
+
+
+def _mask_files(job: ExportJob) -> list[Path]:
+    """Return all masks. Raises UsageError without any."""
     folder = job.mask_folder
     if not folder.is_dir():
         if folder.exists():
             raise UsageError("not a folder of masks", path=folder, hint="Give the folder that holds <frame>.png.")
         raise UsageError("no such folder of masks", path=folder, hint=nearest_name(folder.absolute()))
-    return numbered(folder, [file for file in list_frames(folder) if file.suffix.lower() == ".png"])
+    return [file for file in list_frames(folder) if file.suffix.lower() == ".png"]
+
+
+def _numbered_masks(job: ExportJob, files: list[Path], source: Source) -> dict[int, Path]:
+    """Return the mask of each frame: of that name, or else by the numbers in the names. Raises VideoError for gaps."""
+    named = {source.number_of(file.stem): file for file in files}
+    known = {number: file for number, file in named.items() if number is not None}
+    return known if len(known) == len(files) else numbered(job.mask_folder, files)
+
+
+def _end(masks: Mapping[int, Path], source: Source) -> int | None:
+    """Return the last frame to read; None when the masks go to the end, so that sound may last longer than pictures."""
+    last, count = max(masks), source.info.frames
+    return None if count is not None and last == source.info.first_number + count - 1 else last
 
 
 def _require_all(masks: Mapping[int, Path], source: Source) -> None:
@@ -177,11 +195,7 @@ def _first_number(job: ExportJob) -> int | None:
     """Return the number of the clip's first frame; None: its own."""
     if job.first_number is not None or job.mask_folder.name != MASKS:
         return job.first_number
-    try:
-        number = read_report(job.mask_folder.parent / REPORT)["options"]["segment"]["first_number"]
-    except (KeyError, TypeError):  # no report, or somebody else's
-        return None
-    return number if isinstance(number, int) else None
+    return first_number_of(read_report(job.mask_folder.parent / REPORT))
 
 
 def _soft_folders(job: ExportJob) -> dict[int, Path]:
@@ -216,7 +230,8 @@ def _write(
 ) -> Exported:
     count = 0
     with opened(open_writers(wanted, job.folder, source, job.export, soft_bits=8)) as writers:
-        clear(job.folder / output.name for output in wanted if output.kind == "cutout")
+        before = (job.folder / output.name for output in wanted if output.kind == "cutout")
+        clear(before, lambda name: source.number_of(name) is not None)
 
         def write(frame: Frame) -> None:
             prediction = predict(frame)
@@ -225,6 +240,8 @@ def _write(
 
         with closing(ahead(source)) as frames, Behind(write) as behind:
             for frame in frames:
+                if frame.index not in saved:  # the file holds more frames than it says
+                    break
                 behind.put(frame)
                 on_frame(frame.index)
                 count += 1

@@ -18,7 +18,7 @@ from stmcli.errors import MaskError, UsageError
 from stmcli.listeners import unheard
 from stmcli.masks import Convention, Labels, Warn, check_fits, object_ids, read_stored, select_objects
 from stmcli.video import Position, Source, first_frame_from, frame_times, parse_position
-from stmcli.video.folder import last_number, natural_key
+from stmcli.video.folder import natural_key
 
 _CLOCK = r"(?:[0-9]+:[0-5])?[0-9]+:[0-5][0-9](?:\.[0-9]*)?"
 _OF_FRAME = re.compile(rf"({_CLOCK}|[0-9]*\.?[0-9]+s|[0-9]+):(.+)", re.DOTALL)
@@ -170,22 +170,30 @@ def _place(files: list[MaskFile], source: Source, warn: Warn) -> dict[int, MaskF
         raise UsageError("no mask given", hint="Give one with --mask.")
     whole, chosen = _numbers(source, files)
     placed: dict[int, MaskFile] = {}
-    left_out = 0
+    left_out, replaced = 0, 0
     for file in files:
-        number = _frame_of(file, source, whole, chosen)
+        number = _frame_of(file, source, chosen)
         if file.in_folder and number in whole and number not in chosen:
             left_out += 1
             continue
         _require_chosen(file, number, source, whole, chosen)
-        if number in placed:
+        if number in placed and not _takes_place(file, placed[number]):
             cause = f"a second mask for frame {number}, beside {placed[number].path}"
             raise UsageError(cause, path=file.path, hint="Give one mask for each frame.")
+        replaced += number in placed
         placed[number] = file
+    if replaced:
+        warn(f"{replaced} mask{'s' * (replaced > 1)} replaced by what was given later for the same frame")
     if left_out:
         warn(f"{left_out} mask{'s' * (left_out > 1)} of frames that were not chosen left out")
     if not placed:
         raise UsageError("no mask of a chosen frame", path=files[0].path.parent, hint=_has_frames(chosen))
     return dict(sorted(placed.items()))
+
+
+def _takes_place(file: MaskFile, before: MaskFile) -> bool:
+    """Tell whether a mask that is given later replaces another of the same frame: folders may hold corrections."""
+    return (file.in_folder or before.in_folder) and file.path.parent != before.path.parent
 
 
 def _numbers(source: Source, files: list[MaskFile]) -> tuple[range, range]:
@@ -205,18 +213,16 @@ def _numbers(source: Source, files: list[MaskFile]) -> tuple[range, range]:
     return whole, range(info.first_chosen, last + 1, whole.step)
 
 
-def _frame_of(file: MaskFile, source: Source, whole: range, chosen: range) -> int:
+def _frame_of(file: MaskFile, source: Source, chosen: range) -> int:
     if not file.in_folder:
         if file.frame is None:
             return chosen[0]
         return first_frame_from(source.info.path, file.frame, first_number=source.info.first_number)
     stem = file.path.stem
-    if stem.isascii() and stem.isdecimal():
-        return int(stem)
-    frame = last_number(stem)
-    if frame is None or frame not in whole or source.frame_name(frame) != stem:
+    frame = source.number_of(stem)
+    if frame is None and not (stem.isascii() and stem.isdecimal()):
         raise UsageError("is not named after a frame", path=file.path, hint="Name it <frame>.png")
-    return frame
+    return int(stem) if frame is None else frame
 
 
 def _require_chosen(file: MaskFile, number: int, source: Source, whole: range, chosen: range) -> None:

@@ -101,7 +101,7 @@ def plan(job: Job) -> dict[str, Any]:
     Raises the StmError that the job would raise.
     """
     with open_job(job) as (source, given, notes):
-        done = done_before(job, given)
+        done = done_before(job, given, source)
         return {
             "source": str(job.video),
             "size": f"{source.info.width}x{source.info.height}",
@@ -203,7 +203,7 @@ def _check_direction(options: SegmentOptions) -> None:
         raise UsageError("the way back through a clip needs its end", hint="Use --on-corrupt skip, or go forward.")
 
 
-def done_before(job: Job, given: Sequence[GivenMask]) -> dict[str, Any] | None:
+def done_before(job: Job, given: Sequence[GivenMask], source: Source) -> dict[str, Any] | None:
     """Return the report of this very job when it is finished. Raises UsageError when another's would be lost.
 
     A job that corrects a result, by masks after the first, is no other one.
@@ -218,6 +218,7 @@ def done_before(job: Job, given: Sequence[GivenMask]) -> dict[str, Any] | None:
     return earlier_result(
         job.output,
         job.fingerprint(),
+        source,
         overwrite=wanted.overwrite,
         resume=wanted.resume,
         is_corrected=is_corrected,

@@ -122,6 +122,8 @@ def _clean_colours(stored: Codes, path: Path) -> Cleaned:
         y, x = (int(value) for value in unknown[0])
         cause = f"colour #{codes[y, x]:06x} at x={x}, y={y} is near no colour of the DAVIS palette"
         raise MaskError(cause, path=path, hint="Repaint it: id 1 is #800000, id 2 #008000, id 3 #808000")
+    if len(np.setdiff1d(codes, (0, WHITE))) and (codes == WHITE).any():
+        raise MaskError("white beside colours may be anything", path=path, hint="Paint the background black")
     moved = (stored != snapped) & ~wrong
     changes = [_resolved(wrong, stored)] if wrong.any() else []
     if moved.any():

@@ -22,6 +22,7 @@ Labels = npt.NDArray[np.integer[Any]]
 Warn = Callable[[str], object]
 
 VOID = 255
+ONE_OBJECT = (255, 65535)  # alone, in 8 and in 16 bits
 GREY_MODES = ("L",)
 WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
@@ -35,17 +36,17 @@ MANY_GREYS = 16  # a grey mask with so many values between 0 and 255 has soft ed
 class Convention:
     """How the values of masks that belong together are meant: learn from all of them, then turn each into ids.
 
-    255 (65535 in 16 bits) alone is one object unless another mask has it beside ids, as void. One grey value alone is
-    one object unless the grey masks hold several.
+    255 (65535 in 16 bits) alone is one object unless another mask has it beside ids: 255 is void then, 65535 an id. One
+    grey value alone is one object unless the grey masks hold several.
     """
 
-    void: bool = False
+    beside: bool = False  # whether one of these two stands beside ids
     greys: set[int] = field(default_factory=set)
 
     def learn(self, values: Labels, grey: bool) -> None:
         """Take note of what a mask stores, (H, W), and whether it is 8-bit grey."""
         there = [int(value) for value in np.unique(values) if value]
-        self.void |= VOID in there and len(there) > 1
+        self.beside |= len(there) > 1 and not {*ONE_OBJECT}.isdisjoint(there)
         if grey:
             self.greys.update(there)
 
@@ -53,9 +54,9 @@ class Convention:
         """Return the ids of a mask, (H, W); grey that is not white but one object is warned about."""
         there = [int(value) for value in np.unique(values) if value]
         one_grey = grey and len(there) == 1 and len(self.greys) == 1
-        if not one_grey and (self.void or not is_binary(values)):
+        if not one_grey and (self.beside or not is_binary(values)):
             return values
-        if there[0] not in (1, 255, 65535):
+        if there[0] not in (1, *ONE_OBJECT):
             warn(f"{path}: grey values 0 and {there[0]} are read as one object, id 1; palette PNG keeps ids")
         return (values > 0).astype(np.uint8)
 
@@ -115,7 +116,7 @@ def object_ids(labels: Labels) -> tuple[int, ...]:
 
 def is_binary(values: Labels) -> bool:
     """Tell whether 255 (65535 in 16 bits) is the only value beside 0: then it is an object, not void."""
-    return np.unique(values[values > 0]).tolist() in ([255], [65535])
+    return np.unique(values[values > 0]).tolist() in ([value] for value in ONE_OBJECT)
 
 
 def select_objects(labels: Labels, ids: Sequence[int], *, path: Path | None = None) -> Labels:

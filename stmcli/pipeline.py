@@ -25,9 +25,20 @@ from stmcli.masks import read_values
 from stmcli.model import STM
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, Writer
-from stmcli.page import Pictures, write_page
+from stmcli.page import Pictures, remake_page, write_page
 from stmcli.report import Report, cut_note, read_report
-from stmcli.results import MASKS, PAGE, REPORT, STATE, clear, lock, output_names, refuse_corrupt, source_files
+from stmcli.results import (
+    MASKS,
+    PAGE,
+    REPORT,
+    STATE,
+    clear,
+    frame_names,
+    lock,
+    output_names,
+    refuse_corrupt,
+    source_files,
+)
 from stmcli.room import telling_room
 from stmcli.run import Run
 from stmcli.threads import Waiting
@@ -61,15 +72,26 @@ def segment_video(
     that is done, `on_adapt` that of every step of `--adapt`, and of how many. Raises StmError; what was in the output
     folder before is only replaced when the job allows it.
     """
-    with open_job(job) as (source, given, notes):
-        with lock(job.output):
-            done = done_before(job, given)
-            if done is None:
-                return _run(job, source, given, notes, load, on_start, on_frame, on_adapt)
-            if not job.segment.keep_memory:
-                shutil.rmtree(job.output / STATE, ignore_errors=True)
-        files = tuple(job.output / name for name in done["outputs"])
-        return Result(job.output, files, done["frames_written"], 0.0, done_before=True, notes=tuple(done["notes"]))
+    with open_job(job) as (source, given, notes), lock(job.output):
+        done = done_before(job, given, source)
+        if done is None:
+            return _run(job, source, given, notes, load, on_start, on_frame, on_adapt)
+        return _done_before(job, done, on_start, on_frame)
+
+
+def _done_before(
+    job: Job, done: dict[str, Any], on_start: Callable[[int | None, str], None], on_frame: Callable[[int], None]
+) -> Result:
+    """Return a result that is there already, with its page, and with no more beside it than the job wants."""
+    notes = [*done["notes"]]
+    if not job.segment.keep_memory:
+        shutil.rmtree(job.output / STATE, ignore_errors=True)
+    elif not (job.output / STATE).exists():
+        notes.append("its memory was not kept: --no-resume segments it again, and keeps it")
+    if job.segment.page and not (job.output / PAGE).exists():
+        remake_page(job.output, video=job.video, on_start=on_start, on_frame=on_frame)
+    files = tuple(job.output / name for name in done["outputs"])
+    return Result(job.output, files, done["frames_written"], 0.0, done_before=True, notes=tuple(notes))
 
 
 def _run(
@@ -83,7 +105,7 @@ def _run(
     on_adapt: Callable[[int, int], None],
 ) -> Result:
     started = time.monotonic()
-    before, ids = output_names(job.output), ids_of(given)
+    before, is_frame, ids = output_names(job.output), frame_names(job.output, source), ids_of(given)
     may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(ids)))]  # for a run after this one is killed
     report = Report(job.output / REPORT, run_facts(job, given, source) | {"outputs": may_be_there}, notes)
     waiting = Waiting()
@@ -98,7 +120,7 @@ def _run(
         on_start(run.count, report.facts["device"])
         run.find_kept()
         report.save("running")  # so that the same command may go on after a kill
-        clear((job.output / name for name in (MASKS, PAGE, *before)), keep=run.kept_names())
+        clear((job.output / name for name in (MASKS, PAGE, *before)), is_frame, keep=run.kept_names())
         if job.network.adapt:
             model = _adapt(model, job, given[0], on_adapt)
         pictures = [Pictures(source.count)] if job.segment.page else []

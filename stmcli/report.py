@@ -114,6 +114,15 @@ def read_report(path: Path) -> dict[str, Any]:
     return content if known else {}
 
 
+def first_number_of(report: Mapping[str, Any]) -> int | None:
+    """Return what the run was told to call the clip's first frame; None: nothing, or there is no report."""
+    try:
+        number = report["options"]["segment"]["first_number"]
+    except (KeyError, TypeError):  # no report, or somebody else's
+        return None
+    return number if isinstance(number, int) else None
+
+
 def is_finished(report: Mapping[str, Any]) -> bool:
     """Tell whether a report says that all was done, and has all that the report of a finished run has."""
     return report.get("status") == "ok" and _fits(report, WHOLE)

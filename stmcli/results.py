@@ -12,13 +12,16 @@ from typing import Any
 from stmcli.errors import LockedError, PartialError, UsageError
 from stmcli.files import can_be
 from stmcli.report import is_finished, read_report
-from stmcli.video import Source, list_frames
+from stmcli.video import Source, last_number, list_frames
 
 MASKS, REPORT, PAGE, LOCK = "masks", "report.json", "report.html", ".lock"
 STATE = ".state"  # what an unfinished run needs to go on
 DATASET = "davis"  # the one output that is a tree of folders
-FOLDERS = (MASKS, "soft/*", "soft", "cutout*", DATASET, f"{STATE}/*", STATE)  # that outputs are in, inner ones first
-FILMS = re.compile(r"(overlay|alpha|matte|green)(-\d+)?\.part\.\w+")  # unfinished ones
+FOLDERS = re.compile(rf"{MASKS}|soft|soft/\d+|cutout(-\d+)?|{DATASET}|\{STATE}|\{STATE}/.+")  # that outputs are in
+UNFINISHED = re.compile(  # beside these folders
+    r"(overlay|alpha|matte|green)(-\d+)?\.part\.\w+"
+    rf"|\.((report|summary|ytvis|coco)\.json|(report|index)\.html|mots\.zip|{DATASET})\.part"
+)
 ELSEWHERE = "Choose another --output."
 
 
@@ -116,12 +119,18 @@ def _loss(source: Source) -> str:
 
 
 def earlier_result(
-    out: Path, fingerprint: str, *, overwrite: bool, resume: bool, is_corrected: Callable[[dict[str, Any]], bool]
+    out: Path,
+    fingerprint: str,
+    source: Source,
+    *,
+    overwrite: bool,
+    resume: bool,
+    is_corrected: Callable[[dict[str, Any]], bool],
 ) -> dict[str, Any] | None:
     """Return the report of the finished result of this very job, None when there is something to do.
 
-    A result that `is_corrected` by the job, as its report tells, may be replaced. Raises UsageError when what is
-    there would be lost.
+    `source` tells which masks are its own. A result that `is_corrected` by the job, as its report tells, may be
+    replaced. Raises UsageError when what is there would be lost.
     """
     report = read_report(out / REPORT)
     if not report and any((out / MASKS).glob("*.png")):
@@ -136,7 +145,7 @@ def earlier_result(
             return None
         cause = "holds the result of another job" if report else "is not empty, and holds no result of stm"
         raise UsageError(cause, path=out, hint="Choose another --output, or replace what is there with -y.")
-    masks = sum(1 for _ in (out / MASKS).glob("*.png"))
+    masks = sum(source.number_of(image.stem) is not None for image in (out / MASKS).glob("*.png"))
     whole = is_finished(report) and masks == report["frames_written"]
     return report if resume and whole and all((out / name).exists() for name in report["outputs"]) else None
 
@@ -181,20 +190,34 @@ def lock(out: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def clear(outputs: Iterable[Path], *, keep: Collection[str] = ()) -> None:
+def clear(outputs: Iterable[Path], is_frame: Callable[[str], bool], *, keep: Collection[str] = ()) -> None:
     """Remove outputs of an earlier result, but not the images of frames with the names to `keep`.
 
-    Folders of images may hold what is not ours, and that stays.
+    Folders of images may hold what is not ours, the name of no frame, and that stays.
     """
     for path in outputs:
         if path.is_dir() and path.name == DATASET:
             shutil.rmtree(path)
         elif path.is_dir():
             for image in path.glob("*.png"):
-                if image.stem not in keep:
+                if is_frame(image.stem) and image.stem not in keep:
                     image.unlink()
         else:
             path.unlink(missing_ok=True)
+
+
+def frame_names(out: Path, source: Source) -> Callable[[str], bool]:
+    """Return what tells whether a name is that of a frame of `source`, or of another whose result is in `out`."""
+    report = read_report(out / REPORT)
+    if report.get("source", {}).get("path") == str(source.info.path):
+        return lambda name: source.number_of(name) is not None
+    numbers = {frame["frame"] for frame in report.get("frames", [])}
+
+    def is_frame(name: str) -> bool:
+        number = last_number(name)
+        return source.number_of(name) is not None or (number in numbers if numbers else number is not None)
+
+    return is_frame
 
 
 def output_names(out: Path) -> list[str]:
@@ -214,14 +237,18 @@ def _sweep(out: Path) -> None:
 
 
 def _temporaries(out: Path) -> list[Path]:
-    """List unfinished files and folders: `.x.part`, and `x.part.mov` of a film."""
-    films = [path for path in out.glob("*.part.*") if FILMS.fullmatch(path.name)]
-    kept = out.glob(".davis.old")  # what a killed run was about to replace
-    return [*films, *kept, *(path for folder in (*_folders(out), out) for path in folder.glob(".*.part"))]
+    """List unfinished files and folders of ours: `.x.part`, and `x.part.mov` of a film."""
+    beside = [path for path in out.glob("*.part*") if UNFINISHED.fullmatch(path.name)]
+    beside += out.glob(f".{DATASET}.old")  # what a killed run was about to replace
+    state = out / STATE
+    inside = {folder: ".*.part" if state in (folder, folder.parent) else ".*.png.part" for folder in _folders(out)}
+    return [*beside, *(path for folder, pattern in inside.items() for path in folder.glob(pattern))]
 
 
 def _folders(out: Path) -> list[Path]:
-    return [path for pattern in FOLDERS for path in out.glob(pattern) if path.is_dir()]
+    """List the folders that outputs are in, inner ones first."""
+    found = [path for pattern in ("*/*", "*") for path in out.glob(pattern)]
+    return [path for path in found if FOLDERS.fullmatch(path.relative_to(out).as_posix()) and path.is_dir()]
 
 
 def _is_empty(out: Path) -> bool:

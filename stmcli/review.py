@@ -23,8 +23,9 @@ from stmcli.errors import StmError, UsageError
 from stmcli.files import writing
 from stmcli.masks import Labels, read_values, write_labels
 from stmcli.options import DOUBTFUL
-from stmcli.page import ASSETS, fix_command, open_clip, result_report
+from stmcli.page import ASSETS, fix_command, moved, open_clip, result_report
 from stmcli.render import vivid
+from stmcli.report import first_number_of
 from stmcli.results import MASKS
 from stmcli.video import read_frame
 
@@ -60,6 +61,7 @@ class Review:
             if inside.resolve().parent != folder.resolve():
                 raise UsageError("is a link out of the result", path=inside, hint="Remove the link.")
         with open_clip(self.report, video) as source:
+            self.report = moved(self.report, source)
             self.name, self.width, self.height = source.info.name, source.info.width, source.info.height
             self._path = source.info.path
             self._stems = {frame["frame"]: source.frame_name(frame["frame"]) for frame in self.report["frames"]}
@@ -102,10 +104,12 @@ class Review:
 
     def command(self) -> str:
         """Return the command that uses the corrections; empty when there are none."""
-        corrected = {number for number in self._stems if self._correction(number).is_file()}
+        corrected, folder = [n for n in self._stems if self._correction(n).is_file()], self.corrections.absolute()
         if not corrected:
             return ""
-        return fix_command(without(self.report, corrected), self.folder, str(self.corrections.absolute()))
+        words = [word for word in self.report.get("mask_words", []) if Path(word).absolute() != folder]
+        report = {**self.report, "mask_words": words} if words else self.report
+        return fix_command(report, self.folder, str(folder), frame=min(corrected))
 
     def _correction(self, number: int) -> Path:
         return self.corrections / f"{self._stems[number]}.png"
@@ -122,19 +126,12 @@ class Review:
     def _picture(self, number: int) -> bytes:
         """Return a frame as JPEG."""
         with self._decoding:
-            image = Image.fromarray(np.ascontiguousarray(read_frame(self._path, number).rgb))
+            frame = read_frame(self._path, number, first_number=first_number_of(self.report))
+            image = Image.fromarray(np.ascontiguousarray(frame.rgb))
         image.thumbnail((LARGEST, LARGEST))
         content = io.BytesIO()
         image.save(content, "JPEG", quality=88)
         return content.getvalue()
-
-
-def without(report: Mapping[str, Any], corrected: set[int]) -> Mapping[str, Any]:
-    """Return a report whose given masks are only those of frames that were not corrected."""
-    masks = [mask for mask in report.get("masks", []) if mask["frame"] not in corrected]
-    if len(masks) == len(report.get("masks", [])):
-        return report
-    return {**report, "masks": masks, "mask_words": [f"{mask['frame']}:{mask['path']}" for mask in masks] or [""]}
 
 
 class ReviewServer(ThreadingHTTPServer):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stmcli.errors import MaskError, PartialError, UsageError, VideoError
+from stmcli.errors import MaskError, PartialError, UsageError
 from stmcli.export import ExportJob, export_masks
 from stmcli.job import Job
 from stmcli.kinds import outputs
@@ -231,7 +231,7 @@ def test_what_is_there_is_replaced_only_with_y(done):
 @pytest.mark.parametrize(
     ("spoil", "error", "words"),
     [
-        (lambda out: (out / "masks/00002.png").unlink(), VideoError, "frame 2 is missing"),
+        (lambda out: (out / "masks/00002.png").unlink(), UsageError, "no mask of frame 2"),
         (lambda out: (out / "masks/00002.png").write_bytes(b""), MaskError, "00002.png: empty file"),
         (lambda out: (out / "soft/3/00002.png").unlink(), MaskError, "soft/3/00002.png: no such file"),
         (lambda out: write_labels(out / "masks/00002.png", np.ones((5, 5), np.uint8)), MaskError, "is 5x5 but"),
@@ -339,3 +339,93 @@ def test_the_command_makes_what_is_asked_for(done, stm):
     assert [Path(name).name for name in made["files"]] == ["matte.mp4", "ytvis.json"]
     assert made["frames"] == 6
     assert stm("export", done.output, "--video", done.video, "--to", "gif").exit_code == 2
+
+
+# -- whose frames, and whose files -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", ["abcdefgh", ["0001", "0002", "0003", "0004", "0005", "zzz"]])
+def test_masks_of_a_part_are_put_on_the_frames_whose_names_they_have(stm, make_folder, tmp_path, tiny_weights, names):
+    folder = make_folder([f"{name}.png" for name in names])
+    write_labels(tmp_path / "m.png", block())
+    words = ("--size", "48", "-w", tiny_weights, "--device", "cpu", "--precision", "fp32")
+    made = stm(
+        "segment", folder, "-m", "m.png", "--start", 2, "--end", 4, "-e", "none", "--keep-soft", "-o", "out", *words
+    )
+    assert made.exit_code == 0, made.stderr
+    made = stm("export", "out", "--video", folder, *(["--to", "overlay", "--to", "cutout", "--to", "coco"]))
+    assert made.exit_code == 0, made.stderr
+    assert sorted(path.stem for path in (tmp_path / "out/cutout").iterdir()) == [*names[2:5]]
+    film = decoded(tmp_path / "out" / "overlay.mp4", "rgb24")
+    assert [round(rgb[40:, 40:].mean()) for rgb in film] == pytest.approx([72, 78, 84], abs=3)  # pictures 2, 3, 4
+    images = json.loads((tmp_path / "out" / "coco.json").read_text())["images"]
+    assert [Path(image["file_name"]).stem for image in images] == [*names[2:5]]
+
+
+def block():
+    labels = np.zeros((48, 64), np.uint8)
+    labels[:12, :16] = 1
+    return labels
+
+
+def test_files_of_others_stay_where_an_export_is_made(stm, make_clip, tmp_path):
+    home = tmp_path / "work"
+    (home / "masks_of_mine").mkdir(parents=True)
+    for number in range(3):
+        write_labels(home / "masks_of_mine" / f"{number:05d}.png", block())
+    foreign = [".note.part", ".precious.part/x", "cutout_ideas/.k.png.part", "cutout/.k.part", "empty/"]
+    for name in foreign:
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).mkdir() if name.endswith("/") else (home / name).write_text("mine")
+    (home / ".coco.json.part").write_text("of a killed run")
+    made = stm("export", home / "masks_of_mine", "--video", make_clip(frames=3), "--to", "coco")
+    assert made.exit_code == 0, made.stderr
+    assert all((home / name).exists() for name in foreign)
+    assert not (home / ".coco.json.part").exists()
+
+
+def test_void_is_not_drawn(stm, make_clip, tmp_path):
+    (tmp_path / "mine").mkdir()
+    labels = block()
+    labels[24:, 32:] = 255
+    write_labels(tmp_path / "mine" / "00000.png", labels)
+    assert stm("export", "mine", "--video", make_clip(frames=1), "--to", "overlay").exit_code == 0
+    drawn = decoded(tmp_path / "overlay.mp4", "rgb24")[0].astype(int)
+    assert abs(drawn[40:, 40:] - 60).max() < 6
+
+
+def test_sound_that_lasts_longer_than_the_pictures_is_whole_when_all_frames_are(stm, make_clip, tmp_path):
+    """As in a film of the run itself; of a part it ends with the part."""
+    clip = make_clip(
+        frames=8, ticks=[*range(8)], time_base=Fraction(1, 50), audio="aac"
+    )  # 0.16 s, with 0.32 s of sound
+    (tmp_path / "mine").mkdir()
+    for number in range(8):
+        write_labels(tmp_path / "mine" / f"{number:05d}.png", block())
+    words = ("export", "mine", "--video", clip, "--to", "overlay", "-y")
+    assert stm(*words).exit_code == 0
+    assert sound_seconds(tmp_path / "overlay.mp4") == pytest.approx(sound_seconds(clip), abs=0.03)
+    (tmp_path / "mine" / "00007.png").unlink()
+    assert stm(*words).exit_code == 0
+    assert sound_seconds(tmp_path / "overlay.mp4") < 0.2
+
+
+def sound_seconds(path):
+    with av.open(str(path)) as container:
+        return max(float((p.pts + p.duration) * p.time_base) for p in container.demux(audio=0) if p.size)
+
+
+def test_a_second_sound_is_left_out_and_said_so(stm, make_clip, tmp_path):
+    (tmp_path / "mine").mkdir()
+    write_labels(tmp_path / "mine" / "00000.png", block())
+    one = make_clip("one.mkv", frames=1, audio="aac")
+    with av.open(str(one)) as inp, av.open(str(tmp_path / "two.mkv"), "w") as out:
+        streams = [out.add_stream_from_template(s) for s in (*inp.streams.video, *2 * inp.streams.audio)]
+        for packet in inp.demux():
+            for stream in streams[:1] if packet.stream.type == "video" else streams[1:]:
+                if packet.size:
+                    packet.stream = stream
+                    out.mux(packet)
+    made = stm("export", "mine", "--video", "two.mkv", "--to", "overlay")
+    assert made.exit_code == 0, made.stderr
+    assert "overlay.mp4 has the first of 2 sound tracks" in made.stderr

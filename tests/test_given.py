@@ -271,3 +271,25 @@ def test_a_later_mask_is_never_overwritten(segment, make_clip, make_mask, put):
     result = segment(make_clip(frames=3), "-m", make_mask(), "-m", f"1:{late}", "-o", "out", "-y")
     assert (result.exit_code, late.read_bytes()) == (2, before)
     assert "overlay.mp4: is an input of this job" in result.stderr
+
+
+def test_a_folder_that_is_given_later_corrects_what_was_given_before(make_clip, put):
+    clip, first = make_clip(), put("m.png", 1)
+    put("masks/4.png", 1, 2)
+    put("fixed/4.png", 2)
+    masks, fixed = put("masks/0.png", 1, 2).parent, put("fixed/0.png", 1).parent
+    found, said = given(clip, masks, fixed)
+    assert found == {0: (1,), 4: (2,)}
+    assert "2 masks replaced by what was given later for the same frame" in said
+    assert given(clip, first, fixed)[0] == {0: (1,), 4: (2,)}
+    assert given(clip, masks, f"4:{put('later.png', 1)}")[0] == {0: (1, 2), 4: (1,)}
+    put("fixed/00004.png", 1)
+    message = refusal(UsageError, clip, masks, fixed)
+    assert "a second mask for frame 4, beside" in message
+
+
+def test_masks_have_the_names_of_frames_that_are_only_counted(make_folder, put):
+    """Where one name has no number, the others' numbers do not count."""
+    folder = make_folder(["0001.png", "0002.png", "0003.png", "last.png"])
+    files = [put(f"masks/{name}.png", 1) for name in ("0001", "0002", "last")]
+    assert given(folder, files[0].parent)[0] == {0: (1,), 1: (1,), 3: (1,)}

@@ -300,3 +300,11 @@ def test_specks_go_to_what_is_around_them_only_when_asked(path):
     expected = labels.copy()
     expected[20, 50], expected[10:12, 10:12] = 0, 1
     assert np.array_equal(fix_mask(path, speck=5).labels, expected)
+
+
+def test_white_beside_colours_is_refused_with_what_to_do(tmp_path):
+    pixels = np.full((40, 60, 3), 255, np.uint8)
+    pixels[5:20, 5:20] = (0x80, 0, 0)
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    with pytest.raises(MaskError, match=r"white beside colours may be anything\. Paint the background black"):
+        fix_mask(tmp_path / "m.png")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from stmcli import images
 from stmcli.errors import MaskError, UsageError, WriteError
-from stmcli.masks import check_fits, object_ids, read_labels, read_values, select_objects, write_labels
+from stmcli.masks import Convention, check_fits, object_ids, read_labels, read_values, select_objects, write_labels
 from stmcli.render import palette
 
 
@@ -528,3 +528,12 @@ def test_large_images_leave_the_warning_filters_as_they_were(path):
     refusal(path, "absurd dimensions")
     assert warnings.filters == before
     assert images.MAX_PIXELS < Image.MAX_IMAGE_PIXELS
+
+
+def test_65535_beside_ids_is_an_id_in_all_masks_that_belong_together():
+    convention = Convention()
+    masks = [np.array([[0, 7, 65535]], np.int32), np.array([[0, 65535, 0]], np.int32)]
+    for values in masks:
+        convention.learn(values, False)
+    found = [object_ids(convention.labels(values, False, path=Path("m.png"), warn=print)) for values in masks]
+    assert found == [(7, 65535), (65535,)]

@@ -1,6 +1,8 @@
 """Frames numbered from another number than the source's own: the same numbers everywhere."""
 
+import io
 import json
+import re
 import zipfile
 from fractions import Fraction
 
@@ -13,6 +15,7 @@ from stmcli.datasets.pictures import Pictures
 from stmcli.errors import UsageError
 from stmcli.given import read_given
 from stmcli.outputs import OverlayWriter
+from stmcli.review import Review
 from stmcli.video import first_frame_from, last_frame_until, open_source, read_frame
 from stmcli.video.frame import Source
 
@@ -239,3 +242,22 @@ def test_a_mask_of_a_later_frame_is_given_by_its_new_number(make_clip, make_mask
         assert [given.frame for given in read_given([mask], source)] == [1001]
         with pytest.raises(UsageError, match=r"is a mask of frame 3, .* one of 1001 to 1010"):
             read_given([f"3:{mask}"], source)
+
+
+def test_a_result_with_new_numbers_is_looked_through_and_its_page_made_again(cut, stm, tmp_path):
+    """By the frames that they mean: a number too many would show every mask on the frame after its own."""
+    assert cut("-e", "none").exit_code == 0
+    clip = tmp_path / "clip.mp4"
+    review = Review(tmp_path / "out")
+    for number, index in ((1003, 2), (1005, 4)):
+        shown = np.array(Image.open(io.BytesIO(review.picture(number)))).astype(int)
+        assert shown[40:, 40:].mean() == pytest.approx(read_frame(clip, index).rgb[40:, 40:].mean(), abs=2)
+    before = (tmp_path / "out" / "report.html").read_text()
+    made = stm("report", "out")
+    assert made.exit_code == 0, made.stderr
+    assert pictures_of((tmp_path / "out" / "report.html").read_text()) == pictures_of(before)
+    assert "--first-number 1001" in next(line for line in before.splitlines() if "stm frame" in line)
+
+
+def pictures_of(page):
+    return re.findall(r'src="(data:[^"]+)"', page)

@@ -530,3 +530,23 @@ def test_switches_are_part_of_the_job_and_change_its_result(job):
     same = replace(job, network=replace(job.network, size=48, top_k=0, reach=0.0))
     assert same.fingerprint() == job.fingerprint()
     assert segment_video(same).done_before
+
+
+def test_pictures_of_others_among_the_masks_stay_and_do_not_make_a_result_unfinished(job):
+    segment_video(job)
+    (job.output / "masks" / "my_edit.png").write_bytes(b"mine")
+    assert segment_video(job).done_before
+    segment_video(replace(job, segment=SegmentOptions(overwrite=True)))
+    assert (job.output / "masks" / "my_edit.png").read_bytes() == b"mine"
+    (job.output / "masks" / "00003.png").unlink()
+    assert not segment_video(job).done_before
+    assert (job.output / "masks" / "my_edit.png").exists()
+
+
+def test_a_page_that_was_not_wanted_before_is_made_of_the_result(job):
+    segment_video(replace(job, segment=SegmentOptions(page=False)))
+    assert not (job.output / "report.html").exists()
+    kept = segment_video(replace(job, segment=SegmentOptions(keep_memory=True)))
+    assert kept.done_before
+    assert (job.output / "report.html").exists()
+    assert kept.notes[-1].startswith("its memory was not kept")

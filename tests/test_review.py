@@ -183,8 +183,37 @@ def test_a_correction_is_saved_as_a_mask_and_read_back_and_forgotten(server, res
 def test_a_corrected_given_mask_takes_its_place_in_the_command(server, result):
     content = ask(server, f"labels/{FIRST}", method="POST", body=painted().astype("<u2").tobytes())[2]
     words = shlex.split(json.loads(content)["command"])
-    assert words.count("--mask") == 1
-    assert words[words.index("--mask") + 1] == str(result / "corrections")
+    assert words[3:7] == ["--mask", "m.png", "--mask", str(result / "corrections")]  # the later one of a frame holds
+    assert words[-1] == "-y"  # another first mask is another job
+
+
+def test_corrections_of_an_earlier_command_are_named_once_and_need_no_leave(result):
+    report = json.loads((result / "report.json").read_text())
+    report["mask_words"] += [str(result / "corrections")]
+    report["masks"] += [{"frame": FIRST + 1, "path": str(result / "corrections" / f"{FIRST + 1:05d}.png"), "ids": [3]}]
+    (result / "report.json").write_text(json.dumps(report))
+    review = Review(result)
+    review.correct(FIRST + 2, painted())
+    words = shlex.split(review.command())
+    assert words[3:7] == ["--mask", "m.png", "--mask", str(result / "corrections")]
+    assert words.count("--mask") == 2
+    assert "-y" not in words
+
+
+def test_a_clip_that_was_moved_is_named_where_it_is(result, tmp_path):
+    (tmp_path / "frames").rename(tmp_path / "moved")
+    review = Review(result, video=tmp_path / "moved")
+    review.correct(FIRST + 1, painted())
+    assert shlex.split(review.command())[2] == str(tmp_path / "moved")
+
+
+def test_another_clip_is_refused(result, make_folder):
+    report = json.loads((result / "report.json").read_text())
+    report["source"] |= {"width": 64, "height": 48}
+    (result / "report.json").write_text(json.dumps(report))
+    other = make_folder([f"{FIRST + place:05d}.png" for place in range(3)], name="other", width=80)
+    with pytest.raises(UsageError, match="other: is 80x48, but the clip of the result was 64x48"):
+        Review(result, video=other)
 
 
 @pytest.mark.parametrize("length", ["0", "10", "99999999999", "-1", "x"])

@@ -450,3 +450,45 @@ def test_the_reader_leaves_no_file_open(make_clip):
         next(iter(source))
     write_clip(path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("place", [1, 2, 3, 9])
+def test_the_frame_that_is_lost_is_named_though_others_were_decoded_before_it(make_clip, place):
+    """With B-frames, which come in another order; what was decoded by then is not thrown away."""
+    path = make_clip(frames=30, gop=30, options={"preset": "medium", "bf": "3", "b-adapt": "0"})
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+        times = sorted(p.pts for p in packets)
+        spoilt, position, size = times.index(packets[place].pts), packets[place].pos, packets[place].size
+    with path.open("r+b") as file:
+        file.seek(position)
+        file.write(b"\xff" * size)
+    with pytest.raises(VideoError, match=f"frame {spoilt} cannot be decoded"):
+        read(path)
+    for how, count in (("stop", spoilt), ("skip", 30)):
+        with open_source(path, on_corrupt=how) as source:
+            assert len([*source]) == count
+            assert source.corrupt_frames == [spoilt]
+    assert len(read(path, end=spoilt - 1)) == spoilt
+    assert read_frame(path, 25).index == 25
+    with pytest.raises(VideoError, match=f"frame {spoilt} cannot be decoded"):
+        read_frame(path, spoilt)
+
+
+def test_frames_of_the_same_name_are_refused_and_names_without_numbers_told(make_folder):
+    with pytest.raises(VideoError, match=r"a\.jpg and a\.png have the same name"):
+        open_source(make_folder(["a.png", "a.jpg", "b.png"], name="twice"))
+    with open_source(make_folder(["0001.png", "0002.png", "0003.png", "mask.png"])) as source:
+        assert [*source.times()] == [0, 1, 2, 3]
+        assert "not numbered like the other frames: mask; so all are counted from 0" in source.warnings[0]
+        assert [source.number_of(name) for name in ("0001", "mask", "1", "0004")] == [0, 3, None, None]
+    for names in (["a.png", "b.png"], ["0001.png", "0002.png"]):
+        with open_source(make_folder(names, name=names[0])) as source:
+            assert source.warnings == ()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_frames_of_32_bits_are_refused_since_nobody_knows_what_is_white(tmp_path, kind):
+    Image.fromarray(np.full((48, 64), 7, kind)).save(tmp_path / "1.tif")
+    with pytest.raises(VideoError, match=r"1\.tif: pixels of 32 bits"):
+        open_source(tmp_path)

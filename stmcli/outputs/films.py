@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stmcli.masks import VOID
 from stmcli.options import ExportOptions
 from stmcli.outputs.writer import Prediction, SoftPrediction
 from stmcli.render import RGB, matte, over, overlay
@@ -76,7 +77,9 @@ class OverlayWriter(_Film):
         super().write(frame, prediction)  # type: ignore[arg-type]  # hard masks are enough
 
     def _draw(self, frame: Frame, prediction: Prediction) -> RGB:
-        return overlay(frame.rgb, prediction.labels(), opacity=self._opacity, contour=self._contour)
+        labels = prediction.labels()
+        ids = np.where(labels == VOID, 0, labels)  # which masks of other programs may hold
+        return overlay(frame.rgb, ids, opacity=self._opacity, contour=self._contour)
 
 
 class AlphaWriter(_Film):

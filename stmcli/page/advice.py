@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.report import first_number_of
 
 # What a command line must repeat so that a second run does what the first one did, by option dataclass and field.
 FLAGS = {
@@ -62,15 +63,22 @@ DEFAULTS = {
 
 def frame_command(report: Mapping[str, Any], frame: int, picture: str) -> str:
     """Return the command that writes a frame to paint on."""
-    return shlex.join(["stm", "frame", _path(_source(report)), "--at", str(frame), "-o", picture])
+    first = first_number_of(report)
+    renumbered = [] if first is None else ["--first-number", str(first)]
+    return shlex.join(["stm", "frame", _path(_source(report)), "--at", str(frame), *renumbered, "-o", picture])
 
 
-def fix_command(report: Mapping[str, Any], output: Path, *masks: str) -> str:
-    """Return the command that segments the same clip with more masks, words of `--mask`."""
+def fix_command(report: Mapping[str, Any], output: Path, mask: str, *, frame: int) -> str:
+    """Return the command that segments the same clip with one more word of `--mask`, of `frame` and perhaps later ones.
+
+    Only a mask up to the first given one makes it another job, which needs leave to replace the result.
+    """
     words = ["stm", "segment", _path(_source(report))]
-    for mask in [*_given(report), *masks]:
-        words += ["--mask", mask]
-    return shlex.join([*words, *_options(report.get("options", {})), "-o", str(output.absolute()), "-y"])
+    for word in [*_given(report), mask]:
+        words += ["--mask", word]
+    first = min((given["frame"] for given in report.get("masks", [])), default=frame)
+    words += [*_options(report.get("options", {})), "-o", str(output.absolute())]
+    return shlex.join([*words, *["-y"] * (frame <= first)])
 
 
 def _source(report: Mapping[str, Any]) -> str:

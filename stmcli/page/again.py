@@ -9,7 +9,7 @@ from stmcli.errors import UsageError
 from stmcli.masks import Labels, read_values
 from stmcli.page.clip import write_page
 from stmcli.page.pictures import Pictures
-from stmcli.report import read_report
+from stmcli.report import first_number_of, read_report
 from stmcli.results import MASKS, PAGE, REPORT
 from stmcli.video import Source, open_source
 
@@ -39,17 +39,22 @@ def remake_page(
 ) -> Path:
     """Write `report.html` into the folder of a result, and return its path; `video` is where the clip is now.
 
-    Raises UsageError when there is no report, or a mask or the clip is missing, VideoError, WriteError.
+    Raises UsageError when there is no report, a mask or the clip is missing or it is another clip, VideoError,
+    WriteError.
     """
     report = result_report(folder)
     frames = {frame["frame"]: frame for frame in report["frames"]}
     pictures = Pictures(len(frames))
     with open_clip(report, video) as source:
+        report = moved(report, source)
         on_start(len(frames), "from masks")
         for frame in source:
-            if frame.index in frames:
-                pictures.write(frame, _reported(folder, source, frames[frame.index]))
+            if facts := frames.pop(frame.index, None):
+                pictures.write(frame, _reported(folder, source, facts))
                 on_frame(frame.index)
+        if frames:
+            cause = f"has no frame {min(frames)}, which the result has"
+            raise UsageError(cause, path=source.info.path, hint="Say with --video where the clip of the result is.")
     write_page(folder / PAGE, report, pictures)
     return folder / PAGE
 
@@ -67,10 +72,24 @@ def result_report(folder: Path) -> dict[str, Any]:
 def open_clip(report: Mapping[str, Any], video: Path | None) -> Source:
     """Open the frames that a report is about. Raises UsageError, VideoError."""
     numbers = [frame["frame"] for frame in report["frames"]]
-    path = video or Path(report.get("source", {}).get("path", ""))
+    facts = report.get("source", {})
+    path = video or Path(facts.get("path", ""))
     if video is None and not path.exists() and "%" not in path.name and "#" not in path.name:
         raise UsageError("the clip is not there any more", path=path, hint="Say with --video where it is now.")
-    return open_source(path, start=min(numbers), end=max(numbers), on_corrupt="skip")
+    first = first_number_of(report)
+    source = open_source(path, first_number=first, start=min(numbers), end=max(numbers), on_corrupt="skip")
+    width, height = source.info.width, source.info.height
+    was = facts.get("width", width), facts.get("height", height)
+    if was != (width, height):
+        source.close()
+        cause = f"is {width}x{height}, but the clip of the result was {was[0]}x{was[1]}"
+        raise UsageError(cause, path=path, hint="Say with --video where that clip is.")
+    return source
+
+
+def moved(report: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    """Return a report that says where its clip is now."""
+    return {**report, "source": {**report.get("source", {}), "path": str(source.info.path)}}
 
 
 def _reported(folder: Path, source: Source, facts: Mapping[str, Any]) -> Reported:

@@ -4,7 +4,7 @@ from stmcli.video.codecs import ALPHA_CODECS, H264, H264_NVENC, Codec, ffmpeg_ve
 from stmcli.video.color import Color
 from stmcli.video.facts import ClipFacts, clip_facts
 from stmcli.video.film import FilmFacts, check_film
-from stmcli.video.folder import FrameFolder, list_frames, numbered
+from stmcli.video.folder import FrameFolder, last_number, list_frames, numbered
 from stmcli.video.frame import Frame, OnCorrupt, Source, SourceInfo
 from stmcli.video.position import Position, first_frame_from, last_frame_until, parse_position
 from stmcli.video.probe import frame_times
@@ -40,6 +40,7 @@ __all__ = [
     "frame_times",
     "frames_backward",
     "last_frame_until",
+    "last_number",
     "list_frames",
     "numbered",
     "open_source",

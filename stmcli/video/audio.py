@@ -10,16 +10,16 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 
-from stmcli.video.probe import open_container, pick_audio
+from stmcli.video.probe import list_audio, open_container, pick_audio
 
 _ENCODERS = {".webm": "libopus"}
 _RATE = 48000  # what every encoder takes
 
 
-def has_sound(path: Path) -> bool:
-    """Return whether a media file holds sound that can be read."""
+def count_sounds(path: Path) -> int:
+    """Return how many sound tracks of a media file can be read."""
     with open_container(path) as container:
-        return pick_audio(container) is not None
+        return len(list_audio(container))
 
 
 class AudioTrack:

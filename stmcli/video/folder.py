@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
@@ -56,6 +57,7 @@ class FrameFolder(Source):
         check_range(path, start, end, first=first_number)
         self._files = numbered(path, list_frames(path), first=first_number)
         self._stems = _stems(self._files, renumbered=first_number is not None)
+        self._by_name = {name: number for number, name in self._stems.items()}
         width, height = _common_size(list(self._files.values()))
         first, *_, last = (*self._files, *self._files)
         chosen = [n for n in self._files if (start is None or n >= start) and (end is None or n <= end)]
@@ -79,6 +81,7 @@ class FrameFolder(Source):
             first_number=first,
             start=start,
             end=end,
+            warnings=_odd_names(self._files.values()),
         )
         super().__init__(info, on_corrupt=on_corrupt)
 
@@ -94,6 +97,10 @@ class FrameFolder(Source):
     def frame_name(self, index: int) -> str:
         """Return the stem of the image that is frame `index`; with its new number in it if it was given one."""
         return self._stems[index]
+
+    def number_of(self, name: str) -> int | None:
+        """Return the frame of that name, None when there is none."""
+        return self._by_name.get(name)
 
     def close(self) -> None:
         """Do nothing: no file stays open between two frames."""
@@ -162,6 +169,10 @@ def numbered(path: Path, files: list[Path], *, first: int | None = None) -> dict
 
 def _numbers(path: Path, files: list[Path]) -> dict[int, Path]:
     if not _hold_numbers(files):
+        for file, following in pairwise(sorted(files, key=lambda file: file.stem)):
+            if file.stem == following.stem:  # so would their masks be
+                cause = f"{file.name} and {following.name} have the same name"
+                raise VideoError(cause, path=path, hint="Rename or remove one.")
         return dict(enumerate(files))
     pairs = sorted((int(_LAST_NUMBER.findall(file.stem)[0]), file) for file in files)
     steps = [after[0] - before[0] for before, after in pairwise(pairs)]
@@ -203,6 +214,9 @@ def _size(path: Path) -> tuple[int, int]:
     check_file(path)
     try:
         with _quiet_about_size(), Image.open(path, formats=_FORMATS) as image:
+            if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+                cause = "pixels of 32 bits, which may mean anything"
+                raise VideoError(cause, path=path, hint="Export it with 8 or 16 bits.")
             width, height = image.size
             turned = not _ignores_exif(image) and image.getexif().get(0x0112, 1) >= 5
     except Image.DecompressionBombError:
@@ -243,6 +257,18 @@ def _hold_numbers(files: Iterable[Path]) -> bool:
     """Return whether names differ in their last number and in nothing else."""
     names = [file.stem for file in files]
     return all(map(_LAST_NUMBER.search, names)) and len({_LAST_NUMBER.sub("", name) for name in names}) == 1
+
+
+def _odd_names(files: Iterable[Path]) -> tuple[str, ...]:
+    """Say which names keep the numbers of the others from counting, when it is but a few."""
+    names = [file.stem for file in files]
+    bases = Counter(_LAST_NUMBER.sub("", name) if _LAST_NUMBER.search(name) else None for name in names)
+    usual, count = bases.most_common(1)[0]
+    odd = [name for name in names if not _LAST_NUMBER.search(name) or _LAST_NUMBER.sub("", name) != usual]
+    if usual is None or not odd or count < 0.5 * len(names):
+        return ()
+    listed = ", ".join(odd[:3]) + ", ..." * (len(odd) > 3)
+    return (f"not numbered like the other frames: {listed}; so all are counted from 0, in the order of their names",)
 
 
 def _stems(files: Mapping[int, Path], *, renumbered: bool) -> dict[int, str]:

@@ -119,6 +119,10 @@ class Source(ABC):
         """Return the stem of the mask file that belongs to frame `index`."""
 
     @abstractmethod
+    def number_of(self, name: str) -> int | None:
+        """Return the frame whose mask file has the stem `name`; None where no frame's can have."""
+
+    @abstractmethod
     def close(self) -> None:
         """Release the files that are open."""
 

@@ -60,7 +60,12 @@ def pick_video(container: InputContainer, path: Path) -> VideoStream:
 
 def pick_audio(container: InputContainer) -> AudioStream | None:
     """Return the first sound of a container that can be read, None without any."""
-    return next((s for s in container.streams.audio if s.codec_context is not None), None)
+    return next(iter(list_audio(container)), None)
+
+
+def list_audio(container: InputContainer) -> list[AudioStream]:
+    """Return the sounds of a container that can be read."""
+    return [s for s in container.streams.audio if s.codec_context is not None]
 
 
 @dataclass(frozen=True)

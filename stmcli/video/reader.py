@@ -76,6 +76,10 @@ class VideoReader(Source):
         """Return the stem of the mask file of frame `index`: its number in five digits."""
         return number_name(index)
 
+    def number_of(self, name: str) -> int | None:
+        """Return the number that `name` is, None when it is none."""
+        return int(name) if name.isascii() and name.isdecimal() and name == number_name(int(name)) else None
+
     def close(self) -> None:
         """Close the file if an iteration left it open."""
         if self._container is not None:
@@ -128,13 +132,16 @@ class VideoReader(Source):
             if packet is not None:
                 bisect.insort(waiting, packet)
             if pictures is None:
-                if self._stops_at(index):
+                if (packet is None or self._untimed) and self._stops_at(index):  # no time will tell which one is lost
                     return
                 damaged = True
             for picture in pictures or ():
                 if self._untimed:
                     picture.pts = waiting[0] if waiting else None
-                for pts in _take(waiting, picture.pts) if damaged else _take(waiting, picture.pts)[:0]:
+                lost = _take(waiting, picture.pts)
+                for pts in lost if damaged else ():
+                    if self._stops_at(index):
+                        return
                     self.corrupt_frames.append(index)
                     yield None, pts
                     index += 1
@@ -145,9 +152,13 @@ class VideoReader(Source):
                 yield picture, picture.pts
                 index += 1
         for pts in waiting if damaged else ():
+            if self._stops_at(index):
+                return
             self.corrupt_frames.append(index)
             yield None, pts
             index += 1
+        if damaged and self.on_corrupt == "fail":  # an error of the decoder, though a picture came of every packet
+            self._stops_at(index)
 
     def _no_frame(self, number: int, count: int | None) -> UsageError:
         first = self.info.first_number

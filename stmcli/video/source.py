@@ -36,8 +36,11 @@ def open_source(
 
 
 def read_frame(path: str | Path, index: int | None = None, *, first_number: int | None = None) -> Frame:
-    """Return frame `index` of a source, its first by default; raise UsageError that says how many there are."""
-    with open_source(path, first_number=first_number, start=index, end=index, on_corrupt="stop") as source:
+    """Return frame `index` of a source, its first by default, whatever is damaged before it.
+
+    Raises UsageError that says how many frames there are, and VideoError when this one cannot be decoded.
+    """
+    with open_source(path, first_number=first_number, start=index, end=index, on_corrupt="skip") as source:
         for frame in source:
             return frame
     raise AssertionError(f"{path}: an iteration without a frame")

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from stmcli.errors import WriteError
 from stmcli.files import NO_ROOM, no_room
-from stmcli.video.audio import AudioTrack, has_sound
+from stmcli.video.audio import AudioTrack, count_sounds
 from stmcli.video.codecs import Codec
 from stmcli.video.film import FilmFacts, check_film
 from stmcli.video.frame import RGB
@@ -150,8 +150,11 @@ class VideoWriter:
 
     def _open_with_sound(self, codec: Codec, audio_from: Path | None) -> VideoStream:
         """Open with a copy of the sound, else with the sound encoded again, else without any."""
-        if audio_from is None or not has_sound(audio_from):
+        sounds = count_sounds(audio_from) if audio_from else 0
+        if not sounds:
             return self._try_open(codec, None, encode=False)
+        if sounds > 1:
+            self.notes.append(f"{self.path.name} has the first of {sounds} sound tracks")
         for encode in (False, True):
             with contextlib.suppress(WriteError):
                 stream = self._try_open(codec, audio_from, encode=encode)
