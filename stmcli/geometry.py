@@ -1,5 +1,6 @@
 """The way of a frame into the network and back: working size, and padding to the stride."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,7 @@ from stmcli.focus import Box
 from stmcli.model.stm import STRIDE
 
 NEAR = 5.0  # cells, standard deviation
+TIMES = (0.7, 1.4)  # how many times as large a given frame is memorized too
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,20 @@ class Geometry:
         frame[:, 0] = 1
         frame[:, :, top : top + height, left : left + width] = prob
         return frame
+
+
+def augmented(frame: Tensor, masks: Tensor, ways: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield a frame (1, 3, H, W) and its masks (1, N, H, W) as they may look later: mirrored, smaller, larger, both."""
+    both = [(frame, masks)]
+    both += [(_resized(frame, times), _resized(masks, times)) for times in TIMES if "scale" in ways]
+    yield from both[1:]
+    if "flip" in ways:
+        yield from ((pixels.flip(3), labels.flip(3)) for pixels, labels in both)
+
+
+def _resized(x: Tensor, times: float) -> Tensor:
+    """Resize (1, C, H, W) about its middle, with what is beyond the edges mirrored: same shape."""
+    theta = torch.tensor([[[1 / times, 0, 0], [0, 1 / times, 0]]], device=x.device)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    resized = F.grid_sample(x.float(), grid, padding_mode="reflection", align_corners=False)
+    return resized.to(x.dtype, memory_format=torch.channels_last)

@@ -41,18 +41,25 @@ class Convention:
     """
 
     beside: bool = False  # whether one of these two stands beside ids
+    seen: set[int] = field(default_factory=set)
     greys: set[int] = field(default_factory=set)
 
     def learn(self, values: Labels, grey: bool) -> None:
         """Take note of what a mask stores, (H, W), and whether it is 8-bit grey."""
-        there = [int(value) for value in np.unique(values) if value]
+        there = _stored(values)
         self.beside |= len(there) > 1 and not {*ONE_OBJECT}.isdisjoint(there)
+        self.seen.update(there)
         if grey:
             self.greys.update(there)
 
+    @property
+    def is_one(self) -> bool:
+        """Tell whether all masks show one object without an id."""
+        return len(self.seen) == 1 and (self.seen == self.greys or not self.seen.isdisjoint(ONE_OBJECT))
+
     def labels(self, values: Labels, grey: bool, *, path: Path, warn: Warn) -> Labels:
         """Return the ids of a mask, (H, W); grey that is not white but one object is warned about."""
-        there = [int(value) for value in np.unique(values) if value]
+        there = _stored(values)
         one_grey = grey and len(there) == 1 and len(self.greys) == 1
         if not one_grey and (self.beside or not is_binary(values)):
             return values
@@ -105,6 +112,13 @@ def read_stored(path: Path, *, size: tuple[int, int] | None = None, warn: Warn =
         hint = "Save the mask without anti-aliasing, or use stm mask fix"
         raise MaskError(cause, path=path, hint=hint)
     return samples(image), image.mode in GREY_MODES
+
+
+def _stored(values: Labels) -> list[int]:
+    """Return the values in (H, W) but 0, ascending."""
+    counts = np.bincount(values.ravel()) if values.dtype == np.uint8 else None  # sorting takes many times as long
+    found = np.unique(values) if counts is None else np.flatnonzero(counts)
+    return [int(value) for value in found if value]
 
 
 def object_ids(labels: Labels) -> tuple[int, ...]:

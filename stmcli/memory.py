@@ -57,6 +57,10 @@ class MemoryBank:
         self._put(slot, key, value)
         return slot
 
+    def has_room(self, count: int) -> bool:
+        """Tell whether so many more given frames fit, and leave half of the memory to others."""
+        return len(self.pinned) + count <= min(given_room(self.options), self.options.max_slots // 2)
+
     def wants(self, *, age: int) -> bool:
         """Tell whether the frame `age` frames after the first one will be read at all."""
         return "previous" in self.options.policy or self._keeps(age)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 MEMORY_KEEPS = ("recent", "useful")
 MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous")
-TTA = ("flip", "scale")
+TTA = AUGMENT = ("flip", "scale")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SOFT_EXPORTS = ("alpha", "matte", "cutout", "green")  # made of soft alpha
 SOFT_FILMS = ("alpha", "matte", "green")
@@ -43,6 +43,7 @@ class Fit:
     reach: float = 0.0  # how far from its own place a cell reads, in cells of 16 px; 0 = anywhere
     focus: float = 0.0  # window that is looked at, in lengths of the objects; 0 = the whole frame
     anchor: float = 1.0  # how many times as much a given frame counts near a place; 1 = as any other
+    augment: tuple[str, ...] = ()  # how else a frame is memorized where objects enter: flip = mirrored, scale = resized
 
 
 FIT = tuple(field.name for field in fields(Fit))
@@ -55,7 +56,7 @@ class NetworkOptions:
     weights: str = "compact"  # a name from `stm weights list` or a file
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     precision: str = "auto"
-    size: int | None = None  # this, `top_k`, `reach`, `focus`, `anchor`: see `Fit`; None = what suits the weights
+    size: int | None = None  # this, `top_k`, `reach`, `focus` ...: see `Fit`; None = what suits the weights
     top_k: int | None = None
     reach: float | None = None
     tta: tuple[str, ...] = ()  # views whose mean is taken: flip = mirrored too, scale = at two other sizes too
@@ -63,6 +64,7 @@ class NetworkOptions:
     compile: bool = False  # by torch.compile
     focus: float | None = None
     anchor: float | None = None
+    augment: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ import torch
 from stmcli.adapt import adapt
 from stmcli.device import pick_device
 from stmcli.ensemble import make_follower
-from stmcli.errors import Interrupted, StmError
+from stmcli.errors import Interrupted, StmError, UsageError
+from stmcli.evaluate import NONE_AT_FIRST, first_shown, list_sequences
 from stmcli.evaluate import Sequence as Clip
-from stmcli.evaluate import list_sequences, mask_files
 from stmcli.given import GivenMask, ids_of
 from stmcli.job import Job, done_before, open_job, run_facts
 from stmcli.kinds import open_writers, opened
 from stmcli.listeners import unheard
-from stmcli.masks import read_values
 from stmcli.model import STM
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, Writer
@@ -200,12 +199,16 @@ def segment_dataset(
     Clips that are done already are not done again; give `model` to use one that is loaded. Raises StmError.
     """
     clips = list_sequences(root, protocol)
+    masks = [clip.annotations if protocol == "ytvos" else first_mask(clip) for clip in clips]
+    for clip, mask in zip(clips, masks, strict=True):
+        if protocol == "davis2017" and isinstance(mask, str):
+            hint = "Use --protocol folder, which scores every object."
+            raise UsageError(NONE_AT_FIRST, path=clip.annotations, hint=hint)
     on_start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
     loaded = model or load_model(network)
     options = SegmentOptions(overwrite=overwrite, corrections=False, page=False)
     export = ExportOptions(kinds=("none",))
-    for clip in clips:
-        mask = clip.annotations if protocol == "ytvos" else first_mask(clip)
+    for clip, mask in zip(clips, masks, strict=True):
         job = Job(clip.frames, (mask,), output / clip.name, options, network, memory, export)
         segment_video(job, load=lambda: loaded, on_frame=on_frame, on_adapt=on_adapt)
     return output
@@ -213,8 +216,7 @@ def segment_dataset(
 
 def first_mask(clip: Clip) -> str | Path:
     """Return the word of `--mask` for the first ground truth with an object, which may be that of a later frame."""
-    masks = mask_files(clip.annotations)
-    mask = next((path for path in masks if read_values(path).any()), masks[0])
+    mask = first_shown(clip.annotations)
     first = source_files(clip.frames)[0].stem
     late = mask.stem.isdecimal() and first.isdecimal() and int(mask.stem) > int(first)
     return f"{int(mask.stem)}:{mask}" if late else mask

@@ -12,7 +12,7 @@ from torch import Tensor
 from stmcli.confidence import Gauge
 from stmcli.cuts import CutDetector
 from stmcli.focus import Box, Focus
-from stmcli.geometry import Geometry
+from stmcli.geometry import Geometry, augmented
 from stmcli.given import GivenMask
 from stmcli.guard import Guard
 from stmcli.masks import object_ids
@@ -196,16 +196,20 @@ class Segmenter:
         known = [place for place, number in enumerate((0, *self.object_ids)) if place and number not in given]
         others = self._fitted.leave(self._segment(frame, cut)[0]) if known else None  # (1, N+1, H, W)
         self._age += 1 if self.object_ids else 0
-        self.object_ids += tuple(sorted(given - {*self.object_ids}))
+        entered = tuple(sorted(given - {*self.object_ids}))
+        self.object_ids += entered
         prob = self._truth(labels)
         if others is not None:
             places = [0, *known]
             share = others[0, places] / others[0, places].sum(0).clamp(min=TINY)
             prob[places] = share * prob[0]  # what the given ids leave free
-        masks = self._fitted.enter(prob[None, 1:])  # (1, N, H, W)
-        slot = self.bank.pin(*self.gate.trust(*self.guard.memorize(frame, masks.to(frame.dtype))))
+        masks = self._fitted.enter(prob[None, 1:]).to(frame.dtype)  # (1, N, H, W)
+        slot = self.bank.pin(*self.gate.trust(*self.guard.memorize(frame, masks)))
         if slot is not None:
             self._looks[slot] = self._fitted
+        views = [*augmented(frame, masks, self.fit.augment)] if entered else []
+        for view in views if self.bank.has_room(len(views)) else ():
+            self.bank.pin(*self.guard.memorize(*view))
         self.gauge.begin()
         self._pending = None
         return self._answer(prob, None, cut=cut)

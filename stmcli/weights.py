@@ -187,16 +187,24 @@ def read(path: Path) -> tuple[STM, Card]:
 
 def save(path: Path, model: STM, card: Card, *, dtype: torch.dtype = torch.float32) -> str:
     """Write a network as safetensors and return the file's sha256. Raises WriteError."""
+    return _write(path, _packed(model, card, dtype))
+
+
+def _packed(model: STM, card: Card, dtype: torch.dtype) -> bytes:
     state = {
         name: (x.to(dtype) if x.is_floating_point() else x).contiguous().cpu() for name, x in model.state_dict().items()
     }
+    facts = asdict(card)
+    facts |= facts.pop("fit")
+    return safetensors_bytes(state, metadata={"stm": json.dumps(facts)})
+
+
+def _write(path: Path, content: bytes) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot be created ({error.strerror})", path=path.parent) from None
-    facts = asdict(card)
-    facts |= facts.pop("fit")
-    write_whole(path, safetensors_bytes(state, metadata={"stm": json.dumps(facts)}))
+    write_whole(path, content)
     return sha256(path)
 
 
@@ -207,10 +215,11 @@ def register(path: Path, card: Card) -> Entry:
     return Entry(path.stem, path, facts["sha256"], card.licence, card.origin)
 
 
-def import_file(source: Path, *, name: str | None = None) -> Entry:
+def import_file(source: Path, *, name: str | None = None, overwrite: bool = False) -> Entry:
     """Convert a checkpoint to safetensors in the user's cache and register it.
 
-    Raises UsageError for a file that does not exist or a name that cannot be given, WeightsError, WriteError.
+    Raises UsageError for a file that does not exist, or a name that cannot be given or that other weights have, which
+    only `overwrite` replaces, WeightsError, WriteError.
     """
     name = name or source.stem
     if not re.fullmatch(r"\w[\w.+-]*", name):
@@ -219,7 +228,11 @@ def import_file(source: Path, *, name: str | None = None) -> Entry:
         raise UsageError(f"the name {name} is taken by bundled weights", path=source, hint="Choose another --name")
     model, card = read(find(source))
     target = cache_folder() / f"{name}.safetensors"
-    save(target, model, card)
+    content = _packed(model, card, torch.float32)
+    known = registry().get(name)
+    if known and known.sha256 != hashlib.sha256(content).hexdigest() and not overwrite:
+        raise UsageError(f"other weights are called {name}", path=source, hint="Choose a --name, or replace them by -y")
+    _write(target, content)
     return register(target, card)
 
 
@@ -257,7 +270,10 @@ def _read_header(path: Path) -> tuple[Card, list[str]]:
         raise WeightsError("not made by stm: its header has no dims", path=path, hint="Use stm weights import")
     try:
         facts = json.loads(note) | _suits(path)
-        fit = replace(DEFAULT_FIT, **{name: facts.pop(name) for name in FIT if name in facts})
+        values: dict[str, Any] = {name: facts.pop(name) for name in FIT if name in facts}
+        if "augment" in values:
+            values["augment"] = tuple(values["augment"])
+        fit = replace(DEFAULT_FIT, **values)
         return Card(**{**facts, "dims": Dims(**facts["dims"]), "fit": fit}), names
     except (ValueError, TypeError, KeyError):
         raise WeightsError("its header is damaged", path=path, hint="Get the file again") from None

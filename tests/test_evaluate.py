@@ -365,3 +365,54 @@ def test_csv_has_a_line_for_each_object_and_the_means(tree):
 def test_evaluation_does_not_load_the_network():
     code = "import sys, stmcli.evaluate; sys.exit('torch' in sys.modules or 'av' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -- what a mask means -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["folder", "ytvos"])
+def test_a_first_mask_of_nothing_but_void_does_not_make_one_object_of_all(tmp_path, protocol):
+    clip = moving(1, 2, frames=6)
+    clip[:, 30:, 40:] = 255
+    clip[0][clip[0] < 255] = 0
+    write_clip(tmp_path / "truth" / "cat", clip)
+    write_clip(tmp_path / "predicted" / "cat", clip)
+    found = score(tmp_path, protocol).sequences["cat"]
+    assert {number: scores.j.mean() for number, scores in found.items()} == {1: 1, 2: 1}
+    swapped = np.where(clip == 1, 2, np.where(clip == 2, 1, clip))
+    write_clip(tmp_path / "predicted" / "cat", swapped)
+    assert all(scores.j.mean() == 0 for scores in score(tmp_path, protocol).sequences["cat"].values())
+
+
+@pytest.mark.parametrize("protocol", ["davis2016", "davis2017", "folder"])
+@pytest.mark.parametrize("value", [128, 255])
+def test_one_grey_value_is_one_object_whatever_a_prediction_calls_it(tmp_path, protocol, value):
+    clip = moving(1)
+    (tmp_path / "truth" / "cat").mkdir(parents=True)
+    for index, labels in enumerate(clip):
+        Image.fromarray(value * labels).save(tmp_path / "truth" / "cat" / f"{index:05}.png")
+    for number in (1, 3):
+        write_clip(tmp_path / "predicted" / "cat", number * clip)
+        assert [row.j.mean() for row in score(tmp_path, protocol).sequences["cat"].values()] == [1]
+
+
+def test_frames_before_the_first_object_need_no_prediction(tmp_path):
+    clip = moving(1, frames=7)
+    clip[:3] = 0
+    write_clip(tmp_path / "truth" / "cat", clip)
+    write_clip(tmp_path / "predicted" / "cat", clip)
+    for index in range(3):
+        (tmp_path / "predicted" / "cat" / f"{index:05}.png").unlink()
+    assert score(tmp_path).sequences["cat"][1].j.tolist() == [1] * 5
+    refusal(tmp_path, "no object in the first frame", "--protocol folder", protocol="davis2017")
+    (tmp_path / "predicted" / "cat" / "00003.png").unlink()
+    refusal(tmp_path, "no mask for frame 00003")
+
+
+def test_an_object_that_only_the_unscored_last_frame_shows_is_left_out(tree):
+    clip = moving(1, 3, step=2)
+    clip[-1, 30:36, 40:50] = 5
+    write_clip(tree / "truth" / "cat", clip)
+    scores = score(tree)
+    assert [*scores.sequences["cat"]] == [1, 3]
+    assert scores.notes == ()

@@ -93,7 +93,12 @@ def test_without_public_truth_only_the_submission_is_made(evaluate, dataset, tmp
         for path in sorted((dataset / "Annotations" / clip).iterdir())[given:]:
             path.unlink()
     words = ("--run", dataset, "--protocol", "ytvos", "-o", "out")
-    result = evaluate(*words, "--submission", "s.zip", "--json")
+    for more in (("--json",), ("--csv", "s.csv"), ("--plot", "plots")):
+        refused = evaluate(*words, "--submission", "s.zip", *more)
+        assert refused.exit_code == 2
+        assert "not to be scored: " in refused.stderr
+    assert not (tmp_path / "out").exists()
+    result = evaluate(*words, "--submission", "s.zip")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "note: not scored:" in result.stderr
     assert (tmp_path / "s.zip").is_file()

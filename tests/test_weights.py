@@ -3,6 +3,7 @@ import os
 import pickle
 import socket
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,27 @@ def test_what_was_found_to_suit_registered_weights_goes_with_them(tiny_weights):
     note.write_text(json.dumps(json.loads(note.read_text()) | {"suits": {"strange": 1}}))
     with pytest.raises(WeightsError, match="header is damaged"):
         weights.card_of(entry.path)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_name_is_given_to_other_weights_only_when_asked(stm, tiny_weights, tmp_path):
+    torch.manual_seed(1)
+    save(tmp_path / "other.safetensors", STM(TINY), Card(TINY, "mine"))
+    assert stm("weights", "import", tiny_weights, "--name", "mine").exit_code == 0
+    before = registry()["mine"].sha256
+    assert stm("weights", "import", tiny_weights, "--name", "mine").exit_code == 0  # the same once more
+    refused = stm("weights", "import", "other.safetensors", "--name", "mine")
+    assert refused.exit_code == 2
+    assert "other weights are called mine" in refused.stderr
+    assert registry()["mine"].sha256 == before
+    assert stm("weights", "import", "other.safetensors", "--name", "mine", "-y").exit_code == 0
+    assert registry()["mine"].sha256 != before
+
+
+def test_the_ways_in_which_a_given_frame_is_memorized_are_kept_in_the_file(tmp_path):
+    card = Card(TINY, "mine", fit=Fit(size=48, augment=("flip", "scale")))
+    save(tmp_path / "w.safetensors", STM(TINY), card)
+    assert weights.card_of(tmp_path / "w.safetensors") == card
+    options = NetworkOptions(str(tmp_path / "w.safetensors"))
+    assert weights.suited(options).augment == ("flip", "scale")
+    assert weights.suited(replace(options, augment=())).augment == ()

@@ -10,7 +10,7 @@ from PIL import Image
 from stmcli.errors import MaskError, UsageError
 from stmcli.evaluate import Scores, evaluate_folder, read_seen, unscorable, write_submission
 from stmcli.evaluate.scores import ObjectScores
-from stmcli.evaluate.ytvos import TRAINING_CATEGORIES
+from stmcli.evaluate.ytvos import TRAINING_CATEGORIES, read_meta
 from stmcli.masks import write_labels
 
 NAMES = ("00000", "00005", "00010", "00015")
@@ -213,3 +213,10 @@ def test_a_submission_that_cannot_be_complete_is_not_written(root):
     with pytest.raises(MaskError, match=r"00010\.png: the mask is 5x5 but .*00000\.png is 40x24"):
         write_submission(root / "predicted", root / "truth", root / "s.zip")
     assert sorted(path.name for path in root.iterdir()) == ["predicted", "truth"]
+
+
+def test_frames_without_zeros_in_front_are_in_the_order_of_their_numbers(tmp_path):
+    objects = {"1": {"category": "cat", "frames": ["0", "10", "5", "100"]}, "2": {"frames": ["10", "5", "100"]}}
+    (tmp_path / "meta.json").write_text(json.dumps({"videos": {"a": {"objects": objects}}}))
+    wanted = read_meta(tmp_path)["a"]
+    assert [one.frames for one in wanted.values()] == [("0", "5", "10", "100"), ("5", "10", "100")]

@@ -134,9 +134,10 @@ def full_follower(model: STM, network: NetworkOptions, rgb: np.ndarray, *, objec
 def fill_memory(follower: Follower, *, slots: int) -> None:
     """Give the first frame, which was memorized already, again and again until one slot is left."""
     for segmenter in _segmenters(follower):
-        keys, values = (part.clone() for part in segmenter.bank.read()[:2])
-        for _ in range(slots - 2):
-            segmenter.bank.pin(keys, values)
+        bank = segmenter.bank
+        keys, values = (part[:, :, : part.shape[2] // bank.slots].clone() for part in bank.read()[:2])
+        for _ in range(slots - 1 - bank.slots):
+            bank.pin(keys, values)
 
 
 def _segmenters(follower: Follower) -> list[Segmenter]:

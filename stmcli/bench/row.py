@@ -60,7 +60,7 @@ class Row:
             "frames_per_second": self.frames_per_second,
             "operations_per_second": self.operations_per_second,
         }
-        return stored | asdict(self.fit) | found
+        return stored | asdict(self.fit) | {"augment": ",".join(self.fit.augment)} | found
 
 
 def percentile(values: Sequence[float], share: float) -> float:

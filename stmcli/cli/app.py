@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from stmcli import __version__
 from stmcli.errors import ManyErrors, PartialError, StmError, Terminated, UsageError
-from stmcli.options import MEMORY_KEEPS, MEMORY_POLICIES, PRECISIONS, TTA, MemoryOptions, NetworkOptions
+from stmcli.options import AUGMENT, MEMORY_KEEPS, MEMORY_POLICIES, PRECISIONS, TTA, MemoryOptions, NetworkOptions
 
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
 SHORTEST_REACH = 0.1  # cells; a cell then reads its own place only
@@ -154,6 +154,14 @@ AnchorOption = Annotated[
         show_default="suits the weights",
     ),
 ]
+AugmentOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VIEWS",
+        help=f"Memorize a frame where objects enter mirrored and at other sizes too: {', '.join(AUGMENT)}; none.",
+        show_default="suits the weights",
+    ),
+]
 ReachOption = Annotated[
     float | None,
     typer.Option(
@@ -241,6 +249,7 @@ def network_options(
     compiled: bool = NETWORK.compile,
     focus: float | None = NETWORK.focus,
     anchor: float | None = NETWORK.anchor,
+    augment: str | None = None,
 ) -> NetworkOptions:
     """Check and collect the options of the network."""
     if reach and not SHORTEST_REACH <= reach < math.inf:
@@ -249,10 +258,26 @@ def network_options(
         raise UsageError(f"--focus {focus:g}: not a size", hint="Use 0, or 2 for twice as long as the objects.")
     if anchor is not None and not 1 <= anchor < math.inf:
         raise UsageError(f"--anchor {anchor:g}: not a weight", hint="Use 1, or 100 for a hundred times as much.")
-    words = {one_of("--tta", word.strip(), TTA) for word in tta.split(",")} if tta else set()
-    views = tuple(word for word in TTA if word in words)
     one_of("--precision", precision, PRECISIONS)
-    return NetworkOptions(weights, device, precision, size, top_k, reach, views, adapt, compiled, focus, anchor)
+    return NetworkOptions(
+        weights,
+        device,
+        precision,
+        size,
+        top_k,
+        reach,
+        _views("--tta", tta, TTA),
+        adapt,
+        compiled,
+        focus,
+        anchor,
+        None if augment is None else _views("--augment", "" if augment == "none" else augment, AUGMENT),
+    )
+
+
+def _views(option: str, text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    words = {one_of(option, word.strip(), allowed) for word in text.split(",")} if text else set()
+    return tuple(word for word in allowed if word in words)
 
 
 def memory_options(every: int, most: int, policy: str, keep: str, *, half: bool, gate: float) -> MemoryOptions:

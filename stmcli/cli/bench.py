@@ -15,6 +15,7 @@ from stmcli.cli.app import (
     NETWORK,
     AdaptOption,
     AnchorOption,
+    AugmentOption,
     CompileOption,
     FocusOption,
     JsonOption,
@@ -78,6 +79,7 @@ class Networks:
     compile: CompileOption = NETWORK.compile
     focus: FocusOption = NETWORK.focus
     anchor: AnchorOption = NETWORK.anchor
+    augment: AugmentOption = None
 
     def options(self) -> list[NetworkOptions]:
         """Check the values; every combination, weights first. Raises UsageError."""
@@ -95,6 +97,7 @@ class Networks:
                 compiled=self.compile,
                 focus=self.focus,
                 anchor=self.anchor,
+                augment=self.augment,
             )
             for choice in product(weights, devices, precisions, sizes)
         ]

@@ -84,6 +84,10 @@ def evaluate(
     categories = read_seen(seen)
     _check_targets(csv, submission, plot=plot, overwrite=overwrite)
     chosen, kept = network.options(), memory.options()
+    given: Path = truth or run  # type: ignore[assignment]
+    hidden = unscorable(given) if submission else ""
+    if hidden and (as_json or csv or plot):
+        raise UsageError(f"not to be scored: {hidden}", hint="Leave out --json, --csv and --plot.")
     if policies:
         if run is None or plot or submission or kept.policy != MEMORY.policy:
             cause = "--policies segments with every policy and makes one table"
@@ -105,12 +109,13 @@ def evaluate(
             predictions = _segment(
                 run, output, protocol=protocol, network=chosen, memory=kept, overwrite=overwrite, show=show
             )
-    given: Path = truth or run  # type: ignore[assignment]
+    elif (network, memory) != (Network(), Memory()):
+        tell(quiet, "note: without --run nothing is segmented, so the options of network and memory do nothing")
     scored: Path = predictions  # type: ignore[assignment]
     if submission:
         frames = write_submission(scored, given, submission)
         tell(quiet, f"{submission}: {frames} masks")
-        if hidden := unscorable(given):
+        if hidden:
             tell(quiet, f"note: not scored: {hidden}")
             return
     scores = evaluate_folder(scored, given, protocol=protocol, seen=categories)

@@ -13,6 +13,7 @@ from stmcli.cli.app import (
     NETWORK,
     AdaptOption,
     AnchorOption,
+    AugmentOption,
     CompileOption,
     DeviceOption,
     EveryOption,
@@ -108,6 +109,7 @@ class Network:
     compile: CompileOption = NETWORK.compile
     focus: FocusOption = NETWORK.focus
     anchor: AnchorOption = NETWORK.anchor
+    augment: AugmentOption = None
 
     def options(self) -> NetworkOptions:
         """Check the values. Raises UsageError."""
@@ -123,6 +125,7 @@ class Network:
             compiled=self.compile,
             focus=self.focus,
             anchor=self.anchor,
+            augment=self.augment,
         )
 
 

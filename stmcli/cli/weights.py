@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from stmcli.cli.app import NETWORK, JsonOption, app, give, results, say
+from stmcli.cli.app import NETWORK, JsonOption, OverwriteOption, app, give, results, say
 from stmcli.errors import UsageError
 
 weights_app = typer.Typer(no_args_is_help=True, help="The bundled network and imported checkpoints.")
@@ -55,10 +55,11 @@ def verify_weights(name: Annotated[str | None, typer.Argument(show_default="all"
 def import_weights(
     source: Annotated[Path, typer.Argument(help="The published STM_weights.pth, or a file that stm train wrote.")],
     name: Annotated[str | None, typer.Option(help="How to call them.", show_default="the file's name")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Convert a checkpoint to safetensors in the user's cache."""
     from stmcli.weights import import_file
 
-    entry = import_file(source, name=name)
+    entry = import_file(source, name=name, overwrite=overwrite)
     say(f"{entry.name}: {entry.licence}")
     give(entry.path)

@@ -21,7 +21,7 @@ from stmcli.clips.stills import CANVAS, MASK_MODES, UNREADABLE
 from stmcli.clips.videos import Shot, Video, Videos
 from stmcli.errors import MaskError, TrainingError
 from stmcli.images import open_image
-from stmcli.masks import VOID, colour_codes, ids_of_colours, is_binary
+from stmcli.masks import VOID, colour_codes, ids_of_colours
 from stmcli.options import ClipOptions
 
 ROOM = 0.4  # share of the free memory that decoded frames may take
@@ -179,10 +179,10 @@ class VideoClips:
         return pixels[:, :3], (ids > 0).byte() if self._is_binary(video) else ids
 
     def _is_binary(self, video: Video) -> bool:
-        """Tell by its first annotation with anything in it whether 255 is an object, not void."""
+        """Tell by its first annotation with more than 255 in it whether 255 is an object, not void."""
         if video not in self.binary:
-            first = (ids for shot in video.shots if (ids := self.frames.pixels(shot)[3]).any())
-            self.binary[video] = is_binary(next(first, np.zeros(1, np.uint8)))
+            stored = ({*np.unique(self.frames.pixels(shot)[3]).tolist()} - {0, VOID} for shot in video.shots)
+            self.binary[video] = not any(stored)
         return self.binary[video]
 
     # -- what is shown -----------------------------------------------------------------------------------------

@@ -11,11 +11,13 @@ from stmcli.errors import UsageError
 from stmcli.evaluate.layout import annotation_folders, by_frame, first_of, frame_key, mask_files, predicted_folders
 from stmcli.evaluate.scores import ObjectScores, Scores
 from stmcli.evaluate.ytvos import META, TRAINING_CATEGORIES, Wanted, read_meta
-from stmcli.masks import VOID, Labels, check_fits, is_binary, object_ids, read_values
+from stmcli.listeners import unheard
+from stmcli.masks import VOID, Convention, Labels, check_fits, is_binary, object_ids, read_stored, read_values
 from stmcli.metrics import Mask, boundary_f, jaccard
 from stmcli.threads import ahead
 
 BOTH_EMPTY = (1.0, 1.0)
+NONE_AT_FIRST = "no object in the first frame, and davis2017 scores those that are there"
 DENSE = ("davis2016", "davis2017")  # benchmarks with ground truth for every frame
 
 FrameScores = Mapping[int, tuple[float, float]]  # object id -> (J, F); an absent object is not listed
@@ -31,19 +33,32 @@ class Truth:
 
     def __post_init__(self) -> None:
         self.files = mask_files(self.folder)
-        first = next((values for values in map(read_values, self.files) if values.any()), None)
-        self._binary = first is not None and is_binary(first)  # else 255 is void
+        self._convention = Convention()
+        with closing(ahead(read_stored(path, warn=unheard) for path in self.files)) as masks:
+            for values, grey in masks:
+                self._convention.learn(values, grey)
         self._height, self._width = read_values(self.files[0]).shape if self.files else (0, 0)
+
+    @property
+    def is_one(self) -> bool:
+        """Tell whether it shows one object without an id."""
+        return self._convention.is_one
 
     def read(self, path: Path) -> Labels:
         """Return the ids (H, W) of a frame, merged when the protocol says so. Raises MaskError."""
-        values = read_values(path)
+        values, grey = read_stored(path, warn=unheard)
         check_fits(values, path, self._width, self._height, str(self.files[0]))
-        return _as_asked(values, self.protocol, binary=self._binary)
+        return _as_asked(self._convention.labels(values, grey, path=path, warn=unheard), self.protocol)
 
     def __iter__(self) -> Iterator[tuple[Path, Labels]]:
         for path in self.files:
             yield path, self.read(path)
+
+
+def first_shown(folder: Path) -> Path:
+    """Return the first mask of a clip's ground truth that shows an object, else the first. Raises MaskError."""
+    truth = Truth(folder, "folder")
+    return next((path for path, labels in truth if object_ids(labels)), truth.files[0])
 
 
 def evaluate_folder(
@@ -67,13 +82,17 @@ def evaluate_folder(
     return Scores(sequences, seen, tuple(notes))
 
 
-def read_prediction(path: Path, truth: Labels, truth_path: Path, protocol: str) -> Labels:
-    """Return the predicted ids (H, W) of a frame, 0 where the ground truth is void. Raises MaskError."""
+def read_prediction(path: Path, labels: Labels, truth_path: Path, truth: Truth) -> Labels:
+    """Return the predicted ids (H, W) of a frame, 0 where the ground truth, `labels`, is void. Raises MaskError.
+
+    Where the truth shows one object without an id, whatever id a prediction has alone is that object.
+    """
     values = read_values(path)
-    check_fits(values, path, truth.shape[1], truth.shape[0], str(truth_path))
-    labels = _as_asked(values, protocol, binary=is_binary(values))
-    void = truth == VOID
-    return np.where(void, 0, labels) if void.any() else labels
+    check_fits(values, path, labels.shape[1], labels.shape[0], str(truth_path))
+    alone = is_binary(values) or (truth.is_one and len(object_ids(values)) == 1)
+    predicted = _as_asked((values > 0).astype(np.uint8) if alone else values, truth.protocol)
+    void = labels == VOID
+    return np.where(void, 0, predicted) if void.any() else predicted
 
 
 def _score_clip(
@@ -92,11 +111,13 @@ def _score_clip(
             is_scored = _is_scored(index, truth, entered) and (asked is None or path.stem in asked)
             entered |= {number: index for number in object_ids(labels) if number not in entered}
             other = predicted.get(frame_key(path.stem)) if is_scored else None
-            missing += [path.stem] if is_scored and other is None else []
-            frames.append({} if other is None else _score_frame(labels, path, other, truth.protocol, found))
+            missing += [path.stem] if is_scored and other is None and entered else []
+            frames.append({} if other is None else _score_frame(labels, path, other, truth, found))
     if missing:
         raise UsageError(f"no mask for {first_of(missing, 'frame')}", path=prediction, hint="Segment the whole clip")
     objects = _collect(frames, truth, _scored_frames(truth, entered, wanted), wanted or {})
+    if not objects:
+        raise _nothing_to_score(truth, entered)
     late = [str(number) for number, index in entered.items() if index > min(entered.values()) and number in objects]
     missed = [number for number in late if int(number) not in found]
     if missed:
@@ -138,7 +159,8 @@ def _scored_frames(
     """Return the scored frames of every object that the protocol asks for."""
     last = len(truth.files)
     if truth.protocol != "ytvos":
-        asked = [number for number, first in entered.items() if truth.protocol != "davis2017" or first == 0]
+        latest = 0 if truth.protocol == "davis2017" else last - 2  # the last frame is not scored
+        asked = [number for number, first in entered.items() if first <= latest]
         return {number: [*range(1, last - 1)] for number in asked}
     if wanted is None:
         return {number: [*range(first + 1, last)] for number, first in entered.items()}
@@ -172,28 +194,32 @@ def _collect(
         if places:
             category = wanted[number].category if number in wanted else ""
             objects[number] = ObjectScores(values[:, 0], values[:, 1], names, category)
-    if not objects:
-        raise UsageError("no object in the ground truth", path=truth.folder, hint="Object ids are 1 to 254")
     return objects
 
 
-def _score_frame(truth: Labels, path: Path, predicted: Path, protocol: str, found: set[int]) -> FrameScores:
-    """Score every object of a frame, and note which ones are predicted."""
-    labels = read_prediction(predicted, truth, path, protocol)
-    there = object_ids(labels)
+def _nothing_to_score(truth: Truth, entered: Mapping[int, int]) -> UsageError:
+    if not entered:
+        return UsageError("no object in the ground truth", path=truth.folder, hint="Object ids are 1 to 254")
+    if truth.protocol == "davis2017":
+        return UsageError(NONE_AT_FIRST, path=truth.folder, hint="Use --protocol folder, which scores every object")
+    return UsageError("no object in a frame that is scored", path=truth.folder, hint="Leave this clip out")
+
+
+def _score_frame(labels: Labels, path: Path, other: Path, truth: Truth, found: set[int]) -> FrameScores:
+    """Score every object of a frame against its truth, `labels`, and note which ones are predicted."""
+    predicted = read_prediction(other, labels, path, truth)
+    there = object_ids(predicted)
     found.update(there)
-    return {number: _score_object(truth == number, labels == number) for number in {*object_ids(truth), *there}}
+    return {number: _score_object(labels == number, predicted == number) for number in {*object_ids(labels), *there}}
 
 
 def _score_object(truth: Mask, prediction: Mask) -> tuple[float, float]:
     return float(jaccard(truth, prediction)), float(boundary_f(truth, prediction))
 
 
-def _as_asked(values: Labels, protocol: str, *, binary: bool) -> Labels:
-    """Return what a mask stores as ids; void stays."""
-    if binary:
-        return (values > 0).astype(np.uint8)
-    return _merge(values) if protocol == "davis2016" else values
+def _as_asked(labels: Labels, protocol: str) -> Labels:
+    """Return ids, merged when the protocol says so; void stays."""
+    return _merge(labels) if protocol == "davis2016" else labels
 
 
 def _merge(labels: Labels) -> Labels:

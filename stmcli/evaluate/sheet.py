@@ -170,7 +170,7 @@ def _tile(worst: Worst, truth: Truth, predicted: Path, images: Path) -> Image.Im
     """Draw a frame with both contours of its object, and which frame it is and its J on it."""
     path = next(file for file in truth.files if file.stem == worst.frame)
     labels = truth.read(path)
-    masks = labels == worst.number, read_prediction(predicted, labels, path, truth.protocol) == worst.number
+    masks = labels == worst.number, read_prediction(predicted, labels, path, truth) == worst.number
     box = _view(masks[0] | masks[1])
     scale = min(_tile_width() / (box[2] - box[0]), TALLEST / (box[3] - box[1]))
     size = max(1, round((box[2] - box[0]) * scale)), max(1, round((box[3] - box[1]) * scale))

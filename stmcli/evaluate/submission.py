@@ -8,7 +8,7 @@ import numpy as np
 
 from stmcli.errors import UsageError
 from stmcli.evaluate.layout import annotation_folders, by_frame, first_of, frame_key, mask_files, predicted_folders
-from stmcli.evaluate.ytvos import META, Wanted, read_meta
+from stmcli.evaluate.ytvos import META, Wanted, frame_order, read_meta
 from stmcli.files import whole
 from stmcli.masks import Labels, check_fits, encode_labels, is_binary, object_ids, read_values
 
@@ -45,17 +45,15 @@ def unscorable(truth: Path) -> str:
     meta = read_meta(truth)
     for name, folder in annotation_folders(truth, "ytvos").items() if meta else ():
         there = {path.stem for path in mask_files(folder)}
-        if missing := sorted(_listed(meta[name]).keys() - there):
+        if missing := sorted(_listed(meta[name]).keys() - there, key=frame_order):
             return f"{folder}: no ground truth for {first_of(missing, 'frame')}"
     return ""
 
 
 def _listed(wanted: Mapping[int, Wanted]) -> Required:
-    frames = sorted({frame for one in wanted.values() for frame in one.frames})
-    return {
-        frame: frozenset(number for number, one in wanted.items() if one.frames and one.frames[0] <= frame)
-        for frame in frames
-    }
+    frames = sorted({frame for one in wanted.values() for frame in one.frames}, key=frame_order)
+    first = {number: frame_order(one.frames[0]) for number, one in wanted.items() if one.frames}
+    return {frame: frozenset(n for n, entry in first.items() if entry <= frame_order(frame)) for frame in frames}
 
 
 def _annotated(folder: Path) -> Required:

@@ -26,6 +26,11 @@ class Wanted:
     frames: tuple[str, ...]  # in order, the first is the given one; none: from its first frame to the end
 
 
+def frame_order(name: str) -> tuple[int, str]:
+    """Return a key that sorts names of frames by their numbers, with or without zeros in front."""
+    return (int(name) if name.isascii() and name.isdecimal() else -1), name
+
+
 def meta_file(root: Path) -> Path:
     """Return where `meta.json` is: in the dataset's root, which may be given by its folder `Annotations`."""
     return (root.parent if root.name == "Annotations" else root) / META
@@ -72,4 +77,6 @@ def _wanted(one: dict[str, Any]) -> Wanted:
     frames = one.get("frames", [])
     if not isinstance(frames, list):
         raise TypeError
-    return Wanted(str(one.get("category", "")).strip().replace(" ", "_"), tuple(sorted(str(name) for name in frames)))
+    return Wanted(
+        str(one.get("category", "")).strip().replace(" ", "_"), tuple(sorted(map(str, frames), key=frame_order))
+    )

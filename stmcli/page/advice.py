@@ -21,6 +21,7 @@ FLAGS = {
         "adapt": "--adapt",
         "focus": "--focus",
         "anchor": "--anchor",
+        "augment": "--augment",
     },
     "memory": {
         "every": "--mem-every",
