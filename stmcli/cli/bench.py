@@ -26,12 +26,11 @@ from stmcli.cli.app import (
     TtaOption,
     app,
     give,
-    network_options,
     results,
     say,
 )
 from stmcli.cli.exports import EXPORT, kinds_of
-from stmcli.cli.groups import grouped
+from stmcli.cli.groups import grouped, network_of
 from stmcli.errors import UsageError
 from stmcli.options import EXPORTS, PRECISIONS, BenchOptions, ExportOptions, MemoryOptions, NetworkOptions
 
@@ -87,20 +86,7 @@ class Networks:
         devices = _listed(self.device) or [NETWORK.device]
         precisions = _listed(self.precision) or [NETWORK.precision]
         sizes: Sequence[int | None] = _numbers("--size", self.size, least=0) or [NETWORK.size]
-        return [
-            network_options(
-                *choice,
-                top_k=self.top_k,
-                reach=self.reach,
-                tta=self.tta,
-                adapt=self.adapt,
-                compiled=self.compile,
-                focus=self.focus,
-                anchor=self.anchor,
-                augment=self.augment,
-            )
-            for choice in product(weights, devices, precisions, sizes)
-        ]
+        return [network_of(self, *choice) for choice in product(weights, devices, precisions, sizes)]
 
 
 @app.command()

@@ -94,6 +94,24 @@ def _default(field: Field[Any]) -> Any:
     return Parameter.empty if field.default is MISSING else field.default
 
 
+def network_of(group: Any, weights: str, device: str, precision: str, size: int | None) -> NetworkOptions:
+    """Check and collect the options of the network: these four, and the others of a group. Raises UsageError."""
+    return network_options(
+        weights,
+        device,
+        precision,
+        size,
+        top_k=group.top_k,
+        reach=group.reach,
+        tta=group.tta,
+        adapt=group.adapt,
+        compiled=group.compile,
+        focus=group.focus,
+        anchor=group.anchor,
+        augment=group.augment,
+    )
+
+
 @dataclass(frozen=True)
 class Network:
     """Which network runs, where, and how finely."""
@@ -113,20 +131,7 @@ class Network:
 
     def options(self) -> NetworkOptions:
         """Check the values. Raises UsageError."""
-        return network_options(
-            self.weights,
-            self.device,
-            self.precision,
-            self.size,
-            top_k=self.top_k,
-            reach=self.reach,
-            tta=self.tta,
-            adapt=self.adapt,
-            compiled=self.compile,
-            focus=self.focus,
-            anchor=self.anchor,
-            augment=self.augment,
-        )
+        return network_of(self, self.weights, self.device, self.precision, self.size)
 
 
 @dataclass(frozen=True)
