@@ -11,7 +11,7 @@ from stmcli.focus import Box
 from stmcli.model.stm import STRIDE
 
 NEAR = 5.0  # cells, standard deviation
-TIMES = (0.7, 1.4)  # how many times as large a given frame is memorized too
+TIMES = (0.5, 0.7, 1.4, 2.0)  # how many times as large a given frame is memorized too
 
 
 @dataclass(frozen=True)
