@@ -75,6 +75,15 @@ def test_both_layouts_and_a_tar_hold_the_same_frames(tmp_path):
     assert read[0] == read[1] == read[2]
 
 
+def test_files_beside_the_frames_do_not_matter(tmp_path):
+    root = write_video(tmp_path / "set")
+    for name in ("meta.json", "README.md", "SOURCES.png", "JPEGImages/480p/sheet.png"):
+        (root / name).write_bytes(b"words")
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(root, arcname=".")
+    assert names(root) == names(tmp_path / "set.tar") == ["car"]
+
+
 def test_only_annotated_frames_are_used(tmp_path):
     write_video(tmp_path, numbers=range(16), annotated=(0, 5, 10, 15), resolution="")
     (video,) = load_videos(tmp_path).videos

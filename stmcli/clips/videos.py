@@ -124,9 +124,9 @@ def _pairs(root: Path, files: dict[str, File]) -> dict[str, list[tuple[str, File
     clips: dict[str, dict[str, list[tuple[str, File, File]]]] = {}
     for name, file in files.items():
         path = PurePosixPath(name)
-        place = path.with_suffix("").relative_to(path.parts[0])
-        if path.parts[0] != IMAGES or path.suffix.lower() not in IMAGE_SUFFIXES or len(place.parts) < 2:
+        if path.parts[0] != IMAGES or path.suffix.lower() not in IMAGE_SUFFIXES or len(path.parts) < 3:
             continue
+        place = path.with_suffix("").relative_to(IMAGES)
         if (mask := masks.get(str(place))) is not None:
             resolution = str(place.parent.parent)
             clips.setdefault(resolution, {}).setdefault(place.parent.name, []).append((place.name, file, files[mask]))
