@@ -44,9 +44,9 @@ def write_video(root, name="car", *, numbers=range(8), resolution="480p", annota
     return root
 
 
-def write_list(root, name, clips):
-    (root / "ImageSets" / "2017").mkdir(parents=True, exist_ok=True)
-    (root / "ImageSets" / "2017" / name).write_text("\n".join(clips))
+def write_list(root, name, clips, *, folder="2017"):
+    (root / "ImageSets" / folder).mkdir(parents=True, exist_ok=True)
+    (root / "ImageSets" / folder / name).write_text("\n".join(clips))
 
 
 def names(root):
@@ -111,9 +111,30 @@ def test_what_the_lists_keep_for_validation_is_not_trained_on(tmp_path):
         load_videos(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("folder", "line"),
+    [("2016", "b"), ("2019", "b"), ("", "b"), ("480p", "/JPEGImages/480p/b/0.jpg /Annotations/480p/b/0.png 1")],
+)
+def test_a_clip_of_any_list_for_validation_is_not_trained_on(tmp_path, folder, line):
+    for name in ("a", "b", "c", "d"):
+        write_video(tmp_path, name)
+    write_list(tmp_path, "val.txt", ["d"])
+    write_list(tmp_path, "val.txt", [line], folder=folder)
+    assert names(tmp_path) == ["a", "c"]
+    write_list(tmp_path, "train.txt", ["a", "b", "d"])
+    assert names(tmp_path) == ["a"]
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        for kind in ("JPEGImages", "Annotations", "ImageSets"):
+            tar.add(tmp_path / kind, arcname=f"set/{kind}")
+    assert names(tmp_path / "set.tar") == ["a"]
+
+
 def test_a_set_that_is_all_for_validation_is_refused(tmp_path):
     write_list(write_video(tmp_path), "val.txt", ["car"])
-    with pytest.raises(TrainingError, match="for validation"):
+    with pytest.raises(TrainingError, match=r"all clips that it holds are for validation, by ImageSets/2017/val\.txt"):
+        load_videos(tmp_path)
+    write_list(write_video(tmp_path, "bus"), "train.txt", ["car"])
+    with pytest.raises(TrainingError, match=r"all clips that ImageSets/2017/train\.txt names are for validation"):
         load_videos(tmp_path)
 
 

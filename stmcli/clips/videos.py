@@ -1,6 +1,7 @@
 """Videos to train on: where their annotated frames are, in the DAVIS and the YouTube-VOS layout."""
 
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from stmcli.clips.stills import IMAGE_SUFFIXES
 from stmcli.errors import TrainingError, UsageError
 from stmcli.files import require_file
 
-LISTS = ("ImageSets/2017", "ImageSets/2016", "ImageSets/480p")  # train.txt and val.txt, the first that is there
+LISTS = ("ImageSets/2017", "ImageSets/2016", "ImageSets/480p")  # train.txt, the first that is there
+VALIDATION = re.compile(r"ImageSets/([^/]+/)?val\.txt")
 IMAGES, MASKS = "JPEGImages", "Annotations"
 RESOLUTION = "480p"  # preferred where there are several
 HINT = "it needs JPEGImages/ and Annotations/, as DAVIS or YouTube-VOS has them"
@@ -74,7 +76,7 @@ def parse_root(text: str) -> tuple[Path, float]:
 def load_videos(root: Path, weight: float = 1.0, *, shortest: int = 2) -> Videos:
     """List the videos of a dataset, a folder or an uncompressed tar, that have `shortest` annotated frames or more.
 
-    Those of `ImageSets/<year>/train.txt` where there is such a list, else all but those of `val.txt`.
+    Those of `ImageSets/<year>/train.txt` where there is such a list, else all; never those of any `val.txt` there.
     Raises UsageError when there is no such path, TrainingError when nothing in it can be trained on.
     """
     require_file(root, hint=HINT, folders=True)
@@ -138,28 +140,27 @@ def _pairs(root: Path, files: dict[str, File]) -> dict[str, list[tuple[str, File
 def _chosen(
     root: Path, clips: dict[str, list[tuple[str, File, File]]], files: dict[str, File]
 ) -> dict[str, list[tuple[str, File, File]]]:
-    """Leave out what is for validation, by the dataset's own lists."""
-    train, val = (_listed(files, f"{kind}.txt") for kind in ("train", "val"))
-    if train:
-        missing = sorted(train - clips.keys())
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            cause = f"no annotated frames of clip {missing[0]}{more}, which the list names"
-            raise TrainingError(cause, path=root, hint="Complete the dataset, or shorten the list")
-        return {name: clips[name] for name in train}
-    left = {name: pairs for name, pairs in clips.items() if name not in val}
-    if not left:
-        raise TrainingError("all of its clips are for validation, by ImageSets", path=root, hint="Give a training set")
-    return left
+    """Return the clips of the list for training, or all, without those of any list for validation."""
+    train = next((path for folder in LISTS if (path := f"{folder}/train.txt") in files), None)
+    listed = read_list(files[train].read()) if train else set()
+    lists = [path for path in sorted(files) if VALIDATION.fullmatch(path)]
+    val = {name for path in lists for name in read_list(files[path].read())}
+    wanted = (listed or {*clips}) - val
+    if not wanted:
+        whose = f"{train} names" if listed else "it holds"
+        cause = f"all clips that {whose} are for validation, by {' and '.join(lists)}"
+        raise TrainingError(cause, path=root, hint="Give a training set, or take what to train on out of that list")
+    if missing := sorted(wanted - clips.keys()):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        cause = f"no annotated frames of clip {missing[0]}{more}, which the list names"
+        raise TrainingError(cause, path=root, hint="Complete the dataset, or shorten the list")
+    return {name: clips[name] for name in wanted}
 
 
-def _listed(files: dict[str, File], name: str) -> set[str]:
+def read_list(content: bytes) -> set[str]:
     """Return the clips of a list; lines name a clip, or its images as in DAVIS-2016."""
-    for folder in LISTS:
-        if (file := files.get(f"{folder}/{name}")) is not None:
-            words = [line.split()[0] for line in file.read().decode(errors="replace").splitlines() if line.split()]
-            return {PurePosixPath(word).parent.name if "/" in word else word for word in words}
-    return set()
+    words = [line.split()[0] for line in content.decode(errors="replace").splitlines() if line.split()]
+    return {PurePosixPath(word).parent.name if "/" in word else word for word in words}
 
 
 def _shots(pairs: Sequence[tuple[str, File, File]]) -> tuple[Shot, ...]:
