@@ -15,9 +15,10 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from stmcli.clips import load_videos
 from stmcli.datasets import FORMATS, CocoWriter, DavisWriter, MotsWriter, YtvisWriter
 from stmcli.datasets.categories import Categories
-from stmcli.errors import UsageError, WriteError
+from stmcli.errors import TrainingError, UsageError, WriteError
 from stmcli.evaluate import evaluate_folder, list_sequences
 from stmcli.masks import read_labels
 from stmcli.outputs import MaskWriter
@@ -217,6 +218,15 @@ def test_a_davis_folder_is_read_back_with_all_frames_and_ids(source, out):
             assert image.mode == "P"
             assert image.getpalette() == palette().ravel().tolist()
             assert (np.asarray(image) == labels_of(index)).all()
+
+
+def test_a_davis_folder_is_trained_on_once_its_list_is_called_train(source, out):
+    root = convert(source, out / "davis", DavisWriter).path
+    with pytest.raises(TrainingError, match=r"for validation, by ImageSets/2017/val\.txt.*take what to train on out"):
+        load_videos(root)
+    (root / "ImageSets" / "2017" / "val.txt").rename(root / "ImageSets" / "2017" / "train.txt")
+    (video,) = load_videos(root).videos
+    assert (video.name, len(video.shots)) == ("clip", 7)
 
 
 @pytest.mark.parametrize("protocol", ["davis2016", "davis2017", "folder", "ytvos"])
