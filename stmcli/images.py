@@ -40,6 +40,15 @@ def load_image(path: Path, *, size: tuple[int, int] | None = None) -> Image.Imag
             return _upright(image)
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Return the width and height of the picture in a file, upright, from its header alone. Raises MaskError."""
+    with _translated_errors(path):
+        check_file(path)
+        with Image.open(path, formats=FORMATS) as image:
+            _refuse_bomb(image)
+            return image.size[::-1] if _lies(image) else image.size
+
+
 def is_whole_png(path: Path) -> bool:
     """Tell whether a PNG is there with all of its bytes as they were written, by its checksums."""
     try:

@@ -2,16 +2,19 @@
 
 import copy
 from collections.abc import Sequence
-from itertools import islice
+from itertools import dropwhile, islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from stmcli.clips import read_list
 from stmcli.device import pick_dtype
 from stmcli.errors import UsageError
 from stmcli.evaluate import Sequence as Clip
-from stmcli.evaluate import list_sequences
+from stmcli.evaluate import list_sequences, mask_files
+from stmcli.evaluate.layout import by_frame, first_of, frame_key
+from stmcli.images import check_size, image_size
 from stmcli.masks import VOID, Labels, is_binary, read_labels, read_values
 from stmcli.metrics import jaccard
 from stmcli.model import STM
@@ -21,17 +24,51 @@ from stmcli.video import open_source
 
 
 def validation_clips(root: Path) -> list[Clip]:
-    """List the clips of a DAVIS root that can be scored. Raises UsageError."""
-    clips = list_sequences(root, "davis2016")
+    """List the clips of a DAVIS root to validate on: those of its first list for validation that is there, or all.
+
+    Raises UsageError and VideoError for a clip that cannot be scored: from its first mask with an object on every
+    frame needs a mask of its size.
+    """
+    clips = _listed(root)
     for clip in clips:
-        if len(_truths(clip)) < 3:
-            cause = "fewer than 3 frames, of which the first and last are not scored"
-            raise UsageError(cause, path=clip.annotations, hint="Leave this clip out")
+        _check(clip)
     return clips
 
 
+def _listed(root: Path) -> list[Clip]:
+    for year, protocol in (("2016", "davis2016"), ("2017", "davis2017")):
+        if (root / "ImageSets" / year / "val.txt").is_file():
+            return list_sequences(root, protocol)
+    clips = list_sequences(root, "davis2016")
+    oldest = root / "ImageSets" / "480p" / "val.txt"
+    names = read_list(oldest.read_bytes()) if oldest.is_file() else set()
+    if missing := sorted(names - {clip.name for clip in clips}):
+        raise UsageError(f"no ground truth for {first_of(missing, 'clip')}", path=oldest, hint="Complete the dataset")
+    return [clip for clip in clips if not names or clip.name in names]
+
+
+def _check(clip: Clip) -> None:
+    """Raise UsageError, VideoError for a clip that cannot be scored, by the names and headers of its files."""
+    truths = _truths(clip)
+    first = next(iter(truths))
+    with open_source(clip.frames) as source:
+        size = source.info.width, source.info.height
+        frames = [source.frame_name(number) for number in source.times()]
+    for path in truths.values():
+        check_size(path, image_size(path), size, "the clip")
+    if first not in map(frame_key, frames):
+        raise UsageError("no frame for this mask", path=truths[first], hint=f"Complete or leave out {clip.frames}")
+    frames = [*dropwhile(lambda name: frame_key(name) != first, frames)]
+    if missing := [name for name in frames if frame_key(name) not in truths]:
+        cause = f"no mask for {first_of(missing, 'frame')}"
+        raise UsageError(cause, path=clip.annotations, hint="Complete it, or leave this clip out")
+    if len(frames) < 3:
+        cause = "fewer than 3 frames from the first object on, of which the first and last are not scored"
+        raise UsageError(cause, path=clip.annotations, hint="Leave this clip out")
+
+
 def validate(model: STM, sequences: Sequence[Clip], *, size: int, limit_frames: int | None = None) -> float:
-    """Segment whole clips from their first mask and return the mean over clips of mean J, 0 to 1.
+    """Segment clips from their first mask with an object and return the mean over clips of mean J, 0 to 1.
 
     As DAVIS 2016 defines it: objects merged, first and last frame left out, void ignored. `size` is the shorter
     side inside the network, px. The network is copied to the precision of inference.
@@ -44,14 +81,17 @@ def validate(model: STM, sequences: Sequence[Clip], *, size: int, limit_frames: 
 
 def _clip_j(model: STM, clip: Clip, size: int, limit: int | None) -> float:
     truths = _truths(clip)
-    first = next(iter(truths.values()))
+    start, first = next(iter(truths.items()))
     binary = is_binary(read_values(first))
     scores = []
     with open_source(clip.frames) as source:
-        labels = read_labels(first, size=(source.info.width, source.info.height))
+        key = {number: frame_key(source.frame_name(number)) for number in source.times()}
+        whole = source.info.width, source.info.height
+        labels = read_labels(first, size=whole)
         segmenter = Segmenter(model, fit=Fit(size=size))
-        for frame, prediction in propagate(segmenter, islice(source, limit), _merge(labels)):
-            values = read_values(truths[source.frame_name(frame.index)])
+        frames = dropwhile(lambda frame: key[frame.index] != start, source)
+        for frame, prediction in propagate(segmenter, islice(frames, limit), _merge(labels)):
+            values = read_values(truths[key[frame.index]], size=whole)
             truth = values > 0 if binary else _merge(values) > 0
             counts = np.ones_like(truth) if binary else values != VOID
             scores.append(float(jaccard(truth, (prediction.labels() > 0) & counts)))
@@ -63,4 +103,8 @@ def _merge(labels: Labels) -> Labels:
 
 
 def _truths(clip: Clip) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(clip.annotations.glob("*.png"))}
+    """Return the masks of a clip by their frames, from the first one with an object on. Raises UsageError."""
+    files = [*dropwhile(lambda path: not read_values(path).any(), mask_files(clip.annotations))]
+    if not files:
+        raise UsageError("no object in the ground truth", path=clip.annotations, hint="Leave this clip out")
+    return by_frame(files)

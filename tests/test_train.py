@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from stmcli.model import SIZES, Dims
 from stmcli.options import ClipOptions, TrainOptions
 from stmcli.train import train, validate
 from stmcli.trainer import Trainer, new_model
+from stmcli.validation import validation_clips
 from stmcli.weights import Card, read, save
 
 TINY = Dims(trunk="resnet18", key=8, value=16, decoder=8)
@@ -401,16 +403,98 @@ def test_a_curve_that_ran_ahead_of_the_saved_state_is_cut(stills, tmp_path, monk
         assert [row[0] for row in csv.reader(file)] == ["step", "1", "2", "3"]
 
 
-def test_validation_scores_the_merged_objects_between_the_ends(dataset, monkeypatch):
-    """A network that never moves its mask scores what plain numpy says."""
+# -- validation --------------------------------------------------------------------------------------------------------
 
-    def stay(_segmenter, frames, labels):
+
+@pytest.fixture
+def stay(monkeypatch):
+    """Have a network that never moves its mask."""
+
+    def propagate(_segmenter, frames, labels):
         for frame in frames:
             yield frame, type("P", (), {"labels": lambda _: labels})()
 
-    monkeypatch.setattr("stmcli.validation.propagate", stay)
+    monkeypatch.setattr("stmcli.validation.propagate", propagate)
+
+
+def overlap(steps):
+    """Return J of two squares of 32 px, one of them `steps` frames further."""
+    return (32 - 2 * steps) / (32 + 2 * steps)
+
+
+def masks_of(dataset, name="car"):
+    return dataset / "Annotations" / "480p" / name
+
+
+@pytest.mark.usefixtures("stay")
+def test_validation_scores_the_merged_objects_between_the_ends(dataset):
+    """A network that never moves its mask scores what plain numpy says."""
     found = validate(new_model("tiny"), list_sequences(dataset, "davis2016"), size=32)
-    overlaps = [(32 - 2 * t) / (32 + 2 * t) for t in (1, 2)]  # a square of 32 px, 2 px further each frame
-    assert found == pytest.approx(np.mean(overlaps))
+    assert found == pytest.approx(np.mean([overlap(1), overlap(2)]))
     short = validate(new_model("tiny"), list_sequences(dataset, "davis2016"), size=32, limit_frames=3)
-    assert short == pytest.approx(overlaps[0])
+    assert short == pytest.approx(overlap(1))
+
+
+@pytest.mark.usefixtures("stay")
+def test_masks_are_found_by_their_frames_whatever_else_is_there(dataset):
+    for t in range(4):
+        (masks_of(dataset) / f"{t:05d}.png").rename(masks_of(dataset) / f"{t}.png")
+    (masks_of(dataset) / "._00000.png").write_bytes(b"of macOS")
+    found = validate(new_model("tiny"), validation_clips(dataset), size=32)
+    assert found == pytest.approx(np.mean([overlap(1), overlap(2)]))
+
+
+@pytest.mark.usefixtures("stay")
+def test_a_clip_whose_object_enters_late_is_scored_from_there(dataset):
+    Image.new("L", (80, 64)).save(masks_of(dataset) / "00000.png")
+    found = validate(new_model("tiny"), validation_clips(dataset), size=32)
+    assert found == pytest.approx(overlap(1))
+    (masks_of(dataset) / "00000.png").unlink()  # nobody need say that there is nothing
+    assert validate(new_model("tiny"), validation_clips(dataset), size=32) == found
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda masks: (masks / "00002.png").unlink(), "car: no mask for frame 00002"),
+        (lambda masks: Image.new("L", (64, 48)).save(masks / "00002.png"), "00002.png: the mask is 64x48 but the clip"),
+        (lambda masks: (masks / "00003.png").write_bytes(b"no"), "00003.png: not an image that can be read"),
+        (lambda masks: [Image.new("L", (80, 64)).save(file) for file in masks.iterdir()], "car: no object in the gr"),
+        (lambda masks: [(masks / f"0000{t}.png").unlink() for t in (0, 1)], "car: fewer than 3 frames from the first"),
+        (lambda masks: next(masks.parents[2].glob("J*/*/*/00000.jpg")).unlink(), "00000.png: no frame for this mask"),
+    ],
+)
+def test_a_clip_that_cannot_be_scored_is_named_before_training(dataset, tmp_path, stills, damage, text):
+    damage(masks_of(dataset))
+    with pytest.raises(UsageError, match=text):
+        train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu", validation=dataset)
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_first_list_for_validation_says_what_is_validated_on(dataset):
+    for name in ("bus", "van", "cat"):
+        shutil.copytree(masks_of(dataset), masks_of(dataset, name))
+        shutil.copytree(dataset / "JPEGImages/480p/car", dataset / "JPEGImages/480p" / name)
+    lists = {"480p": "/JPEGImages/480p/bus/00000.jpg /Annotations/480p/bus/00000.png\n", "2017": "van\n", "2016": "cat"}
+    found = [[clip.name for clip in validation_clips(dataset)]]
+    for folder, text in lists.items():
+        (dataset / "ImageSets" / folder).mkdir(parents=True)
+        (dataset / "ImageSets" / folder / "val.txt").write_text(text)
+        found.append([clip.name for clip in validation_clips(dataset)])
+    assert found == [["bus", "car", "cat", "van"], ["bus"], ["van"], ["cat"]]
+    shutil.rmtree(masks_of(dataset, "bus"))
+    for folder in ("2016", "2017"):
+        (dataset / "ImageSets" / folder / "val.txt").unlink()
+    with pytest.raises(UsageError, match=r"480p/val\.txt: no ground truth for clip bus"):
+        validation_clips(dataset)
+
+
+def test_what_is_trained_on_and_what_is_validated_on_are_parts_of_one_root(dataset, tmp_path):
+    shutil.copytree(masks_of(dataset), masks_of(dataset, "bus"))
+    shutil.copytree(dataset / "JPEGImages/480p/car", dataset / "JPEGImages/480p/bus")
+    (dataset / "ImageSets" / "2017").mkdir(parents=True)
+    (dataset / "ImageSets" / "2017" / "val.txt").write_text("car\n")
+    options = replace(OPTIONS, steps=1)
+    done = train([], tmp_path / "a", videos=[(dataset, 1.0)], options=options, clips=CLIPS, validation=dataset)
+    assert done.score is not None
+    assert "1 videos of davis" in read(done.weights)[1].origin
