@@ -114,6 +114,20 @@ def test_masks_that_cannot_serve_are_named(tmp_path, pair, text):
         load_stills([write_stills(tmp_path / "a", {"a": pair})])
 
 
+@pytest.mark.parametrize(("width", "height"), [(48, 96), (96, 52), (24, 16), (2 * 96, 2 * 52)])
+def test_a_mask_of_another_shape_than_its_image_is_named(tmp_path, width, height):
+    pair = still(width=96, height=48)[0], still(width=width, height=height, box=(4, 4, 12, 12))[1]
+    with pytest.raises(TrainingError, match=f"a: cat is 96x48 but its mask {width}x{height}, which is another shape"):
+        load_stills([write_stills(tmp_path / "a", {"cat": pair})])
+
+
+@pytest.mark.parametrize(("width", "height"), [(96, 48), (96, 47), (48, 24), (33, 16), (32, 17), (192, 96), (200, 99)])
+def test_a_mask_of_another_scale_is_taken(tmp_path, width, height):
+    pair = still(width=96, height=48)[0], still(width=width, height=height, box=(4, 4, 12, 12))[1]
+    (loaded,) = load_stills([write_stills(tmp_path / "a", {"cat": pair})])
+    assert loaded.boxes.keys() == {1}
+
+
 def test_a_damaged_image_is_named(tmp_path):
     folder = write_stills(tmp_path / "a", {"a": still()})
     (folder / "images" / "a.png").write_bytes(png(still()[0])[:60])

@@ -86,6 +86,9 @@ def _still(path: Path, stem: str, image: bytes, mask: bytes, *, canvas: int) -> 
     if ids.mode not in MASK_MODES:
         hint = "Save masks as palette or 8-bit grey PNG"
         raise TrainingError(f"the mask of {stem} is of colour mode {ids.mode}", path=path, hint=hint)
+    if not _alike(rgb.size, ids.size):
+        cause = f"{stem} is {rgb.width}x{rgb.height} but its mask {ids.width}x{ids.height}, which is another shape"
+        raise TrainingError(cause, path=path, hint="Replace or remove it")
     scale = canvas / min(ids.size)
     size = (max(canvas, round(ids.width * scale)), max(canvas, round(ids.height * scale)))
     labels = np.asarray(ids.resize(size, Image.Resampling.NEAREST)).astype(np.uint8)
@@ -97,6 +100,11 @@ def _still(path: Path, stem: str, image: bytes, mask: bytes, *, canvas: int) -> 
     pixels = np.dstack([np.asarray(rgb.resize(size, Image.Resampling.BILINEAR)), labels])
     tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
     return Still(stem.rstrip("0123456789-_"), tensor, boxes)
+
+
+def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Tell whether two sizes are of one shape, as far as sides of whole pixels can be."""
+    return abs(one[0] * other[1] - one[1] * other[0]) <= max(sum(one), sum(other))
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
