@@ -1,7 +1,9 @@
 """Check `stm train` as people call it."""
 
+import numpy as np
 import pytest
 import torch
+from test_clips import still, write_stills
 from test_train import tiny  # noqa: F401
 from test_videos import write_video
 
@@ -19,6 +21,18 @@ def test_videos_alone_train_a_network_whose_run_says_how(stm, tmp_path):
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     clips = state["options"]["clips"]
     assert (clips["light"], clips["jpeg"], clips["skip"], state["data"]["videos"][0][1]) == (0.0, 0.3, 3, 2.0)
+
+
+def test_the_largest_seed_serves_stills_and_videos_and_a_run_that_goes_on(stm, tmp_path):
+    write_video(tmp_path / "set")
+    write_stills(tmp_path / "stills", {"red": still()})
+    words = ("train", "stills", "--video", "set", *SMALL, "--seed", 2**63 - 1, "-o", "run")
+    for more in ((), ("--resume", "--steps", "6")):  # of both kinds
+        done = stm(*words, *more)
+        assert done.exit_code == 0, done.output
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert (state["options"]["train"]["seed"], state["progress"][0]) == (2**63 - 1, 6)
+    assert {np.random.default_rng((2**63 - 1, step)).random() < 0.5 for step in range(6)} == {True, False}
 
 
 def test_a_profile_says_how_much_of_the_time_is_the_network(stm, tmp_path):
@@ -42,6 +56,14 @@ def test_ingredients_are_listed(stm):
         (("--video", "gone"), "error: gone: no such file"),
         (("--video", "a", "--without", "moon"), "error: --without moon: unknown"),
         (("--video", "a", "--preset", "moon"), "error: --preset moon: unknown"),
+        (("--video", "a", "--seed", "-1"), "error: Invalid value for '--seed': "),
+        (("--video", "a", "--seed", 2**63), "error: Invalid value for '--seed': "),
+        (("--video", "a", "--time-budget", "soon"), "error: --time-budget soon: not a time"),
+        (("--video", "a", "--time-budget", ""), "error: --time-budget : not a time"),
+        (("--video", "a", "--time-budget", "0"), "error: --time-budget 0: not a time above 0. Write it like 90s"),
+        (("--video", "a", "--time-budget=-5m"), "error: --time-budget -5m: not a time above 0"),
+        (("--video", "a", "--time-budget", "nan"), "error: --time-budget nan: not a time above 0"),
+        (("--video", "a", "--validate-every", "inf"), "error: --validate-every inf: not a time above 0"),
     ],
 )
 def test_what_cannot_work_is_one_line_and_exit_code_2(stm, words, text):

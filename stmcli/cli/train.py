@@ -1,5 +1,6 @@
 """stm train."""
 
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -12,6 +13,7 @@ from stmcli.errors import UsageError
 from stmcli.options import INGREDIENTS, PRESETS, ClipOptions, TrainOptions
 
 TRAIN, CLIPS = PRESETS["scratch"]
+LARGEST_SEED = 2**63 - 1
 Options = TypeVar("Options", TrainOptions, ClipOptions)
 
 
@@ -86,7 +88,7 @@ def train(
     ] = False,
     device: DeviceOption = NETWORK.device,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all.")] = 0,
-    seed: int = TRAIN.seed,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED)] = TRAIN.seed,
     quiet: QuietOption = False,
 ) -> None:
     """Train a network from still images with object masks, from annotated videos, or from both.
@@ -112,7 +114,7 @@ def train(
     options = replace(
         options,
         seed=seed,
-        time_budget=_seconds("--time-budget", time_budget) if time_budget else None,
+        time_budget=None if time_budget is None else _seconds("--time-budget", time_budget),
         validate_every=_seconds("--validate-every", validate_every),
     )
     videos = [parse_root(text) for text in video or []]
@@ -197,7 +199,11 @@ def _replaced(options: Options, changed: dict[str, Any]) -> Options:
 
 def _seconds(option: str, text: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600}
+    hint = "Write it like 90s, 20m or 2h."
     try:
-        return float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
+        seconds = float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
     except ValueError:
-        raise UsageError(f"{option} {text}: not a time", hint="Write it like 90s, 20m or 2h.") from None
+        raise UsageError(f"{option} {text}: not a time", hint=hint) from None
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"{option} {text}: not a time above 0", hint=hint)
+    return seconds
