@@ -29,6 +29,7 @@ class RunFiles:
         self.weights = path / "best.safetensors"
         self.curve = path / "curve.csv"
         self.saved = 0.0  # seconds of training at the latest save
+        self.logged = 0  # step of the latest line of the curve
 
     def check(self, *, resume: bool, init: str | None) -> None:
         """Raise UsageError when a run would be lost, or there is none to go on with."""
@@ -60,16 +61,25 @@ class RunFiles:
         self.saved = trainer.seconds
         with _write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            rows = [row for row in read_curve(self.curve) if int(row[0]) <= trainer.step]
-            with self.curve.open("w", newline="") as file:
-                csv.writer(file).writerows([CURVE, *rows])
+            self._cut(trainer.step)
+
+    def _cut(self, last: int) -> None:
+        """Leave in the curve only the steps up to `last`."""
+        rows = [row for row in read_curve(self.curve) if int(row[0]) <= last]
+        self.logged = int(rows[-1][0]) if rows else 0
+        with self.curve.open("w", newline="") as file:
+            csv.writer(file).writerows([CURVE, *rows])
 
     def log(self, trainer: Trainer, *, score: float | None) -> None:
-        """Add a line to the curve."""
+        """Add a line to the curve, in the place of one for the same step."""
         now = trainer.progress()
         numbers = f"{now.seconds:.1f}", f"{now.loss:.4f}", f"{now.iou:.4f}", f"{now.lr:.3e}"
-        with _write_errors(self.curve), self.curve.open("a", newline="") as file:
-            csv.writer(file).writerow([now.step, *numbers, "" if score is None else f"{score:.4f}"])
+        with _write_errors(self.curve):
+            if self.logged == now.step:
+                self._cut(now.step - 1)
+            with self.curve.open("a", newline="") as file:
+                csv.writer(file).writerow([now.step, *numbers, "" if score is None else f"{score:.4f}"])
+            self.logged = now.step
 
     def save(self, trainer: Trainer) -> None:
         """Write the state of the run, and the weights when no validation tells which are best."""

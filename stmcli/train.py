@@ -81,11 +81,13 @@ def _lead(trainer: Trainer, sequences: Sequence[Clip], files: RunFiles, on_step:
     """Train to the end, validate when it is time to, and keep the files of the run."""
     files.begin(trainer)
     try:
-        _score_if_due(trainer, sequences, files)  # perhaps the run was cut short while it was validated
+        if _score_if_due(trainer, sequences, files):  # perhaps the run was cut short while it was validated
+            files.log(trainer, score=trainer.score)
+            files.save(trainer)
         while trainer.done < 1:
             trainer.advance()
             scored = _score_if_due(trainer, sequences, files)
-            if scored or trainer.step % LOG_EVERY == 0:
+            if scored or trainer.done >= 1 or trainer.step % LOG_EVERY == 0:
                 files.log(trainer, score=trainer.score if scored else None)
             saved = scored or trainer.done >= 1 or trainer.seconds - files.saved >= SAVE_EVERY
             if saved:

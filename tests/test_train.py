@@ -393,6 +393,41 @@ def test_the_weights_kept_are_those_that_validated_best(stills, dataset, tmp_pat
     assert load(tmp_path / "a")["progress"][2:4] == (0.6, 0.4)
 
 
+def curve_of(folder):
+    """Return step and J of each line of the curve."""
+    with (folder / "curve.csv").open() as file:
+        return [(row["step"], row["J"]) for row in csv.DictReader(file)]
+
+
+def test_the_last_step_is_in_the_curve_once(stills, dataset, tmp_path, monkeypatch):
+    train(stills, tmp_path / "a", options=replace(OPTIONS, steps=1), clips=CLIPS, device="cpu")
+    assert curve_of(tmp_path / "a") == [("1", "")]
+    assert (tmp_path / "a" / "curve.png").is_file()
+    monkeypatch.setattr("stmcli.train.LOG_EVERY", 2)
+    for steps, resume in ((3, False), (3, True), (4, True)):
+        options = replace(OPTIONS, steps=steps)
+        train(stills, tmp_path / "b", options=options, clips=CLIPS, device="cpu", resume=resume)
+    assert [step for step, _ in curve_of(tmp_path / "b")] == ["2", "3", "4"]
+    monkeypatch.setattr("stmcli.train.validate", lambda *_, **__: 0.5)
+    train(stills, tmp_path / "b", options=options, clips=CLIPS, device="cpu", resume=True, validation=dataset)
+    assert curve_of(tmp_path / "b") == [("2", ""), ("3", ""), ("4", "0.5000")]
+
+
+def test_a_validation_that_was_cut_short_is_made_up_for_and_kept(stills, dataset, tmp_path, monkeypatch):
+    settings = {"options": replace(OPTIONS, steps=2), "clips": CLIPS, "device": "cpu", "validation": dataset}
+    monkeypatch.setattr("stmcli.train.validate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(stills, tmp_path / "a", **settings)
+    assert load(tmp_path / "a")["progress"][:1] == (2,)
+    scores = iter([0.5])
+    monkeypatch.setattr("stmcli.train.validate", lambda *_, **__: next(scores))
+    for _ in range(2):  # not again
+        done = train(stills, tmp_path / "a", resume=True, **settings)
+        assert (done.step, done.score) == (2, 0.5)
+        assert curve_of(tmp_path / "a") == [("2", "0.5000")]
+    assert load(tmp_path / "a")["progress"][2:4] == (0.5, 0.5)
+
+
 def test_a_curve_that_ran_ahead_of_the_saved_state_is_cut(stills, tmp_path, monkeypatch):
     monkeypatch.setattr("stmcli.train.LOG_EVERY", 1)
     train(stills, tmp_path / "a", options=replace(OPTIONS, steps=2), clips=CLIPS, device="cpu")
