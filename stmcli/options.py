@@ -180,7 +180,7 @@ class ClipOptions:
     twin: float = 0.0  # share of pasted objects that are copies of another one in the clip
     regions: float = 0.0  # share of pasted objects that are random regions of a still
     skip: int = 25  # frames of a video that are left out between two frames of a clip, at most
-    skip_end: int = 5  # that at the end of the run
+    skip_end: int = 5  # that at the end of the run, smaller or larger
     skip_grown: float = 0.5  # share of the run in which it grows from 0
 
 

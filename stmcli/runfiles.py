@@ -50,7 +50,7 @@ class RunFiles:
         state = unpickle(self.last)
         if not isinstance(state, dict) or "options" not in state:
             raise TrainingError("not the state of a run", path=self.last, hint="Start a new run")
-        changed = [*_changes(state["options"], trainer), *_moves(state, trainer)]
+        changed = [*_changes(state, trainer), *_moves(state, trainer)]
         if changed:
             hint = "Go on with what it was started with, or start a new run with --init"
             raise TrainingError(", ".join(changed), path=self.last, hint=hint)
@@ -100,9 +100,11 @@ class RunFiles:
         save(self.weights, trainer.ema, card, dtype=torch.float16)
 
 
-def _changes(before: dict[str, dict[str, Any]], trainer: Trainer) -> list[str]:
+def _changes(state: dict[str, Any], trainer: Trainer) -> list[str]:
     """List the options that are not what they were, but for those that may change."""
-    old = _defaults() | before["train"] | before["clips"]
+    old = _defaults() | state["options"]["train"] | state["options"]["clips"]
+    if "format" not in state:  # of an earlier version, in which a skip_end above skip meant no more than skip
+        old["skip_end"] = min(old["skip_end"], old["skip"])
     return [f"{name} was {old[name]} and is {value}" for name, value in _differing(old, trainer) if name not in FREE]
 
 

@@ -16,6 +16,7 @@ from stmcli.model import SIZES, STM
 from stmcli.options import TrainOptions
 from stmcli.ranks import Ranks
 
+FORMAT = 2  # of a run's state
 RUNNING = ("running_mean", "running_var")  # what batch norm gathers from the clips
 
 
@@ -156,6 +157,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs to go on as if nothing had happened; plain numbers and tensors."""
         return {
+            "format": FORMAT,
             "model": self.model.state_dict() | self._buffers_before,
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -245,7 +245,7 @@ def test_a_state_of_before_the_newest_entries_can_be_restored(stills):
     trainer = make_trainer(stills)
     trainer.advance()
     old = trainer.state()
-    for name in ("validated", "init", "device", "data", "processes"):
+    for name in ("format", "validated", "init", "device", "data", "processes"):
         del old[name]
     other = make_trainer(stills)
     other.restore(old)

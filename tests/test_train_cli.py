@@ -35,6 +35,23 @@ def test_the_largest_seed_serves_stills_and_videos_and_a_run_that_goes_on(stm, t
     assert {np.random.default_rng((2**63 - 1, step)).random() < 0.5 for step in range(6)} == {True, False}
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), (25, 5)),
+        (("--skip", 3), (3, 3)),
+        (("--skip", 9), (9, 5)),
+        (("--skip", 3, "--skip-end", 7), (3, 7)),
+        (("--preset", "paper", "--skip", 3), (3, 3)),
+    ],
+)
+def test_a_given_skip_is_not_exceeded_unless_the_end_is_given_too(stm, monkeypatch, words, expected):
+    seen = []
+    monkeypatch.setattr("stmcli.train.train", lambda *_, clips, **__: seen.append((clips.skip, clips.skip_end)))
+    stm("train", "stills", *words, "--device", "cpu", "-q")
+    assert seen == [expected]
+
+
 def test_a_profile_says_how_much_of_the_time_is_the_network(stm, tmp_path):
     write_video(tmp_path / "set")
     done = stm("train", "--video", "set", *SMALL, "-o", "run", "--profile")

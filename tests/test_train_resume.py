@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,20 @@ def test_a_run_says_what_it_was_trained_on_and_how(straight):
         "stm train: 6 steps on 3 stills, 1 videos of videos, size=tiny, batch=2, objects=2, steps=6"
     )
     assert "frames_end=4, skip=3" in origin
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_skips_that_it_had(folder, straight, tmp_path):
+    """An end above the skip meant nothing then."""
+    skips = replace(tiny_run.CLIPS, skip=3, skip_end=3)
+    with pytest.raises(TrainingError, match=r"last\.pt: skip_end was 5 and is 3"):
+        tiny_run.run(folder, straight, clips=skips, resume=True)
+    old = load(straight)
+    del old["format"]
+    (tmp_path / "b").mkdir()
+    torch.save(old, tmp_path / "b" / "last.pt")
+    with pytest.raises(TrainingError, match=r"last\.pt: skip_end was 3 and is 5"):
+        tiny_run.run(folder, tmp_path / "b", resume=True)
+    assert tiny_run.run(folder, tmp_path / "b", clips=skips, resume=True).step == 6
 
 
 def test_a_run_does_not_go_on_with_other_videos(folder, straight, tmp_path):

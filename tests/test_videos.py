@@ -318,8 +318,20 @@ def test_the_largest_skip_grows_and_shrinks():
     options = ClipOptions(skip=20, skip_end=4, skip_grown=0.5)
     found = [largest_skip(options, done) for done in (0, 0.25, 0.5, 0.9, 0.95, 1)]
     assert found == [0, 10, 20, 20, 12, 4]
+    assert [largest_skip(options, done) for done in (0.7, 0.91, 0.975, 0.99)] == [20, 18, 8, 6]
+    slow = replace(options, skip_grown=1.0)
+    assert [largest_skip(slow, done) for done in (0.8, 0.91, 0.95)] == [16, 18, 12]
     paper = PRESETS["paper"][1]
     assert [largest_skip(paper, done) for done in (0, 0.5, 1)] == [0, 12, 25]
+
+
+def test_the_largest_skip_grows_further_to_an_end_above_it():
+    options = ClipOptions(skip=4, skip_end=20, skip_grown=0.5)
+    assert [largest_skip(options, done) for done in (0, 0.25, 0.5, 0.9, 0.95, 1)] == [0, 2, 4, 4, 12, 20]
+    slow = replace(options, skip_grown=1.0)
+    assert [largest_skip(slow, done) for done in (0.5, 0.9, 0.95, 1)] == [2, 4, 12, 20]
+    late = replace(options, skip=0)
+    assert [largest_skip(late, done) for done in (0.5, 0.9, 1)] == [0, 0, 20]
 
 
 def test_steps_are_of_stills_or_videos_by_their_share_and_the_same_in_each_process(mixed, tmp_path):  # noqa: F811

@@ -21,14 +21,14 @@ OPTIONS = TrainOptions(size="tiny", batch=2, objects=2, steps=6, warmup=2, valid
 CLIPS = ClipOptions(crop=32, frames=3, frames_end=4, skip=3, stills_share=0.5)
 
 
-def run(folder: Path, output: Path, *, resume: bool = False, on_step=lambda _: None):
+def run(folder: Path, output: Path, *, clips: ClipOptions = CLIPS, resume: bool = False, on_step=lambda _: None):
     SIZES["tiny"] = TINY
     return job.train(
         [folder / "stills"],
         output,
         videos=[(folder / "videos", 1.0)],
         options=OPTIONS,
-        clips=CLIPS,
+        clips=clips,
         device="cpu",
         resume=resume,
         on_step=on_step,

@@ -71,7 +71,9 @@ def train(
     ] = None,
     skip_end: Annotated[
         int | None,
-        typer.Option(min=0, help="That at the end of the run.", show_default=_preset(CLIPS.skip_end)),
+        typer.Option(
+            min=0, help="That at the end of the run.", show_default=f"{_preset(CLIPS.skip_end)}, at most --skip"
+        ),
     ] = None,
     detach: Annotated[
         bool | None,
@@ -189,6 +191,8 @@ def _options(
             ingredient = INGREDIENTS[one_of(option, name, tuple(INGREDIENTS))]
             changed[ingredient[0]] = ingredient[place]
     changed |= {name: value for name, value in given.items() if value is not None}
+    if "skip" in changed and "skip_end" not in changed:  # the preset's must not exceed what was given
+        changed["skip_end"] = min(clips.skip_end, changed["skip"])
     return _replaced(train, changed), _replaced(clips, changed)
 
 
