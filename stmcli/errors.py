@@ -104,9 +104,16 @@ class Interrupted(StmError):
 
     exit_code = 130
 
-    def __init__(self, cause: str, *, path: str | Path, by: KeyboardInterrupt) -> None:
+    def __init__(
+        self,
+        cause: str,
+        *,
+        path: str | Path,
+        by: KeyboardInterrupt,
+        hint: str = "Run the same command again to go on.",
+    ) -> None:
         self.exit_code = 143 if isinstance(by, Terminated) else 130
-        super().__init__(cause, path=path, hint="Run the same command again to go on.")
+        super().__init__(cause, path=path, hint=hint)
 
 
 class Terminated(KeyboardInterrupt):

@@ -10,7 +10,7 @@ import torch
 from stmcli.clips import CANVAS, ClipMaker, Videos, load_stills, load_videos
 from stmcli.curve import draw_curve
 from stmcli.device import pick_device
-from stmcli.errors import UsageError
+from stmcli.errors import Interrupted, UsageError
 from stmcli.evaluate import Sequence as Clip
 from stmcli.listeners import unheard
 from stmcli.model import SIZES, STM
@@ -59,7 +59,8 @@ def train(
     `resume` needs; kept at any interruption too), `best.safetensors`, `curve.csv` and `curve.png`. `validation` is
     a dataset in the DAVIS layout. `init` names weights that a new run starts from. Under `torchrun` the first
     process writes, validates and calls `on_step`. Raises UsageError for inputs that do not fit and for an `output`
-    that holds a run already, TrainingError when a resumed run had other options or data or the loss is not a number.
+    that holds a run already, TrainingError when a resumed run had other options or data or the loss is not a number,
+    Interrupted, when it was stopped at a step, to say how to go on.
     """
     options, clips = options or TrainOptions(), clips or ClipOptions()
     check_options(options, clips, stills=bool(stills), videos=bool(videos))
@@ -70,7 +71,10 @@ def train(
         if resume:
             trainer.restore(files.load(trainer))
         if trainer.ranks.leads:
-            _lead(trainer, sequences, files, on_step)
+            try:
+                _lead(trainer, sequences, files, on_step)
+            except KeyboardInterrupt as stop:
+                raise _interrupted(trainer, files, stop) from None
         while trainer.done < 1:  # the others follow
             trainer.advance()
     best = trainer.best if trainer.best >= 0 else None
@@ -97,6 +101,12 @@ def _lead(trainer: Trainer, sequences: Sequence[Clip], files: RunFiles, on_step:
         if trainer.whole and trainer.seconds > files.saved:
             files.save(trainer)
     draw_curve(files.curve, files.path / "curve.png")
+
+
+def _interrupted(trainer: Trainer, files: RunFiles, stop: KeyboardInterrupt) -> Interrupted:
+    """Return what to say of a run that was stopped: how far it is, and how it goes on."""
+    hint = "Go on by --resume" if files.last.is_file() else "Nothing was saved: run the same command again"
+    return Interrupted(f"stopped after {trainer.step} steps", path=files.path, by=stop, hint=hint)
 
 
 def _score_if_due(trainer: Trainer, sequences: Sequence[Clip], files: "RunFiles") -> bool:

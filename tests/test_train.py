@@ -15,7 +15,7 @@ from test_clips import pack, still, write_stills
 from stmcli import losses, trainer
 from stmcli.clips import ClipMaker, Clips, StillClips, load_stills
 from stmcli.curve import CURVE
-from stmcli.errors import TrainingError, UsageError, WeightsError
+from stmcli.errors import Interrupted, TrainingError, UsageError, WeightsError
 from stmcli.evaluate import list_sequences
 from stmcli.losses import clip_loss, unroll
 from stmcli.model import SIZES, Dims
@@ -262,7 +262,7 @@ def test_a_run_that_went_on_equals_one_that_never_stopped(stills, tmp_path):
         if now.step == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match=r"b: stopped after 2 steps\. Go on by --resume"):
         train(stills, tmp_path / "b", options=OPTIONS, clips=CLIPS, device="cpu", on_step=stop)
     assert load(tmp_path / "b")["progress"][0] == 2
     resumed = train(stills, tmp_path / "b", options=OPTIONS, clips=CLIPS, device="cpu", resume=True)
@@ -416,7 +416,7 @@ def test_the_last_step_is_in_the_curve_once(stills, dataset, tmp_path, monkeypat
 def test_a_validation_that_was_cut_short_is_made_up_for_and_kept(stills, dataset, tmp_path, monkeypatch):
     settings = {"options": replace(OPTIONS, steps=2), "clips": CLIPS, "device": "cpu", "validation": dataset}
     monkeypatch.setattr("stmcli.train.validate", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         train(stills, tmp_path / "a", **settings)
     assert load(tmp_path / "a")["progress"][:1] == (2,)
     scores = iter([0.5])

@@ -7,7 +7,9 @@ from test_clips import still, write_stills
 from test_train import tiny  # noqa: F401
 from test_videos import write_video
 
+from stmcli.errors import Terminated
 from stmcli.options import INGREDIENTS
+from stmcli.trainer import Trainer
 
 SMALL = ("--size", "tiny", "--steps", "1", "--batch", "1", "--crop", "32", "--device", "cpu", "--threads", "1", "-q")
 
@@ -33,6 +35,28 @@ def test_the_largest_seed_serves_stills_and_videos_and_a_run_that_goes_on(stm, t
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert (state["options"]["train"]["seed"], state["progress"][0]) == (2**63 - 1, 6)
     assert {np.random.default_rng((2**63 - 1, step)).random() < 0.5 for step in range(6)} == {True, False}
+
+
+@pytest.mark.parametrize(("signal", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_a_run_that_is_stopped_says_how_it_goes_on(stm, tmp_path, monkeypatch, signal, code):
+    write_stills(tmp_path / "stills", {"red": still()})
+    words = ("train", "stills", *SMALL, "--steps", "3", "-o", "run")
+    advance, left = Trainer.advance, [0]
+
+    def stop(trainer):
+        if trainer.step == left[0]:
+            raise signal
+        advance(trainer)
+
+    monkeypatch.setattr(Trainer, "advance", stop)
+    done = stm(*words)
+    text = "error: run: stopped after 0 steps. Nothing was saved: run the same command again\n"
+    assert (done.exit_code, done.stderr) == (code, text)
+    left[0] = 2
+    done = stm(*words)
+    assert (done.exit_code, done.stderr) == (code, "error: run: stopped after 2 steps. Go on by --resume\n")
+    left[0] = None
+    assert stm(*words, "--resume").exit_code == 0
 
 
 @pytest.mark.parametrize(
