@@ -2,7 +2,11 @@
 
 import copy
 import math
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,7 +58,7 @@ class Trainer:
     """All that a run consists of, so that it can be saved and gone on with exactly.
 
     A step counts once the weights are updated: until then `state` is that of before the step. While the weights
-    are being updated `whole` is False, and there is no state worth saving.
+    are being updated signals wait; `whole` is False, and stays so after an error there: no state is worth saving then.
     """
 
     def __init__(self, model: STM, maker: ClipMaker, options: TrainOptions, ranks: Ranks | None = None) -> None:
@@ -101,14 +105,15 @@ class Trainer:
         if not math.isfinite(loss + norm):
             cause = f"the loss is {loss} and its gradient {norm} at step {self.step}"
             raise TrainingError(cause, hint="Start a new run with a lower --lr, perhaps with --init from this one")
-        self.whole = False
-        self.optimizer.step()
-        self._average()
-        self.step += 1
-        self.loss, self.iou = _running(self.loss, loss), _running(self.iou, iou)
-        self.seconds += time.monotonic() - started
-        self._commit()
-        self.whole = True
+        with _undisturbed():
+            self.whole = False
+            self.optimizer.step()
+            self._average()
+            self.step += 1
+            self.loss, self.iou = _running(self.loss, loss), _running(self.iou, iou)
+            self.seconds += time.monotonic() - started
+            self._commit()
+            self.whole = True
         self.seconds = self.ranks.first(self.seconds, self.device)
 
     def _clips(self) -> Clips:
@@ -193,6 +198,24 @@ class Trainer:
         """End the thread that makes clips."""
         if self.ahead is not None:
             self.ahead.close()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let the signals that end a run wait until the block is over."""
+    waiting: list[int] = []
+    here = threading.current_thread() is threading.main_thread()  # no other hears any
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if here}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    try:
+        for number in ours:
+            signal.signal(number, lambda number, _: waiting.append(number))
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+    if waiting:
+        signal.raise_signal(waiting[0])
 
 
 def _freeze_norm(model: nn.Module) -> None:

@@ -3,6 +3,7 @@
 import csv
 import math
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -235,6 +236,33 @@ def test_an_interrupted_step_has_not_happened(stills, monkeypatch):
     monkeypatch.undo()
     assert trainer.whole
     assert same(numbers(trainer.state()), numbers(straight.state()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_while_weights_are_updated_keeps_that_step(stills, tmp_path, monkeypatch, number):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    step = torch.optim.AdamW.step
+
+    def signalled(optimizer, *words):
+        step(optimizer, *words)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", signalled)
+    try:
+        with pytest.raises(Interrupted, match=r"stopped after 1 steps\. Go on by --resume"):
+            train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu")
+        assert {signal.getsignal(each) for each in before} == {stop}
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    monkeypatch.undo()
+    monkeypatch.setitem(SIZES, "tiny", TINY)
+    straight = make_trainer(stills)
+    straight.advance()
+    assert same(numbers(load(tmp_path / "a")), numbers(straight.state()))
 
 
 def interrupt(*_, **__):
