@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stmcli.clips import read_list
 from stmcli.device import pick_dtype
 from stmcli.errors import UsageError
 from stmcli.evaluate import Sequence as Clip
-from stmcli.evaluate import list_sequences, mask_files
-from stmcli.evaluate.layout import by_frame, first_of, frame_key
+from stmcli.evaluate import list_sequences
+from stmcli.evaluate.layout import by_frame, first_of, frame_key, has_list, mask_files
 from stmcli.images import check_size, image_size
 from stmcli.masks import VOID, Labels, is_binary, read_labels, read_values
 from stmcli.metrics import jaccard
@@ -29,22 +28,11 @@ def validation_clips(root: Path) -> list[Clip]:
     Raises UsageError and VideoError for a clip that cannot be scored: from its first mask with an object on every
     frame needs a mask of its size.
     """
-    clips = _listed(root)
+    protocol = next((name for name in ("davis2016", "davis2017") if has_list(root, name)), "davis2016")
+    clips = list_sequences(root, protocol)
     for clip in clips:
         _check(clip)
     return clips
-
-
-def _listed(root: Path) -> list[Clip]:
-    for year, protocol in (("2016", "davis2016"), ("2017", "davis2017")):
-        if (root / "ImageSets" / year / "val.txt").is_file():
-            return list_sequences(root, protocol)
-    clips = list_sequences(root, "davis2016")
-    oldest = root / "ImageSets" / "480p" / "val.txt"
-    names = read_list(oldest.read_bytes()) if oldest.is_file() else set()
-    if missing := sorted(names - {clip.name for clip in clips}):
-        raise UsageError(f"no ground truth for {first_of(missing, 'clip')}", path=oldest, hint="Complete the dataset")
-    return [clip for clip in clips if not names or clip.name in names]
 
 
 def _check(clip: Clip) -> None:

@@ -219,6 +219,15 @@ def test_davis_root_is_read_by_its_list(tmp_path, protocol, year, resolution):
     assert clip.annotations == root / "Annotations" / resolution / "dog"
 
 
+def test_the_list_of_the_first_davis_names_images(tmp_path):
+    root = make_davis_root(tmp_path)
+    (root / "ImageSets" / "480p").mkdir(parents=True)
+    lines = [f"/JPEGImages/480p/dog/{i:05}.jpg /Annotations/480p/dog/{i:05}.png" for i in range(3)]
+    (root / "ImageSets" / "480p" / "val.txt").write_text("\n".join(lines))
+    assert [clip.name for clip in list_sequences(root, "davis2016")] == ["dog"]
+    assert [clip.name for clip in list_sequences(root, "davis2017")] == ["cat", "dog"]
+
+
 def test_dataset_without_a_list_has_all_its_clips(tmp_path):
     root = make_davis_root(tmp_path, names=("b", "a"))
     assert [clip.name for clip in list_sequences(root, "davis2017")] == ["a", "b"]

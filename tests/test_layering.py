@@ -53,7 +53,7 @@ LAYERS = [
     {"metrics"},
     {"options", "cuts"},
     {"journal"},
-    {"files", "lines", "threads", "listeners", "machine", "room"},
+    {"files", "cliplists", "lines", "threads", "listeners", "machine", "room"},
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -538,17 +538,17 @@ def test_the_first_list_for_validation_says_what_is_validated_on(dataset):
     for name in ("bus", "van", "cat"):
         shutil.copytree(masks_of(dataset), masks_of(dataset, name))
         shutil.copytree(dataset / "JPEGImages/480p/car", dataset / "JPEGImages/480p" / name)
-    lists = {"480p": "/JPEGImages/480p/bus/00000.jpg /Annotations/480p/bus/00000.png\n", "2017": "van\n", "2016": "cat"}
+    lists = {"2017": "van\n", "480p": "/JPEGImages/480p/bus/00000.jpg /Annotations/480p/bus/00000.png\n", "2016": "cat"}
     found = [[clip.name for clip in validation_clips(dataset)]]
     for folder, text in lists.items():
         (dataset / "ImageSets" / folder).mkdir(parents=True)
         (dataset / "ImageSets" / folder / "val.txt").write_text(text)
         found.append([clip.name for clip in validation_clips(dataset)])
-    assert found == [["bus", "car", "cat", "van"], ["bus"], ["van"], ["cat"]]
+    assert found == [["bus", "car", "cat", "van"], ["van"], ["bus"], ["cat"]]
     shutil.rmtree(masks_of(dataset, "bus"))
     for folder in ("2016", "2017"):
         (dataset / "ImageSets" / folder / "val.txt").unlink()
-    with pytest.raises(UsageError, match=r"480p/val\.txt: no ground truth for clip bus"):
+    with pytest.raises(UsageError, match="no ground truth for clip bus"):
         validation_clips(dataset)
 
 

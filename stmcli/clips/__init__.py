@@ -5,7 +5,7 @@ from stmcli.clips.footage import VideoClips
 from stmcli.clips.maker import Ahead, ClipMaker, has_core_to_spare
 from stmcli.clips.stills import CANVAS, Still, load_stills
 from stmcli.clips.synthesis import StillClips
-from stmcli.clips.videos import Video, Videos, load_videos, parse_root, read_list
+from stmcli.clips.videos import Video, Videos, load_videos, parse_root
 
 __all__ = [
     "CANVAS",
@@ -22,5 +22,4 @@ __all__ = [
     "load_stills",
     "load_videos",
     "parse_root",
-    "read_list",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from stmcli.cliplists import read_list
 from stmcli.clips.stills import IMAGE_SUFFIXES
 from stmcli.errors import TrainingError, UsageError
 from stmcli.files import require_file
@@ -142,7 +143,7 @@ def _chosen(
 ) -> dict[str, list[tuple[str, File, File]]]:
     """Return the clips of the list for training, or all, without those of any list for validation."""
     train = next((path for folder in LISTS if (path := f"{folder}/train.txt") in files), None)
-    listed = read_list(files[train].read()) if train else set()
+    listed = {*read_list(files[train].read())} if train else set()
     lists = [path for path in sorted(files) if VALIDATION.fullmatch(path)]
     val = {name for path in lists for name in read_list(files[path].read())}
     wanted = (listed or {*clips}) - val
@@ -155,12 +156,6 @@ def _chosen(
         cause = f"no annotated frames of clip {missing[0]}{more}, which the list names"
         raise TrainingError(cause, path=root, hint="Complete the dataset, or shorten the list")
     return {name: clips[name] for name in wanted}
-
-
-def read_list(content: bytes) -> set[str]:
-    """Return the clips of a list; lines name a clip, or its images as in DAVIS-2016."""
-    words = [line.split()[0] for line in content.decode(errors="replace").splitlines() if line.split()]
-    return {PurePosixPath(word).parent.name if "/" in word else word for word in words}
 
 
 def _shots(pairs: Sequence[tuple[str, File, File]]) -> tuple[Shot, ...]:

@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stmcli.cliplists import read_list
 from stmcli.errors import UsageError
 from stmcli.evaluate.ytvos import meta_file, read_meta
 from stmcli.files import can_be, nearest_name
 from stmcli.options import PROTOCOLS
 
 RESOLUTIONS = ("480p", "Full-Resolution")
-CLIP_LISTS = {"davis2016": "2016", "davis2017": "2017"}
+CLIP_LISTS = {"davis2016": ("2016", "480p"), "davis2017": ("2017",)}  # the first that is there
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,22 @@ def _resolution(root: Path) -> str:
 def _listed_clips(root: Path, protocol: str) -> list[str]:
     if protocol == "ytvos":
         return _safe(sorted(read_meta(root)), meta_file(root))
-    path = root / "ImageSets" / CLIP_LISTS.get(protocol, "") / "val.txt"
-    if protocol not in CLIP_LISTS or not path.is_file():
+    path = _clip_list(root, protocol)
+    if path is None:
         return []
-    return _safe(path.read_text(encoding="utf-8", errors="replace").split(), path)
+    content = path.read_bytes()
+    names = read_list(content) if path.parent.name == "480p" else content.decode(errors="replace").split()
+    return _safe(names, path)
+
+
+def has_list(root: Path, protocol: str) -> bool:
+    """Tell whether a dataset in the DAVIS layout lists the clips of a protocol."""
+    return _clip_list(root, protocol) is not None
+
+
+def _clip_list(root: Path, protocol: str) -> Path | None:
+    paths = (root / "ImageSets" / year / "val.txt" for year in CLIP_LISTS.get(protocol, ()))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _safe(names: list[str], path: Path) -> list[str]:
