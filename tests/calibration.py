@@ -16,7 +16,8 @@ from scipy.stats import rankdata
 
 from stmcli.confidence import TINY, Gauge
 from stmcli.ensemble import make_follower
-from stmcli.evaluate import list_sequences, mask_files
+from stmcli.evaluate import list_sequences
+from stmcli.evaluate.layout import mask_files
 from stmcli.masks import read_values
 from stmcli.metrics import jaccard
 from stmcli.options import DOUBTFUL, NetworkOptions
