@@ -209,9 +209,10 @@ def clear(outputs: Iterable[Path], is_frame: Callable[[str], bool], *, keep: Col
 def frame_names(out: Path, source: Source) -> Callable[[str], bool]:
     """Return what tells whether a name is that of a frame of `source`, or of another whose result is in `out`."""
     report = read_report(out / REPORT)
-    if report.get("source", {}).get("path") == str(source.info.path):
-        return lambda name: source.number_of(name) is not None
     numbers = {frame["frame"] for frame in report.get("frames", [])}
+    known = source.info.is_video or numbers <= source.times().keys()
+    if known and report.get("source", {}).get("path") == str(source.info.path):
+        return lambda name: source.number_of(name) is not None
 
     def is_frame(name: str) -> bool:
         number = last_number(name)
@@ -247,7 +248,7 @@ def _temporaries(out: Path) -> list[Path]:
 
 def _folders(out: Path) -> list[Path]:
     """List the folders that outputs are in, inner ones first."""
-    found = [path for pattern in ("*/*", "*") for path in out.glob(pattern)]
+    found = [path for pattern in ("soft/*", f"{STATE}/*", "*") for path in out.glob(pattern)]
     return [path for path in found if FOLDERS.fullmatch(path.relative_to(out).as_posix()) and path.is_dir()]
 
 

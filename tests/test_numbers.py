@@ -261,3 +261,12 @@ def test_a_result_with_new_numbers_is_looked_through_and_its_page_made_again(cut
 
 def pictures_of(page):
     return re.findall(r'src="(data:[^"]+)"', page)
+
+
+def test_masks_under_earlier_numbers_do_not_stay_beside_those_under_others(segment, make_folder, make_mask, tmp_path):
+    folder, mask = make_folder([f"shot.{number}.png" for number in range(3)]), make_mask()
+    words = (folder, "-m", mask, "-o", "out", "-e", "none", "-y")
+    assert segment(*words, "--first-number", 1001).exit_code == 0
+    (tmp_path / "out" / "masks" / "mine.png").write_bytes(b"mine")
+    assert segment(*words).exit_code == 0
+    assert names(tmp_path / "out" / "masks") == ["mine.png", "shot.0.png", "shot.1.png", "shot.2.png"]
