@@ -199,16 +199,16 @@ def segment_dataset(
     Clips that are done already are not done again; give `model` to use one that is loaded. Raises StmError.
     """
     clips = list_sequences(root, protocol)
-    masks = [clip.annotations if protocol == "ytvos" else first_mask(clip) for clip in clips]
-    for clip, mask in zip(clips, masks, strict=True):
-        if protocol == "davis2017" and isinstance(mask, str):
+    for clip in clips if protocol == "davis2017" else ():
+        if isinstance(first_mask(clip), str):
             hint = "Use --protocol folder, which scores every object."
             raise UsageError(NONE_AT_FIRST, path=clip.annotations, hint=hint)
     on_start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
     loaded = model or load_model(network)
     options = SegmentOptions(overwrite=overwrite, corrections=False, page=False)
     export = ExportOptions(kinds=("none",))
-    for clip, mask in zip(clips, masks, strict=True):
+    for clip in clips:
+        mask = clip.annotations if protocol == "ytvos" else first_mask(clip)
         job = Job(clip.frames, (mask,), output / clip.name, options, network, memory, export)
         segment_video(job, load=lambda: loaded, on_frame=on_frame, on_adapt=on_adapt)
     return output

@@ -57,6 +57,9 @@ class Truth:
 
 def first_shown(folder: Path) -> Path:
     """Return the first mask of a clip's ground truth that shows an object, else the first. Raises MaskError."""
+    first = next((path for path in mask_files(folder) if read_values(path).any()), None)
+    if first and not is_binary(read_values(first)):
+        return first  # it has ids: no other mask need be read
     truth = Truth(folder, "folder")
     return next((path for path, labels in truth if object_ids(labels)), truth.files[0])
 
