@@ -3,7 +3,10 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from stmcli.transfer import Download
 
 KEEP = 0.7  # a window stays as it is while the objects would need at least this share of it
 MARGIN = 0.15  # of a window's sides, that objects must stay away from
@@ -42,7 +45,8 @@ class Focus:
         self.least = min(1.0, size / LARGEST / min(source))  # share of the frame's sides
         self.window = Box(0, 0, *source)
         self.length = 0.0  # share of the frame's sides that the objects take, or lately took
-        self.seen: Box | None = None  # where the objects were in the frame before
+        self._seen: Box | None = None  # where the objects were in the frame before
+        self._coming: Download | None = None  # of the latest frame, the same as it comes
 
     def aim(self, labels: np.ndarray | None, *, cut: bool) -> Box:
         """Return the window of the next frame, whose labels (H, W) may be given, and which may begin a new scene."""
@@ -51,23 +55,32 @@ class Focus:
             if cut:
                 self.window, self.length = Box(0, 0, *self.source), 0.0
             else:
-                self.window = self._aimed(_joined(self.seen, given))
+                self.window = self._aimed(_joined(self._settled(), given))
         return self.window
 
     def saw(self, prob: Tensor) -> None:
         """Take note of what was seen of the objects in the latest frame: prob (N+1, H, W), background first."""
         if self.times:
-            self.seen = box_of(prob[0] < 0.5)
+            shown = prob[0] < 0.5
+            self._coming = Download(torch.cat([shown.any(1), shown.any(0)]))
 
     def state(self) -> dict[str, Any]:
         """Return what JSON can hold of where it looks."""
-        return {"window": self.window, "length": self.length, "seen": self.seen}
+        return {"window": self.window, "length": self.length, "seen": self._settled()}
 
     def restore(self, facts: dict[str, Any]) -> None:
         """Take over what `state` returned."""
         self.window = Box(*facts["window"])
         self.length = facts["length"]
-        self.seen = Box(*facts["seen"]) if facts["seen"] else None
+        self._seen = Box(*facts["seen"]) if facts["seen"] else None
+        self._coming = None
+
+    def _settled(self) -> Box | None:
+        """Return where the objects were in the frame before, which may take a wait for the device."""
+        if self._coming:
+            shown = self._coming.array()
+            self._seen, self._coming = _box(shown[: self.source[0]], shown[self.source[0] :]), None
+        return self._seen
 
     def _aimed(self, objects: Box | None) -> Box:
         height, width = self.source
@@ -92,9 +105,14 @@ class Focus:
         return Box(min(max(0, top), self.source[0] - height), min(max(0, left), self.source[1] - width), height, width)
 
 
-def box_of(seen: Tensor | np.ndarray) -> Box | None:
+def box_of(seen: np.ndarray) -> Box | None:
     """Return the box that holds every true pixel of (H, W); None where there is none."""
-    rows, columns = (np.flatnonzero(np.asarray(seen.any(axis).tolist())) for axis in (1, 0))
+    return _box(*(np.asarray(seen.any(axis)) for axis in (1, 0)))
+
+
+def _box(shown: np.ndarray, across: np.ndarray) -> Box | None:
+    """Return the box of what is shown in some rows (H,) and some columns (W,)."""
+    rows, columns = np.flatnonzero(shown), np.flatnonzero(across)
     if not rows.size:
         return None
     top, left = int(rows[0]), int(columns[0])

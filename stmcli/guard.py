@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from stmcli.errors import StmError
 from stmcli.model import STM, Anchor, Segmentation
+from stmcli.recorder import Recorder
 
 Found = TypeVar("Found")
 NOT_FINITE = "its numbers are not finite"
@@ -24,6 +26,7 @@ class Guard:
 
     def __init__(self, model: STM) -> None:
         self.model = model
+        self.recorder = Recorder(next(model.parameters()).device)
         self.again = 0  # how often something was computed again in fp32
         self.saving = False  # whether memory was short
         weight = next(model.parameters())
@@ -34,7 +37,9 @@ class Guard:
 
     def memorize(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Do what `STM.memorize` does. Raises StmError."""
-        key, value = self._sparing(masks.shape[1], lambda: self.model.memorize(frame, masks))
+        key, value = self._sparing(
+            masks.shape[1], lambda: self.recorder.call(self.model.memorize, frame, masks, about="memorize")
+        )
         if self._trusts(key, value):
             return key, value
         full = self._in_full()
@@ -55,16 +60,20 @@ class Guard:
         """Do what `STM.segment` does, with memory of keys, values and what is valid. Raises StmError."""
         keys, values, valid = memory
         count = keys.shape[1]
+        moving = [frame, *([] if valid is None else [valid]), *(side for anchor in anchors for side in anchor[1:])]
 
-        def segment(model: STM, frame: Tensor, keys: Tensor, values: Tensor) -> Segmentation:
-            return model.segment(frame, keys, values, valid, top_k=top_k, reach=reach, anchors=anchors)
+        def segment(frame: Tensor, *others: Tensor) -> Segmentation:
+            known, sides = (None, others) if valid is None else (others[0], others[1:])
+            placed = [Anchor(a.slot, *both) for a, *both in zip(anchors, sides[::2], sides[1::2], strict=True)]
+            return self.model.segment(frame, keys, values, known, top_k=top_k, reach=reach, anchors=placed)
 
-        found = self._sparing(count, lambda: segment(self.model, frame, keys, values))
+        about = "segment", top_k, reach, tuple(anchor.slot for anchor in anchors)
+        call = partial(self.recorder.call, segment, *moving, kept=(keys, values), about=about)
+        found = Segmentation(*self._sparing(count, call))
         if self._trusts(*found):
             return found
-        full = self._in_full()
-        in_full = frame.float(), keys.float(), values.float()
-        again = self._sparing(count, lambda: segment(full, *in_full))
+        full, in_full = self._in_full(), (frame.float(), keys.float(), values.float(), valid)
+        again = self._sparing(count, lambda: full.segment(*in_full, top_k=top_k, reach=reach, anchors=anchors))
         self._demand(again.logits)
         return again._replace(query=again.query.to(frame.dtype))
 
@@ -102,6 +111,7 @@ class Guard:
 
     def _save_memory(self, objects: int) -> None:
         """Make the pieces smaller. Raises StmError when they are as small as they can be."""
+        self.recorder.stop()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         at_once, chunk = self.model.at_once or objects, self.model.chunk or 4 * LEAST_CHUNK

@@ -130,7 +130,8 @@ def object_ids(labels: Labels) -> tuple[int, ...]:
 
 def is_binary(values: Labels) -> bool:
     """Tell whether 255 (65535 in 16 bits) is the only value beside 0: then it is an object, not void."""
-    return np.unique(values[values > 0]).tolist() in ([value] for value in ONE_OBJECT)
+    most = values.max(initial=0)
+    return most in ONE_OBJECT and not np.any((values > 0) & (values < most))
 
 
 def select_objects(labels: Labels, ids: Sequence[int], *, path: Path | None = None) -> Labels:

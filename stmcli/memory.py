@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from stmcli.options import MemoryOptions
+from stmcli.transfer import upload
 
 SAMPLED = 4  # every so manieth row and column of query cells tells how much each slot is read
 INERTIA = 0.9  # of what is known of a slot's use, a frame
@@ -73,18 +74,22 @@ class MemoryBank:
         self.previous = not keep  # a kept frame is in memory already
         self._put(slot, key, value)
 
-    def read(self, *, given_only: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    def read(self, *, given_only: bool = False, whole: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return what is in memory, or given frames of it: keys (B, N, L, Ck), values (B, N, L, Cv), what is valid.
 
         Valid is (N, L), false where an object was not known yet; None: all of it is. Keys and values are views,
-        but for given frames that do not lie at the front.
+        but for given frames that do not lie at the front. With `whole` they are all of the buffer, whatever is in it,
+        so that shapes and places stay the same, and valid is false for what is not to be read, too.
         """
-        slots = self.read_slots(given_only=given_only)
+        slots, counted = self.read_slots(whole=whole, given_only=given_only), self.read_slots(given_only=given_only)
         rows = self._rows(slots)
-        return self._keys[:, :, rows], self._values[:, :, rows], self._valid([self.objects[slot] for slot in slots])
+        known = [self.objects[slot] if slot in counted else 0 for slot in slots]
+        return self._keys[:, :, rows], self._values[:, :, rows], self._valid(known)
 
-    def read_slots(self, *, given_only: bool = False) -> list[int]:
+    def read_slots(self, *, given_only: bool = False, whole: bool = False) -> list[int]:
         """Return the slots that are read, in the order of what is read."""
+        if whole:
+            return [*range(self.options.max_slots)]
         return self.pinned if given_only else [*range(*self._span())]
 
     def weigh(self, query: Tensor) -> None:
@@ -144,7 +149,7 @@ class MemoryBank:
         if min(known) == objects:
             return None
         order = torch.arange(objects)[:, None] < torch.tensor(known)  # (N, slots)
-        return order.repeat_interleave(self._cells, dim=1).to(self._keys.device)
+        return upload(order.repeat_interleave(self._cells, dim=1).numpy(), self._keys.device)
 
     def _keeps(self, age: int) -> bool:
         every = self.options.every

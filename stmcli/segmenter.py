@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from stmcli.memory import Gate, MemoryBank
 from stmcli.model import STM, Anchor
 from stmcli.options import Fit, MemoryOptions
 from stmcli.prediction import Prediction
+from stmcli.transfer import upload
 from stmcli.video import Frame
 
 TINY = 1e-7
@@ -89,6 +91,7 @@ class Segmenter:
 
     def reset(self) -> None:
         """Forget the clip."""
+        self.guard.recorder.forget()
         self.bank = MemoryBank(self._options)
         self.gate = Gate(self._options.gate)
         self.object_ids: tuple[int, ...] = ()  # in the order in which they entered
@@ -119,8 +122,9 @@ class Segmenter:
             self._pending = None  # what the frame before shows says nothing about another scene,
             self._looks.clear()  # and what was where in a given one neither
         self._remember()
+        pixels = upload(rgb, self._weight.device)  # before the wait for where to look
         self._geometry = self._fitted.through(self._aimed.aim(labels, cut=cut))
-        frame = self._upload(rgb)
+        frame = self._enter(pixels)
         prediction = self._follow(frame, cut) if labels is None else self._take(frame, labels, whole, cut)
         self._aimed.saw(prediction.prob)
         return prediction
@@ -198,6 +202,8 @@ class Segmenter:
         self._age += 1 if self.object_ids else 0
         entered = tuple(sorted(given - {*self.object_ids}))
         self.object_ids += entered
+        if entered:
+            self.guard.recorder.forget()  # nothing keeps its shape
         prob = self._truth(labels)
         if others is not None:
             places = [0, *known]
@@ -223,8 +229,9 @@ class Segmenter:
 
     def _segment(self, frame: Tensor, cut: bool) -> tuple[Tensor, Tensor]:
         """Return prob (1, N+1, h, w) at working size, and the query key; after a cut only given frames are read."""
-        read = self.bank.read(given_only=cut)
-        anchors = self._anchors(self.bank.read_slots(given_only=cut))
+        whole = self.guard.recorder.active  # so that one graph serves the whole clip
+        read = self.bank.read(given_only=cut, whole=whole)
+        anchors = self._anchors(self.bank.read_slots(given_only=cut, whole=whole))
         logits, query = self.guard.segment(frame, read, top_k=self.fit.top_k, reach=self.fit.reach, anchors=anchors)
         self.bank.weigh(query)
         return torch.softmax(self._fitted.crop(logits), dim=1), query
@@ -233,9 +240,9 @@ class Segmenter:
         """Return how much more the given frames among these slots count: what looks as it did then is as was given."""
         if self.fit.anchor <= 1:
             return []
-        known = [(place, self._looks[slot]) for place, slot in enumerate(slots) if slot in self._looks]
-        near = [(place, self._fitted.nearness(look, device=self._weight.device)) for place, look in known]
-        return [Anchor(place, math.log(self.fit.anchor) * rows, columns) for place, (rows, columns) in near]
+        times, here, device = self.fit.anchor, self._fitted, self._weight.device
+        looks = [(place, self._looks[slot]) for place, slot in enumerate(slots) if slot in self._looks]
+        return [Anchor(place, *_bonus(times, here, there, device)) for place, there in looks]
 
     def _answer(self, prob: Tensor, measured: Tensor | None, *, cut: bool) -> Prediction:
         """Sort the channels (N+1, H, W) by their ids, with an empty one for each object that is still to come."""
@@ -259,11 +266,8 @@ class Segmenter:
         memory = self.guard.memorize(frame, masks.to(frame.dtype))
         self.bank.write(*self.gate.admit(*memory, confidence), age=self._age)
 
-    def _upload(self, rgb: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1] on the model's device, padded; the only upload of a frame."""
-        pixels = torch.from_numpy(np.require(rgb, requirements=("C", "W")))
-        pixels = pixels.pin_memory() if self._weight.is_cuda else pixels  # then the copy waits for nothing
-        pixels = pixels.to(self._weight.device, non_blocking=True)
+    def _enter(self, pixels: Tensor) -> Tensor:
+        """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1] at padded working size."""
         frame = pixels.permute(2, 0, 1)[None].float() / 255
         return self._fitted.enter(frame).to(self._weight.dtype, memory_format=torch.channels_last)
 
@@ -276,6 +280,13 @@ class Segmenter:
     def _aimed(self) -> Focus:
         assert self._focus is not None
         return self._focus
+
+
+@lru_cache(maxsize=16)  # a window stays for many frames
+def _bonus(times: float, here: Geometry, there: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return by what cells match better that show the same place, where that counts so many times as much."""
+    rows, columns = here.nearness(there, device=device)
+    return math.log(times) * rows, columns
 
 
 def _packed(tensor: Tensor) -> Tensor:

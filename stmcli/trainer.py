@@ -73,7 +73,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             _decayed(self.model, options.weight_decay), lr=options.lr, betas=(0.9, options.beta2), fused=True
         )
-        self.ahead = Ahead(self._make) if has_core_to_spare(self.device, self.ranks.local) else None
+        self.ahead = Ahead(self._make, self.device) if has_core_to_spare(self.device, self.ranks.local) else None
         self.init = ""  # the weights that the run started from; empty: random ones
         self.step = 0
         self.seconds = 0.0

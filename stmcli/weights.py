@@ -140,6 +140,8 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     dtype = pick_dtype(options.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
+    else:
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32
     model, _ = read_named(options.weights)
     model = fused(model).to(device, dtype).to(memory_format=torch.channels_last)
     if options.compile:

@@ -1,5 +1,6 @@
 """Make tiny clips and pictures for the tests."""
 
+import os
 import signal
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -185,6 +186,18 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save(path, STM(dims), Card(dims, "free", fit=Fit(size=48)))
     return path
+
+
+@pytest.fixture
+def cuda() -> Any:
+    """Return the CUDA device; without one the test is skipped, or fails where STM_REQUIRE_CUDA=1 asks for it."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if os.environ.get("STM_REQUIRE_CUDA") == "1":
+        pytest.fail("no CUDA device")
+    pytest.skip("no CUDA device")
 
 
 @pytest.fixture

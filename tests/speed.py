@@ -110,6 +110,7 @@ def plain_contender(objects: int, device: torch.device) -> Iterator[Contender]:
 @torch.no_grad()
 def serve_plain(pipe: Any, objects: int, device: torch.device) -> None:
     """Segment as many frames as are asked for, and say how long each took."""
+    torch.backends.cudnn.allow_tf32 = False
     step = plain_step(objects, device)
     while frames := pipe.recv():
         pipe.send(time_round(step, count=frames, device=device))

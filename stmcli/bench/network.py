@@ -24,6 +24,7 @@ from stmcli.listeners import unheard
 from stmcli.machine import processor, usable_cores
 from stmcli.model import SIZES, STM
 from stmcli.options import BenchOptions, MemoryOptions, NetworkOptions
+from stmcli.recorder import unrecorded
 from stmcli.segmenter import Follower, Segmenter
 from stmcli.weights import Card, find, load_model, registry, save, suited
 
@@ -149,7 +150,7 @@ def _segmenters(follower: Follower) -> list[Segmenter]:
 
 def count_macs(follower: Follower, rgb: np.ndarray) -> int:
     """Count the multiply-accumulates of a step, in convolutions and matrix products, by making it."""
-    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+    with unrecorded(), torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
         follower.step(rgb)
     return counter.get_total_flops() // 2
 

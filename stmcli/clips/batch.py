@@ -19,6 +19,12 @@ class Clips:
     masks: Tensor  # (B, T, N, S, S), 0 or 1
     void: Tensor | None = None  # (B, T, S, S), 1 where nobody knows what is there
 
+    def keep_for(self, stream: torch.cuda.Stream) -> None:
+        """Let the memory not be used again before a stream other than that of their making is done with them."""
+        for x in (self.rgb, self.masks, self.void):
+            if x is not None:
+                x.record_stream(stream)
+
 
 class Chance:
     """Random numbers on the training device and off it; the same key gives the same numbers."""

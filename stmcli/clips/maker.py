@@ -90,21 +90,34 @@ def _hash(facts: object) -> str:
 
 
 class Ahead:
-    """Makes the clips of the next step in a thread while those of this one are trained on."""
+    """Makes the clips of the next step in a thread while those of this one are trained on.
 
-    def __init__(self, make: Make) -> None:
+    On CUDA in a stream of its own too: making clips waits for the device now and then, but not for the training.
+    """
+
+    def __init__(self, make: Make, device: torch.device) -> None:
         self._make = make
+        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
         self._thread = ThreadPoolExecutor(1, "clips")
         self._next: tuple[int, Future[Clips]] | None = None
 
     def __call__(self, step: int, done: float, *, then: float) -> Clips:
         """Return the clips of `step`, and begin with those of the next, at which `then` will be done."""
         ready, self._next = self._next, None
-        clips = (
-            ready[1].result() if ready and ready[0] == step else self._thread.submit(self._make, step, done).result()
-        )
+        mine = ready[1] if ready and ready[0] == step else self._thread.submit(self._made, step, done)
+        clips = mine.result()
         if then < 1:
-            self._next = step + 1, self._thread.submit(self._make, step + 1, then)
+            self._next = step + 1, self._thread.submit(self._made, step + 1, then)
+        if self._stream:
+            clips.keep_for(torch.cuda.current_stream(self._stream.device))
+        return clips
+
+    def _made(self, step: int, done: float) -> Clips:
+        if self._stream is None:
+            return self._make(step, done)
+        with torch.cuda.stream(self._stream):
+            clips = self._make(step, done)
+        self._stream.synchronize()
         return clips
 
     def wait(self) -> None:

@@ -3,6 +3,7 @@
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from stmcli.clips.batch import cores
 from stmcli.errors import TrainingError
 from stmcli.files import require_file
 from stmcli.images import open_image
@@ -38,13 +40,14 @@ def load_stills(paths: Sequence[Path], *, device: torch.device | str = "cpu", ca
     usable is in it.
     """
     stills = []
-    for path in paths:
-        require_file(path, hint="Give folders or tars with images/ and masks/", folders=True)
-        read = (_still(path, *pair, canvas=canvas) for pair in _pairs(path))
-        found = [replace(still, pixels=still.pixels.to(device)) for still in read if still is not None]
-        if not found:
-            raise TrainingError("no stills with objects in it", path=path, hint="It needs images/ and masks/")
-        stills += found
+    with ThreadPoolExecutor(cores(), "stills") as threads:
+        for path in paths:
+            require_file(path, hint="Give folders or tars with images/ and masks/", folders=True)
+            read = threads.map(lambda pair, path=path: _still(path, *pair, canvas=canvas), _pairs(path))
+            found = [replace(still, pixels=still.pixels.to(device)) for still in read if still is not None]
+            if not found:
+                raise TrainingError("no stills with objects in it", path=path, hint="It needs images/ and masks/")
+            stills += found
     return stills
 
 
@@ -94,12 +97,13 @@ def _still(path: Path, stem: str, image: bytes, mask: bytes, *, canvas: int) -> 
     labels = np.asarray(ids.resize(size, Image.Resampling.NEAREST)).astype(np.uint8)
     if is_binary(labels):
         labels = (labels > 0).astype(np.uint8)
-    boxes = {int(i): _box(labels == i) for i in np.unique(labels) if i not in (0, 255)}
+    boxes = {i: _box(labels == i) for i in np.flatnonzero(np.bincount(labels.ravel())).tolist() if i not in (0, 255)}
     if not boxes:
         return None
-    pixels = np.dstack([np.asarray(rgb.resize(size, Image.Resampling.BILINEAR)), labels])
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    return Still(stem.rstrip("0123456789-_"), tensor, boxes)
+    pixels = np.empty((4, *labels.shape), np.uint8)
+    pixels[:3] = np.asarray(rgb.resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    pixels[3] = labels
+    return Still(stem.rstrip("0123456789-_"), torch.from_numpy(pixels), boxes)
 
 
 def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:

@@ -1,0 +1,29 @@
+"""What goes to a GPU and comes back from it while neither side waits for the other."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def upload(array: np.ndarray, device: torch.device) -> Tensor:
+    """Return an array as a tensor on a device; on CUDA it is on its way."""
+    host = torch.from_numpy(np.require(array, requirements=("C", "W")))
+    host = host.pin_memory() if device.type == "cuda" else host  # from elsewhere the copy would wait
+    return host.to(device, non_blocking=True)
+
+
+class Download:
+    """A tensor on its way to the host."""
+
+    def __init__(self, x: Tensor) -> None:
+        self._event = torch.cuda.Event() if x.is_cuda else None
+        self._host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True) if x.is_cuda else x
+        if self._event:
+            self._host.copy_(x, non_blocking=True)
+            self._event.record(torch.cuda.current_stream(x.device))
+
+    def array(self) -> np.ndarray:
+        """Wait until it is there, for nothing that was begun later, and return it."""
+        if self._event:
+            self._event.synchronize()
+        return self._host.numpy()
