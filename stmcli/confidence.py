@@ -21,35 +21,45 @@ class Gauge:
     """Measure the confidence in each object of a clip, frame by frame, on the device and without waiting for it."""
 
     def __init__(self) -> None:
-        self._given: Tensor | None = None  # (1, N, Ck): what the objects looked like in the first frame after the mask
+        self._looks: Tensor | None = None  # (1, N, Ck)
 
     def begin(self) -> None:
         """Start again from a given mask."""
-        self._given = None
+        self._looks = None
 
     def state(self) -> dict[str, Tensor]:
         """Return what `restore` needs to go on."""
-        return {} if self._given is None else {"looks": self._given}
+        return {} if self._looks is None else {"looks": self._looks}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `state` returned."""
-        self._given = tensors.get("looks")
+        self._looks = tensors.get("looks")
 
-    def measure(self, masks: Tensor, query: Tensor) -> Tensor:
-        """Return the confidence in each object, (N,) in 0..1: an estimate of J; 0 when it has no pixel.
+    def looks(self, objects: int, width: int, device: torch.device) -> Tensor:
+        """Return what the objects looked like in the first frame after the mask: (1, N, Ck), zeros before that."""
+        if self._looks is None:
+            self._looks = torch.zeros(1, objects, width, device=device)
+        return self._looks
+
+    def learn(self, looks: Tensor) -> None:
+        """Take note of what `measure` returned."""
+        self._looks = looks
+
+    def measure(self, masks: Tensor, query: Tensor, looks: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the confidence in each object, (N,) in 0..1: an estimate of J, 0 when it has no pixel; and the looks.
 
         masks (1, N, H, W) are the probabilities of the objects, query (1, Ck, h, w) is the frame's key.
         """
-        return _calibrated(*self.signs(masks, query)) * masks[0].gt(0.5).any(-1).any(-1)
+        undecided, changed, looks = self.signs(masks, query, looks)
+        return _calibrated(undecided, changed) * masks[0].gt(0.5).any(-1).any(-1), looks
 
-    def signs(self, masks: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how undecided each object is and how much it has changed, both (N,), 0 is best."""
+    def signs(self, masks: Tensor, query: Tensor, looks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return how undecided each object is and how much it has changed, both (N,), 0 is best; and the looks."""
         masks = masks.float()
         undecided = (masks * (1 - masks)).sum((0, 2, 3)) / masks.sum((0, 2, 3)).clamp_min(TINY)
         look = _look(masks, query.float())  # (1, N, Ck)
-        if self._given is None:
-            self._given = look
-        return undecided, 1 - F.cosine_similarity(look, self._given, dim=2)[0]
+        looks = torch.where(looks.any(), looks, look)
+        return undecided, 1 - F.cosine_similarity(look, looks, dim=2)[0], looks
 
 
 def _calibrated(undecided: Tensor, changed: Tensor) -> Tensor:
@@ -58,5 +68,6 @@ def _calibrated(undecided: Tensor, changed: Tensor) -> Tensor:
 
 def _look(masks: Tensor, query: Tensor) -> Tensor:
     """Return the mean key of the cells of each object: (1, N, H, W), (1, Ck, h, w) -> (1, N, Ck)."""
-    cells = F.avg_pool2d(masks.gt(0.5).float(), STRIDE).flatten(2)  # (1, N, h*w)
+    blocks = masks.gt(0.5).unflatten(3, (-1, STRIDE)).unflatten(2, (-1, STRIDE))  # (1, N, h, 16, w, 16)
+    cells = blocks.sum((3, 5)).flatten(2).float() / STRIDE**2  # (1, N, h*w)
     return cells @ query.flatten(2).transpose(1, 2)  # the length of a sum does not matter to a cosine

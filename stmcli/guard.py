@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from stmcli.recorder import Recorder
 Found = TypeVar("Found")
 NOT_FINITE = "its numbers are not finite"
 LEAST_CHUNK = 64  # query cells read at once: fewer save next to nothing
+
+
+def _itself(found: Segmentation) -> Segmentation:
+    return found
 
 
 class Guard:
@@ -52,30 +56,37 @@ class Guard:
         self,
         frame: Tensor,
         memory: tuple[Tensor, Tensor, Tensor | None],
-        *,
+        *given: Tensor,
         top_k: int,
         reach: float,
         anchors: Sequence[Anchor] = (),
-    ) -> Segmentation:
-        """Do what `STM.segment` does, with memory of keys, values and what is valid. Raises StmError."""
-        keys, values, valid = memory
-        count = keys.shape[1]
-        moving = [frame, *([] if valid is None else [valid]), *(side for anchor in anchors for side in anchor[1:])]
+        then: Callable[..., Any] = _itself,
+    ) -> Any:
+        """Return `then(segmentation, *given)`, a tuple of tensors, of what `STM.segment` returns. Raises StmError.
 
-        def segment(frame: Tensor, *others: Tensor) -> Segmentation:
-            known, sides = (None, others) if valid is None else (others[0], others[1:])
-            placed = [Anchor(a.slot, *both) for a, *both in zip(anchors, sides[::2], sides[1::2], strict=True)]
-            return self.model.segment(frame, keys, values, known, top_k=top_k, reach=reach, anchors=placed)
+        Memory is keys, values and what is valid.
+        """
+        keys, values, valid = memory
+        count, own = keys.shape[1], len(given)
+        known = [] if valid is None else [valid]
+        sides = [side for anchor in anchors for side in anchor[1:]]
+
+        def segment(frame: Tensor, *others: Tensor) -> Any:
+            rest = others[own + len(known) :]
+            placed = [Anchor(a.slot, *both) for a, *both in zip(anchors, rest[::2], rest[1::2], strict=True)]
+            valid = others[own] if known else None
+            found = self.model.segment(frame, keys, values, valid, top_k=top_k, reach=reach, anchors=placed)
+            return then(found, *others[:own])
 
         about = "segment", top_k, reach, tuple(anchor.slot for anchor in anchors)
-        call = partial(self.recorder.call, segment, *moving, kept=(keys, values), about=about)
-        found = Segmentation(*self._sparing(count, call))
+        call = partial(self.recorder.call, segment, frame, *given, *known, *sides, kept=(keys, values), about=about)
+        found = self._sparing(count, call)
         if self._trusts(*found):
             return found
         full, in_full = self._in_full(), (frame.float(), keys.float(), values.float(), valid)
         again = self._sparing(count, lambda: full.segment(*in_full, top_k=top_k, reach=reach, anchors=anchors))
         self._demand(again.logits)
-        return again._replace(query=again.query.to(frame.dtype))
+        return then(again._replace(query=again.query.to(frame.dtype)), *given)
 
     def notes(self) -> list[str]:
         """Return what is to be said of a run."""

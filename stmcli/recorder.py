@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 TRIALS = 2  # calls before the one that is recorded: they choose kernels and make what these need
 MOST = 8  # recordings that are kept
 Tensors = tuple[Tensor, ...]
+Found = TypeVar("Found", bound=Tensors)
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
 
@@ -25,15 +27,16 @@ class Recording:
 
     graph: torch.cuda.CUDAGraph
     inputs: Tensors
-    outputs: Tensors
+    outputs: Any  # a tuple of tensors, of any kind
     kept: Tensors
 
-    def replay(self, inputs: Sequence[Tensor]) -> Tensors:
+    def replay(self, inputs: Sequence[Tensor]) -> Any:
         """Return what the function returns for these inputs; nobody waits for it."""
         for mine, given in zip(self.inputs, inputs, strict=True):
             mine.copy_(given)
         self.graph.replay()
-        return tuple(x.clone() for x in self.outputs)
+        copies = (x.clone() for x in self.outputs)
+        return type(self.outputs)(*copies) if hasattr(self.outputs, "_fields") else tuple(copies)
 
 
 class Recorder:
@@ -60,12 +63,12 @@ class Recorder:
 
     def call(
         self,
-        function: Callable[..., Tensors],
+        function: Callable[..., Found],
         *inputs: Tensor,
         kept: Sequence[Tensor] = (),
         about: Hashable = None,
-    ) -> Tensors:
-        """Return `function(*inputs)`.
+    ) -> Found:
+        """Return `function(*inputs)`, a tuple of tensors.
 
         What else it depends on: `kept`, tensors whose numbers may change but not their place, and constants, of which
         `about` tells those of different calls apart.

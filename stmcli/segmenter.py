@@ -18,7 +18,7 @@ from stmcli.given import GivenMask
 from stmcli.guard import Guard
 from stmcli.masks import object_ids
 from stmcli.memory import Gate, MemoryBank
-from stmcli.model import STM, Anchor
+from stmcli.model import STM, Anchor, Segmentation
 from stmcli.options import Fit, MemoryOptions
 from stmcli.prediction import Prediction
 from stmcli.transfer import upload
@@ -26,6 +26,16 @@ from stmcli.video import Frame
 
 TINY = 1e-7
 PENDING = ("pending_frame", "pending_masks", "pending_confidence")
+
+
+class Look(NamedTuple):
+    """What the network makes of a frame."""
+
+    prob: Tensor  # (1, N+1, h, w) at working size
+    masks: Tensor  # (1, N, H, W), padded: no object there
+    query: Tensor  # (1, Ck, H/16, W/16)
+    confidence: Tensor  # (N,)
+    looks: Tensor  # (1, N, Ck), of the objects
 
 
 class State(NamedTuple):
@@ -188,17 +198,17 @@ class Segmenter:
 
     def _follow(self, frame: Tensor, cut: bool) -> Prediction:
         """Segment a frame by what is in memory."""
-        prob, query = self._segment(frame, cut)  # (1, N+1, h, w), (1, Ck, h', w')
+        look = self._look_at(frame, cut)
         self._age += 1
-        masks = F.pad(prob[:, 1:], self._fitted.pad)  # no object in the padding
-        self._pending = frame, masks, self.gauge.measure(masks, query)
-        return self._answer(self._fitted.leave(prob)[0], self._pending[2], cut=cut)
+        self._pending = frame, look.masks, look.confidence
+        self.gauge.learn(look.looks)
+        return self._answer(self._fitted.leave(look.prob)[0], look.confidence, cut=cut)
 
     def _take(self, frame: Tensor, labels: np.ndarray, whole: bool, cut: bool) -> Prediction:
         """Take what is given of a frame, segment the rest of it, and keep it in memory for good."""
         given = {*object_ids(labels), *(self.object_ids if whole else ())}
         known = [place for place, number in enumerate((0, *self.object_ids)) if place and number not in given]
-        others = self._fitted.leave(self._segment(frame, cut)[0]) if known else None  # (1, N+1, H, W)
+        others = self._fitted.leave(self._look_at(frame, cut).prob) if known else None  # (1, N+1, H, W)
         self._age += 1 if self.object_ids else 0
         entered = tuple(sorted(given - {*self.object_ids}))
         self.object_ids += entered
@@ -227,14 +237,21 @@ class Segmenter:
         truth[0] = 1 - truth[1:].sum(0)
         return truth
 
-    def _segment(self, frame: Tensor, cut: bool) -> tuple[Tensor, Tensor]:
-        """Return prob (1, N+1, h, w) at working size, and the query key; after a cut only given frames are read."""
+    def _look_at(self, frame: Tensor, cut: bool) -> Look:
+        """Segment a frame; after a cut only given frames are read."""
         whole = self.guard.recorder.active  # so that one graph serves the whole clip
         read = self.bank.read(given_only=cut, whole=whole)
         anchors = self._anchors(self.bank.read_slots(given_only=cut, whole=whole))
-        logits, query = self.guard.segment(frame, read, top_k=self.fit.top_k, reach=self.fit.reach, anchors=anchors)
-        self.bank.weigh(query)
-        return torch.softmax(self._fitted.crop(logits), dim=1), query
+        looks = self.gauge.looks(read[0].shape[1], read[0].shape[3], self._weight.device)
+        fit, find = self.fit, self.guard.segment
+        look: Look = find(frame, read, looks, top_k=fit.top_k, reach=fit.reach, anchors=anchors, then=self._finish)
+        self.bank.weigh(look.query)
+        return look
+
+    def _finish(self, found: Segmentation, looks: Tensor) -> Look:
+        prob = torch.softmax(self._fitted.crop(found.logits), dim=1)
+        masks = F.pad(prob[:, 1:], self._fitted.pad)
+        return Look(prob, masks, found.query, *self.gauge.measure(masks, found.query, looks))
 
     def _anchors(self, slots: Sequence[int]) -> list[Anchor]:
         """Return how much more the given frames among these slots count: what looks as it did then is as was given."""

@@ -1,15 +1,28 @@
 """What goes to a GPU and comes back from it while neither side waits for the other."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor
 
 
 def upload(array: np.ndarray, device: torch.device) -> Tensor:
-    """Return an array as a tensor on a device; on CUDA it is on its way."""
+    """Return an array as a tensor on a device; on CUDA it comes while what was begun before goes on."""
     host = torch.from_numpy(np.require(array, requirements=("C", "W")))
-    host = host.pin_memory() if device.type == "cuda" else host  # from elsewhere the copy would wait
-    return host.to(device, non_blocking=True)
+    if device.type != "cuda":
+        return host.to(device)
+    mine, beside = torch.cuda.current_stream(device), _beside(device)
+    with torch.cuda.stream(beside):
+        there = host.pin_memory().to(device, non_blocking=True)
+    mine.wait_stream(beside)
+    there.record_stream(mine)
+    return there
+
+
+@cache
+def _beside(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 class Download:

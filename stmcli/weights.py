@@ -57,6 +57,9 @@ PUBLISHED_KEYS = (
 )
 
 
+LANES = {"cpu": 1, "cuda": 8}  # channels that a convolution of few takes at once: tensor cores take no fewer
+
+
 @dataclass(frozen=True)
 class Card:
     """What a weights file says about itself."""
@@ -143,7 +146,7 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     else:
         torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32
     model, _ = read_named(options.weights)
-    model = fused(model).to(device, dtype).to(memory_format=torch.channels_last)
+    model = fused(model, lanes=LANES[device.type]).to(device, dtype).to(memory_format=torch.channels_last)
     if options.compile:
         for part in (model.query_encoder, model.memory_encoder, model.decoder):
             part.compile(dynamic=False)

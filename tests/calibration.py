@@ -33,12 +33,12 @@ class Recorder(Gauge):
         super().__init__()
         self.rows = []
 
-    def measure(self, masks, query):
-        undecided, changed = self.signs(masks, query)
+    def measure(self, masks, query, looks):
+        undecided, changed, _ = self.signs(masks, query, looks)
         inside = masks.gt(0.5)
         sure = masks[inside].float().mean().nan_to_num()
         self.rows.append([float(undecided[0]), float(changed[0]), float(sure), float(inside.sum())])
-        return super().measure(masks, query)
+        return super().measure(masks, query, looks)
 
 
 def watch(model, network, clip):

@@ -9,7 +9,7 @@ import torch
 from conftest import picture
 
 from stmcli.geometry import TIMES, augmented
-from stmcli.model.layers import Anchor, memory_read
+from stmcli.model.layers import Anchor, _best, memory_read
 from stmcli.options import Fit, MemoryOptions
 from stmcli.prediction import Prediction
 from stmcli.segmenter import Segmenter, propagate
@@ -228,6 +228,18 @@ def test_memory_does_not_grow_with_the_clip(tiny_weights):
 @pytest.mark.long
 def test_memory_grows_by_less_than_ten_frames_from_frame_200_to_frame_2000(tiny_weights):
     assert growth(tiny_weights, 200, 2000) < TEN_FRAMES
+
+
+@pytest.mark.parametrize("cells", [4, 9, 24, 72])
+@pytest.mark.parametrize("top_k", [1, 7, 23])
+def test_the_best_cells_are_found_by_their_places_in_the_frame(cells, top_k):
+    torch.manual_seed(cells)
+    match = torch.randint(-9, 10, (2, 3, 5, 72)).float()  # with many that are alike
+    match[..., 3:17] = -torch.inf
+    values, places = _best(match, top_k, cells)
+    assert torch.equal(values.sort(3, descending=True).values, match.topk(top_k, dim=3).values)
+    assert torch.equal(match.gather(3, places), values)
+    assert all(len(set(row.tolist())) == top_k for row in places.flatten(0, 2))
 
 
 def test_a_top_k_read_takes_only_the_best_cells_and_a_large_one_takes_all():

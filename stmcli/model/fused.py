@@ -4,24 +4,30 @@ Weights files, training and the published network know nothing of it: `fused` ma
 """
 
 import copy
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from stmcli.model.layers import Encoder, Features, KeyValue
+from stmcli.model.layers import Encoder, Features, KeyValue, ResidualBlock
 from stmcli.model.stm import STM
 
 
-def fused(model: STM) -> STM:
+def fused(model: STM, *, lanes: int = 1) -> STM:
     """Return a copy for inference: batch norms are part of convolutions, and convolutions of one input are one.
 
-    It sums in another order than the published network, so that saturated pixels may differ.
+    It sums in another order than the published network, so that saturated pixels may differ. Frame and masks are
+    filled up to a multiple of `lanes` channels.
     """
     fast = copy.deepcopy(model).eval().requires_grad_(False)
     for side in ("query", "memory"):
-        fast.add_module(f"{side}_encoder", FusedEncoder(getattr(fast, f"{side}_encoder")))
+        fast.add_module(f"{side}_encoder", FusedEncoder(getattr(fast, f"{side}_encoder"), lanes))
         fast.add_module(f"{side}_head", FusedKeyValue(getattr(fast, f"{side}_head")))
+    for module in fast.modules():
+        for name, part in module.named_children():
+            if isinstance(part, ResidualBlock):
+                setattr(module, name, FusedResidual(part))
     fast.published = False
     return fast
 
@@ -31,15 +37,16 @@ class FusedEncoder(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, lanes: int) -> None:
         super().__init__()
         stem = _like(encoder.conv1, encoder.conv1.weight / encoder.std, None)
         self.image = fuse_conv_bn_eval(stem, encoder.bn1)
         planes = [plane.weight for plane in encoder.planes if isinstance(plane, nn.Conv2d)]
         self.planes = _like(stem, torch.cat(planes, dim=1) * _scale(encoder.bn1), None) if planes else None
-        self.alone = _beside(self.image, self.planes) if self.planes else None  # for one object, all in one
+        self.empty = -(3 + len(planes)) % lanes
+        self.alone = _beside(self.image, self.planes, self.empty) if self.planes else None  # for one object, all in one
         self.maxpool = encoder.maxpool
-        self.layer1, self.layer2, self.layer3 = map(_without_norm, (encoder.layer1, encoder.layer2, encoder.layer3))
+        self.layer1, self.layer2, self.layer3 = map(_fused_layer, (encoder.layer1, encoder.layer2, encoder.layer3))
         self.register_buffer("mean", encoder.mean)
 
     def forward(self, frame: Tensor, *planes: Tensor) -> Features:
@@ -54,10 +61,42 @@ class FusedEncoder(nn.Module):
         if self.planes is None or self.alone is None:
             return self.image(frame)
         if planes[0].shape[1] == 1:
-            return self.alone(_channels_last(torch.cat([frame, *planes], dim=1)))
+            empty = [frame[:, :1].new_zeros(1).expand_as(frame[:, :1])] * self.empty
+            return self.alone(_channels_last(torch.cat([frame, *planes, *empty], dim=1)))
         x = self.planes(_channels_last(torch.stack(planes, dim=2).flatten(0, 1)))  # (B*N, C, H/2, W/2)
         objects = x.unflatten(0, planes[0].shape[:2])
         return objects.add_(self.image(frame).unsqueeze(1)).flatten(0, 1)
+
+
+class FusedBlock(nn.Module):
+    """A block of a ResNet whose batch norms are part of its convolutions."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        places = [place for place in (1, 2, 3) if hasattr(block, f"conv{place}")]
+        pairs = [(getattr(block, f"conv{place}"), getattr(block, f"bn{place}")) for place in places]
+        *first, self.last = (fuse_conv_bn_eval(*pair) for pair in pairs)
+        self.first = nn.ModuleList(first)
+        self.downsample = fuse_conv_bn_eval(*block.downsample) if isinstance(block.downsample, nn.Sequential) else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the block returns: (B, C, h, w) -> (B, D, h, w) or half as high and wide."""
+        y = x
+        for convolution in self.first:
+            y = _relu_of(cast(nn.Conv2d, convolution), y)
+        return _relu_of(self.last, y, x if self.downsample is None else self.downsample(x))
+
+
+class FusedResidual(nn.Module):
+    """A `ResidualBlock` in fewer operations."""
+
+    def __init__(self, block: ResidualBlock) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = block.conv1, block.conv2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` plus its residual, same shape."""
+        return self.conv2(_relu_of(self.conv1, torch.relu(x))).add_(x)
 
 
 class FusedKeyValue(nn.Module):
@@ -81,22 +120,29 @@ def _scale(norm: nn.BatchNorm2d) -> Tensor:
     return (norm.weight / torch.sqrt(norm.running_var + norm.eps)).view(-1, 1, 1, 1)
 
 
-def _beside(image: nn.Conv2d, planes: nn.Conv2d) -> nn.Conv2d:
-    """Return the convolution of both inputs one after the other, whose result is the sum of both results."""
-    return _like(image, torch.cat([image.weight, planes.weight], dim=1), image.bias)
+def _beside(image: nn.Conv2d, planes: nn.Conv2d, empty: int) -> nn.Conv2d:
+    """Return the convolution of both inputs one after the other, whose result is the sum of both results.
+
+    So many channels come behind them that do not count.
+    """
+    nothing = image.weight[:, :1].new_zeros(1).expand(-1, empty, *image.weight.shape[2:])
+    return _like(image, torch.cat([image.weight, planes.weight, nothing], dim=1), image.bias)
 
 
-def _without_norm(layer: nn.Sequential) -> nn.Sequential:
-    """Fold every batch norm of a ResNet's layer into the convolution before it."""
-    for block in layer:
-        for place in (1, 2, 3):
-            if convolution := getattr(block, f"conv{place}", None):
-                norm = getattr(block, f"bn{place}")
-                setattr(block, f"conv{place}", fuse_conv_bn_eval(convolution, norm))
-                setattr(block, f"bn{place}", nn.Identity())
-        if isinstance(block.downsample, nn.Sequential):
-            block.downsample = fuse_conv_bn_eval(*block.downsample)
-    return layer
+def _fused_layer(layer: nn.Sequential) -> nn.Sequential:
+    return nn.Sequential(*map(FusedBlock, layer))
+
+
+def _relu_of(convolution: nn.Conv2d, x: Tensor, plus: Tensor | None = None) -> Tensor:
+    """Return `relu(convolution(x) + plus)`; on CUDA in one kernel, not in three or four."""
+    if not x.is_cuda or torch.compiler.is_compiling():
+        y = convolution(x)
+        return torch.relu_(y if plus is None else y.add_(plus))
+    weight, bias = convolution.weight, convolution.bias
+    how: Any = convolution.stride, convolution.padding, convolution.dilation, convolution.groups
+    if plus is None:
+        return torch.cudnn_convolution_relu(x, weight, bias, *how)
+    return torch.cudnn_convolution_add_relu(x, weight, plus, 1.0, bias, *how)
 
 
 def _like(other: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:

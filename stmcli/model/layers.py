@@ -180,7 +180,9 @@ def memory_read(
         bonuses = _bonuses(anchors, h, w, chunk, like=keys) if anchors else repeat([])
         objects = _apart(keys, values, valid)
         read = [
-            torch.cat([_read(_match(q, k, penalty, more, ok), v, top_k if few else 0) for k, v, ok in objects], dim=1)
+            torch.cat(
+                [_read(_match(q, k, penalty, more, ok), v, top_k if few else 0, h * w) for k, v, ok in objects], 1
+            )
             for q, penalty, more in zip(cells, penalties, bonuses, strict=False)
         ]
     return torch.cat(read, dim=2).to(query.dtype).transpose(2, 3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
@@ -210,18 +212,33 @@ def _apart(keys: Tensor, values: Tensor, valid: Tensor | None) -> list[tuple[Ten
     return [*zip(keys.split(1, dim=1), values.split(1, dim=1), known, strict=False)]
 
 
-def _read(match: Tensor, values: Tensor, top_k: int) -> Tensor:
+def _read(match: Tensor, values: Tensor, top_k: int, cells: int) -> Tensor:
     """Read all cells, or the best matching ones: match (B, N, P, L), values (B, N, L, Cv) -> (B, N, P, Cv)."""
-    return _read_best(match, values, top_k) if top_k else torch.softmax(match, dim=3) @ values
+    return _read_best(match, values, top_k, cells) if top_k else torch.softmax(match, dim=3) @ values
 
 
-def _read_best(match: Tensor, values: Tensor, top_k: int) -> Tensor:
+def _read_best(match: Tensor, values: Tensor, top_k: int, cells: int) -> Tensor:
     """Read the `top_k` best matching cells: match (B, N, P, L), values (B, N, L, Cv) -> (B, N, P, Cv)."""
-    best = match.topk(top_k, dim=3)
-    weights = torch.softmax(best.values, dim=3)  # (B, N, P, k)
-    objects = zip(*(x.flatten(0, 1) for x in (best.indices, weights)), values.flatten(0, 1), strict=True)
+    found, places = _best(match, top_k, cells)
+    weights = torch.softmax(found, dim=3)  # (B, N, P, k)
+    objects = zip(*(x.flatten(0, 1) for x in (places, weights)), values.flatten(0, 1), strict=True)
     read = [F.embedding_bag(i, v, mode="sum", per_sample_weights=w) for i, w, v in objects]  # gathers and adds
     return torch.stack(read).unflatten(0, tuple(match.shape[:2]))
+
+
+def _best(match: Tensor, top_k: int, cells: int) -> tuple[Tensor, Tensor]:
+    """Return the `top_k` largest of (B, N, P, L) and where they are: (B, N, P, k) each, in any order.
+
+    In a memory of whole frames they all lie where the largest of all frames are among the `top_k` largest.
+    """
+    frames, rest = divmod(match.shape[3], cells)
+    if rest or frames == 1 or cells <= top_k:
+        return match.topk(top_k, dim=3, sorted=False)
+    there = match.unflatten(3, (frames, cells)).amax(3).topk(top_k, dim=3, sorted=False).indices  # (B, N, P, k)
+    places = there.unsqueeze(3) + cells * torch.arange(frames, device=match.device)[:, None]
+    places = places.flatten(3)  # (B, N, P, frames*k)
+    found = match.gather(3, places).topk(top_k, dim=3, sorted=False)
+    return found.values, places.gather(3, found.indices)
 
 
 def _penalties(h: int, w: int, reach: float, chunk: int, *, like: Tensor) -> Iterator[Tensor]:
