@@ -32,6 +32,8 @@ def test_the_fused_network_computes_the_same(model, objects):
     memory = plain.memorize(frame, masks)
     for ours, theirs in zip(fused(plain).memorize(frame, masks), memory, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
+    for ours, theirs in zip(fused(plain, lanes=8).memorize(frame, masks), memory, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
     prob = plain.segment(frame, *memory).logits.softmax(1)
     assert (fused(plain).segment(frame, *memory).logits.softmax(1) - prob).abs().max() <= 1e-5
 

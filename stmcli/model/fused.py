@@ -61,7 +61,7 @@ class FusedEncoder(nn.Module):
         if self.planes is None or self.alone is None:
             return self.image(frame)
         if planes[0].shape[1] == 1:
-            empty = [frame[:, :1].new_zeros(1).expand_as(frame[:, :1])] * self.empty
+            empty = [torch.zeros_like(frame[:, :1])] * self.empty
             return self.alone(_channels_last(torch.cat([frame, *planes, *empty], dim=1)))
         x = self.planes(_channels_last(torch.stack(planes, dim=2).flatten(0, 1)))  # (B*N, C, H/2, W/2)
         objects = x.unflatten(0, planes[0].shape[:2])
@@ -125,7 +125,7 @@ def _beside(image: nn.Conv2d, planes: nn.Conv2d, empty: int) -> nn.Conv2d:
 
     So many channels come behind them that do not count.
     """
-    nothing = image.weight[:, :1].new_zeros(1).expand(-1, empty, *image.weight.shape[2:])
+    nothing = image.weight.new_zeros(image.out_channels, empty, *image.kernel_size)
     return _like(image, torch.cat([image.weight, planes.weight, nothing], dim=1), image.bias)
 
 
