@@ -9,6 +9,7 @@ probabilities themselves and so lets texture through.
 
 import math
 from functools import cached_property, reduce
+from threading import RLock
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from stmcli.options import MattingOptions
 from stmcli.prediction import Prediction
+from stmcli.transfer import upload
 
 Rgb = npt.NDArray[np.uint8]
 Alpha = npt.NDArray[np.float32]
@@ -60,10 +62,12 @@ class Matted:
         self.cut = isinstance(prediction, Prediction) and prediction.cut
         self._rgb, self._prediction, self._options = rgb, prediction, options
         self._colours: dict[int | None, Rgb] = {}
+        self._lock = RLock()  # writers in several threads share what is computed
 
     def labels(self) -> npt.NDArray[np.integer]:
         """Return the ids of every pixel, (H, W), as they were predicted: refinement does not change them."""
-        return self._prediction.labels()
+        with self._lock:
+            return self._prediction.labels()
 
     def confidence(self) -> tuple[float, ...]:
         """Return for each object how far its mask is to be trusted, 0..1; 0 when it has no pixel."""
@@ -88,12 +92,14 @@ class Matted:
         """
         if not self._options.refine:
             return self._rgb
-        if object_id not in self._colours:
-            self._colours[object_id] = foreground(self._uploaded, self._share(object_id), options=self._options)
-        return self._colours[object_id]
+        with self._lock:
+            if object_id not in self._colours:
+                self._colours[object_id] = foreground(self._uploaded, self._share(object_id), options=self._options)
+            return self._colours[object_id]
 
     def _share(self, object_id: int | None) -> Tensor:
-        return self._union if object_id is None else self._alphas[self.object_ids.index(object_id)]
+        with self._lock:
+            return self._union if object_id is None else self._alphas[self.object_ids.index(object_id)]
 
     @cached_property
     def _uploaded(self) -> Tensor:
@@ -129,13 +135,6 @@ def refine(rgb: Rgb | Tensor, prob: Tensor, *, options: MattingOptions = Matting
     parts = torch.stack([_refine_one(rgb, p, options) for p in prob[1:]])
     parts = parts + TINY * prob[1:]  # what no object claims alone goes to the likeliest
     return union * (parts / parts.sum(0).clamp(min=TINY**2)).clamp(max=1)  # (N, H, W)
-
-
-def upload(rgb: Rgb | Tensor, device: torch.device) -> Tensor:
-    """Return the frame (H, W, 3) uint8 as a tensor of that kind on the device."""
-    if isinstance(rgb, np.ndarray):
-        rgb = torch.from_numpy(np.require(rgb, requirements=["C", "W"]))
-    return rgb.to(device)
 
 
 def _refine_one(rgb: Tensor, p: Tensor, options: MattingOptions) -> Tensor:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from itertools import islice
 
@@ -18,7 +18,7 @@ from stmcli.kinds import SOFT
 from stmcli.masks import read_values
 from stmcli.matting import Matted
 from stmcli.options import SOFT_EXPORTS, MattingOptions
-from stmcli.outputs import Writer
+from stmcli.outputs import Film, Writer
 from stmcli.page import Pictures
 from stmcli.prediction import Prediction
 from stmcli.report import Report, read_report
@@ -28,13 +28,16 @@ from stmcli.threads import Behind, InTurn, Waiting, ahead
 from stmcli.video import Frame, Source
 
 Writers = Sequence[Writer | Pictures]
+Task = Callable[[], None]
+Films = Sequence[tuple[Film, Behind[Task]]]  # each with its thread
 
 
 class Run:
     """Carry the given masks through a clip; decoding and writing run in threads beside the network.
 
-    But on a CPU the network has all cores, and every step of it waits for the slowest of them: there a few
-    milliseconds of writing are over sooner between two frames than beside one. Soft alpha takes more than that.
+    On a GPU every film has a thread of its own. But on a CPU the network has all cores, and every step of it waits for
+    the slowest of them: there a few milliseconds of writing are over sooner between two frames than beside one. Soft
+    alpha takes more than that.
     """
 
     def __init__(
@@ -99,22 +102,28 @@ class Run:
     def follow(self, segmenter: Follower, writers: Writers) -> None:
         """Hand every frame of the clip to the writers and to the report, and save checkpoints."""
         soft = any(kind in SOFT_EXPORTS for kind in self._job.export.kinds)
-        on_gpu = next(segmenter.model.parameters()).is_cuda
+        on_gpu = _is_beside(segmenter)
         if self._back:
             self._back.run(segmenter, self._on_frame, can_go_on=self._job.can_go_on)
             segmenter.reset()
-        with closing(ahead(self._source)) as frames, (Behind if soft or on_gpu else InTurn)(_do) as behind:
+        with ExitStack() as stack:
+            frames = stack.enter_context(closing(ahead(self._source)))
+            films = [writer for writer in writers if isinstance(writer, Film)] if on_gpu else []
+            beside = [(film, stack.enter_context(Behind(_do))) for film in films]
+            behind: Behind[Task] | InTurn[Task] = Behind(_do) if soft or on_gpu else InTurn(_do)
+            stack.enter_context(behind)  # ends before the films, which it gives to do
             decoded = self._waiting.on("decoding", frames)
+            others = [writer for writer in writers if writer not in films]
             if self._kept:
                 for frame in islice(decoded, len(self._kept.lines)):
-                    behind.put(partial(self._keep, writers, frame))
+                    behind.put(partial(self._keep, others, beside, frame))
                     self._on_frame(frame.index)
                 segmenter.restore(self._kept.state)
             for frame, prediction in self._predictions(segmenter, decoded):
                 due = self._job.can_go_on and segmenter.object_ids and self._checkpoints.due(frame.index)
                 with self._waiting.while_("writing"):
                     state = segmenter.state() if due else None
-                    behind.put(partial(self._write, writers, frame, prediction, state))
+                    behind.put(partial(self._write, others, beside, frame, prediction, state))
                 self._on_frame(frame.index)
 
     def _predictions(self, segmenter: Follower, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Prediction]]:
@@ -126,19 +135,23 @@ class Run:
         device, found = next(segmenter.model.parameters()).device, self._back.at
         return ((frame, found(frame, device)) for frame in frames)
 
-    def _write(self, writers: Writers, frame: Frame, prediction: Prediction, state: State | None) -> None:
+    def _write(self, writers: Writers, films: Films, frame: Frame, prediction: Prediction, state: State | None) -> None:
         matted = Matted(frame.rgb, prediction, options=MattingOptions(refine=self._job.export.refine))
+        for film, thread in films:
+            thread.put(partial(film.write, frame, matted))
         for writer in writers:
             writer.write(frame, matted)
         self._report.write(frame, matted)
         if state:
             self._checkpoints.save(frame.index, state, self._report.lines)
 
-    def _keep(self, writers: Writers, frame: Frame) -> None:
+    def _keep(self, writers: Writers, films: Films, frame: Frame) -> None:
         mask = self._job.output / MASKS / f"{self._source.frame_name(frame.index)}.png"
         objects = json.loads(self._report.lines[self._report.kept])["objects"]
         sure = tuple(objects[str(number)]["confidence"] for number in self._ids)
         saved = SavedPrediction(self._ids, read_values(mask), sure=sure)
+        for film, thread in films:
+            thread.put(partial(film.keep, frame, saved))  # type: ignore[arg-type]  # soft films cannot go on
         for writer in writers:
             writer.keep(frame, saved)
         self._report.keep(frame)
@@ -153,5 +166,10 @@ class Run:
         return [self._source.frame_name(json.loads(line)["frame"]) for line in found.lines]
 
 
-def _do(task: Callable[[], None]) -> None:
+def _is_beside(segmenter: Follower) -> bool:
+    """Tell whether the network leaves the cores to others."""
+    return next(segmenter.model.parameters()).is_cuda
+
+
+def _do(task: Task) -> None:
     task()

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 
-def upload(array: np.ndarray, device: torch.device) -> Tensor:
+def upload(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """Return an array as a tensor on a device; on CUDA it comes while what was begun before goes on."""
+    if isinstance(array, Tensor):
+        return array.to(device)
     host = torch.from_numpy(np.require(array, requirements=("C", "W")))
     if device.type != "cuda":
         return host.to(device)

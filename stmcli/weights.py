@@ -24,7 +24,7 @@ from torch import Tensor
 from stmcli.device import keep_freed_memory, pick_device, pick_dtype
 from stmcli.errors import UsageError, WeightsError, WriteError
 from stmcli.files import nearest_name, refuse_url, require_file, write_whole
-from stmcli.model import SIZES, STM, Dims, fused
+from stmcli.model import LANES, SIZES, STM, Dims, fused
 from stmcli.options import FIT, Fit, NetworkOptions
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
@@ -55,9 +55,6 @@ PUBLISHED_KEYS = (
     (r"refine(\d)\.ResMM\.", r"refine\1.block."),
     (r"^Decoder\.pred2\.", "decoder.predict."),
 )
-
-
-LANES = {"cpu": 1, "cuda": 8}  # channels that a convolution of few takes at once: tensor cores take no fewer
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ WANTED = {  # times as fast as the plain network, by device, name and objects
 WANTED_SHARE = {("cpu", "resnet50 fp32"): 0.8, ("cpu", "resnet50 bf16"): 0.8}
 WANTED_RATE = {("cuda", "resnet50 bf16", 1): 300, ("cuda", "compact as shipped", 1): 800}  # frames/s
 NO_GPU = "no GPU here"
+measured = ["cpu", "cuda"]  # where they are
 
 
 @dataclass
@@ -73,7 +74,8 @@ class Contender:
 
 
 def devices() -> list[torch.device]:
-    return [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+    there = ["cpu", *["cuda"] * torch.cuda.is_available()]
+    return [torch.device(name) for name in there if name in measured]
 
 
 def table(*headings: str) -> Iterator[str]:
@@ -352,12 +354,16 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help="network, flat, memory, start; none: all of them")
     parser.add_argument("--rounds", type=int, default=5, help="of network")
     parser.add_argument("--frames", type=int, default=2, help="of network, in a round")
+    parser.add_argument("--device", choices=measured, help="of all but start; none: every one there is")
     options = parser.parse_args()
+    measured[:] = [options.device] if options.device else measured
     parts = {"network": lambda: network(options.rounds, options.frames), "flat": flat, "memory": memory, "start": start}
     if unknown := {*options.parts} - {*parts}:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     torch.set_grad_enabled(False)
-    print(f"{processor()}, {usable_cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    cards = [torch.cuda.get_device_name()] if torch.device("cuda") in devices() else []
+    machine = [processor(), f"{usable_cores()} cores, {torch.get_num_threads()} threads", *cards]
+    print(", ".join([*machine, f"torch {torch.__version__}"]))
     for name in options.parts or parts:
         print(f"\n## {name}\n")
         for text in parts[name]():

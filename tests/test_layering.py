@@ -42,6 +42,7 @@ LAYERS = [
     {"device"},
     {"clips"},
     {"memory", "confidence"},
+    {"transfer", "recorder"},
     {"model"},
     {"maskcheck"},
     {"given", "maskfix"},

@@ -106,6 +106,38 @@ def test_the_alpha_film_holds_the_probabilities_at_source_size(job, make_clip, m
     assert len(packets(job.output / "matte.mp4", "video")) == 4
 
 
+@pytest.mark.parametrize("kinds", [("overlay",), ("overlay", "matte", "cutout")])
+def test_films_are_the_same_when_each_has_a_thread_of_its_own(job, monkeypatch, kinds, tmp_path):
+    segment_video(exporting(job, *kinds))
+    threads = set()
+    draw = outputs.Film.write
+
+    def write(film, *given):
+        threads.add((type(film), threading.current_thread()))
+        draw(film, *given)
+
+    monkeypatch.setattr("stmcli.run._is_beside", lambda _: True)
+    monkeypatch.setattr(outputs.Film, "write", write)
+    other = replace(exporting(job, *kinds), output=tmp_path / "other")
+    segment_video(other)
+    for pattern in ("masks/*.png", "*.mp4", "cutout/*.png"):
+        assert hashes(other.output, pattern) == hashes(job.output, pattern)
+    films = [kind for kind in kinds if kind != "cutout"]
+    assert len({kind for kind, _ in threads}) == len({thread for _, thread in threads}) == len(films)
+
+
+@pytest.mark.parametrize("place", ["write", "close"])
+def test_an_error_of_a_film_in_a_thread_of_its_own_reaches_the_caller(job, monkeypatch, place):
+    def fail(*_):
+        raise WriteError("no room", path="overlay.mp4")
+
+    monkeypatch.setattr("stmcli.run._is_beside", lambda _: True)
+    monkeypatch.setattr(OverlayWriter, place, fail)
+    with pytest.raises(WriteError, match="no room"):
+        segment_video(job)
+    assert report_of(job)["status"] == "failed"
+
+
 def test_no_film_is_written_when_none_is_asked_for(job):
     result = segment_video(exporting(job, "none"))
     assert result.files == (job.output / "masks",)

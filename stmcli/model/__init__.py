@@ -1,7 +1,7 @@
 """The space-time memory network."""
 
 from stmcli.model.fused import fused
-from stmcli.model.layers import Anchor
+from stmcli.model.layers import LANES, Anchor
 from stmcli.model.stm import SIZES, STM, Dims, Segmentation, aggregate
 
-__all__ = ["SIZES", "STM", "Anchor", "Dims", "Segmentation", "aggregate", "fused"]
+__all__ = ["LANES", "SIZES", "STM", "Anchor", "Dims", "Segmentation", "aggregate", "fused"]

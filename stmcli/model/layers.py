@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import repeat
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torchvision.models import resnet
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Bonus: TypeAlias = tuple[slice, Tensor]
+LANES = {"cpu": 1, "cuda": 8}  # channels that a convolution takes at once, at least
 READ_CHUNK = {"cpu": 256, "cuda": 2048}  # query cells read at once: bounds the attention matrix; fits a cache
 
 
@@ -86,7 +87,8 @@ class Encoder(nn.Module):
 
     def forward(self, frame: Tensor, *planes: Tensor) -> Features:
         """Encode `frame` (B, 3, H, W) in [0, 1]; each plane is (B, N, H, W) and makes the batch B*N."""
-        x = self.conv1((frame - self.mean) / self.std)  # (B, C, H/2, W/2)
+        x = (frame - self.mean) / self.std
+        x = _filled_up([x], [self.conv1.weight]) if x.is_cuda else self.conv1(x)  # (B, C, H/2, W/2)
         if planes:
             x = self._add_planes(x, planes)  # (B*N, C, H/2, W/2)
         f4 = self.layer1(self.maxpool(F.relu(self.bn1(x), inplace=True)))
@@ -96,10 +98,25 @@ class Encoder(nn.Module):
     def _add_planes(self, x: Tensor, planes: tuple[Tensor, ...]) -> Tensor:
         batch, objects = planes[0].shape[:2]
         x = x.repeat_interleave(objects, dim=0) if objects > 1 else x  # (B*N, C, H/2, W/2)
-        x = x.contiguous(memory_format=torch.channels_last)  # repeating has lost the frame's layout
-        for stem, plane in zip(self.planes, planes, strict=True):
-            x = x + stem(plane.reshape(batch * objects, 1, *plane.shape[-2:]))
+        x = _channels_last(x)  # repeating has lost the frame's layout
+        flat = [plane.reshape(batch * objects, 1, *plane.shape[-2:]) for plane in planes]
+        if x.is_cuda:
+            return x + _filled_up(flat, [stem.weight for stem in self.planes])
+        for stem, plane in zip(self.planes, flat, strict=True):
+            x = x + stem(plane)
         return x
+
+
+def _filled_up(inputs: Sequence[Tensor], weights: Sequence[Any]) -> Tensor:
+    """Convolve inputs of few channels with the weights of a stem each, and add up: so many that tensor cores take."""
+    x, weight = torch.cat([*inputs], dim=1), torch.cat([*weights], dim=1)
+    fill = -x.shape[1] % LANES["cuda"]
+    x, weight = (F.pad(part, (0, 0, 0, 0, 0, fill)) for part in (x, weight))
+    return F.conv2d(_channels_last(x), weight, stride=2, padding=3)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class Refine(nn.Module):

@@ -16,7 +16,7 @@ from stmcli.render import RGB, matte, over, overlay
 from stmcli.video import ALPHA_CODECS, H264, Codec, Frame, SourceInfo, VideoWriter, advance_timecode
 
 
-class _Film(ABC):
+class Film(ABC):
     """Write one film of the clip described by `info`, beside its sound if `audio`."""
 
     def __init__(self, path: Path, info: SourceInfo, codec: Codec = H264, *, audio: bool = True) -> None:
@@ -56,7 +56,7 @@ class _Film(ABC):
     def _draw(self, frame: Frame, prediction: SoftPrediction, /) -> RGB: ...
 
 
-class OverlayWriter(_Film):
+class OverlayWriter(Film):
     """Write the clip with its objects tinted and outlined, as H.264 that every player shows."""
 
     def __init__(
@@ -82,7 +82,7 @@ class OverlayWriter(_Film):
         return overlay(frame.rgb, ids, opacity=self._opacity, contour=self._contour)
 
 
-class AlphaWriter(_Film):
+class AlphaWriter(Film):
     """Write the clip with its objects opaque and the rest transparent: all objects, or the one given.
 
     Straight: the objects' own colours beside alpha. Premultiplied: colours times alpha.
@@ -109,7 +109,7 @@ class AlphaWriter(_Film):
         return np.concatenate((rgb, matte(alpha)[:, :, :1]), axis=2)  # (H, W, 4)
 
 
-class MatteWriter(_Film):
+class MatteWriter(Film):
     """Write alpha as a grey film, white is object."""
 
     def __init__(
@@ -128,7 +128,7 @@ class MatteWriter(_Film):
         return matte(prediction.alpha(self._object))
 
 
-class GreenWriter(_Film):
+class GreenWriter(Film):
     """Write the objects in front of one colour, RRGGBB."""
 
     def __init__(
