@@ -134,8 +134,11 @@ def _fused_layer(layer: nn.Sequential) -> nn.Sequential:
 
 
 def _relu_of(convolution: nn.Conv2d, x: Tensor, plus: Tensor | None = None) -> Tensor:
-    """Return `relu(convolution(x) + plus)`; on CUDA in one kernel, not in three or four."""
-    if not x.is_cuda or torch.compiler.is_compiling():
+    """Return `relu(convolution(x) + plus)`; in half precision on CUDA in one kernel, not in three or four.
+
+    In fp32 that kernel takes many times as long as the others together, once there are several objects.
+    """
+    if not x.is_cuda or x.dtype == torch.float32 or torch.compiler.is_compiling():
         y = convolution(x)
         return torch.relu_(y if plus is None else y.add_(plus))
     weight, bias = convolution.weight, convolution.bias

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 
 import av
 from av.video.codeccontext import VideoCodecContext
@@ -37,11 +38,17 @@ class Codec:
 
 def opens(codec: Codec, size: tuple[int, int]) -> bool:
     """Return whether an encoder is there, with its hardware, and takes pictures of `size` (width, height)."""
+    width, height = (side + side % 2 * codec.even for side in size)
+    return _opens(codec.encoder, codec.pix_fmt, width, height, tuple(codec.options.items()))
+
+
+@cache  # to look for hardware takes seconds where it is not
+def _opens(encoder: str, pix_fmt: str, width: int, height: int, options: tuple[tuple[str, str], ...]) -> bool:
     try:
-        context = av.CodecContext.create(codec.encoder, "w")
+        context = av.CodecContext.create(encoder, "w")
         assert isinstance(context, VideoCodecContext), context
-        context.width, context.height = (side + side % 2 * codec.even for side in size)
-        context.pix_fmt, context.time_base, context.options = codec.pix_fmt, Fraction(1, 25), dict(codec.options)
+        context.width, context.height = width, height
+        context.pix_fmt, context.time_base, context.options = pix_fmt, Fraction(1, 25), dict(options)
         context.open()
     except (av.FFmpegError, ValueError):  # PyAV says ValueError for an encoder that there is not
         return False
