@@ -179,7 +179,7 @@ def standing(runner: Contender, plain: Contender, bound: Bound, objects: int, de
     wanted = WANTED.get((device, runner.name, objects), "")
     share = WANTED_SHARE.get((device, runner.name), "")
     frames = WANTED_RATE.get((device, runner.name, objects), "")
-    mine = (f"{milliseconds:.0f}", f"{1000 / milliseconds:.2f}", frames, f"{faster:.2f}", wanted)
+    mine = (f"{milliseconds:.3g}", f"{1000 / milliseconds:.3g}", frames, f"{faster:.2f}", wanted)
     return line(device, objects, runner.name, *mine, f"{rate:.2f}" if runner.macs else "", share)
 
 
