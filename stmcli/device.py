@@ -38,7 +38,8 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision}: unknown", hint=f"Use one of {', '.join(PRECISIONS)}")
     if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bf16_units() and bf16_is_faster()
+        on_cuda = device.type == "cuda"
+        fast = torch.cuda.is_bf16_supported(False) if on_cuda else has_bf16_units() and bf16_is_faster()
         return torch.bfloat16 if fast else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 

@@ -61,7 +61,8 @@ def check_room(source: tuple[int, int], objects: int, network: NetworkOptions, m
 
     def needed(size: int, slots: int) -> int:
         found = footprint(dims, Geometry.fit(*source, size), objects, slots, width=width, half=memory.half)
-        return 2 * weights.stat().st_size + found.total + (views - 1) * found.memory
+        recorded = found.working if device.type == "cuda" else 0  # graphs work in memory of their own
+        return 2 * weights.stat().st_size + found.total + recorded + (views - 1) * found.memory
 
     size, slots = fit.size, memory.max_slots
     if free is None or needed(size, slots) <= free:

@@ -65,7 +65,7 @@ def test_cuda_devices_are_listed_with_their_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated: not emulated)
     machine = doctor.examine()["machine"]
     assert machine["cuda"] == "cuda:0 Card, 80.0 GiB, compute 9.0; cuda:1 Card, 80.0 GiB, compute 9.0"
     assert machine["precision"] == "auto takes bfloat16 on cuda"

@@ -138,7 +138,8 @@ def _relu_of(convolution: nn.Conv2d, x: Tensor, plus: Tensor | None = None) -> T
 
     In fp32 that kernel takes many times as long as the others together, once there are several objects.
     """
-    if not x.is_cuda or x.dtype == torch.float32 or torch.compiler.is_compiling():
+    fuses = x.is_cuda and torch.version.cuda and x.dtype != torch.float32  # not on ROCm, which calls itself CUDA
+    if not fuses or torch.compiler.is_compiling():
         y = convolution(x)
         return torch.relu_(y if plus is None else y.add_(plus))
     weight, bias = convolution.weight, convolution.bias
