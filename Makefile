@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-long soak fuzz test-ray lint types lock audit lowest samples clean
+.PHONY: setup demo test test-long test-cuda soak fuzz test-ray lint types lock audit lowest samples clean
 
 setup: $(BIN)/stm
 
@@ -24,6 +24,10 @@ test: setup lint types
 
 test-long: setup
 	$(BIN)/pytest --quiet -m long
+
+# What needs a GPU, which is skipped elsewhere
+test-cuda: setup
+	STM_REQUIRE_CUDA=1 $(BIN)/pytest --quiet -m cuda
 
 # Spoilt files, kills, a long clip, fuzzing where atheris is installed, 200 clips; STM_SOAK_MINUTES=5 for a part
 soak: setup

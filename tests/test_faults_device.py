@@ -73,7 +73,8 @@ def test_numbers_that_are_not_finite_in_full_precision_are_one_line(scene, segme
     check_refusal(result, 1, r"^error: the network: its numbers are not finite\. Use other weights\.$")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA here")
+@pytest.mark.cuda
+@pytest.mark.usefixtures("cuda")
 def test_a_fraction_of_a_gpu_is_survived(scene, segment):
     """On hardware: not the injected error but a real one."""
     torch.cuda.set_per_process_memory_fraction(1e-4)
