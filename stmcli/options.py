@@ -31,7 +31,6 @@ class MemoryOptions:
     policy: str = "first+previous+every"
     keep: str = "recent"  # which kept frames stay when the slots are full: the latest, or the most read
     half: bool = False  # store keys and values in bf16, whatever the network computes in
-    gate: float = 0.0  # frames in which an object has a lower confidence are not remembered for it; 0 = all are
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class Fit:
     focus: float = 0.0  # window that is looked at, in lengths of the objects; 0 = the whole frame
     anchor: float = 1.0  # how many times as much a given frame counts near a place; 1 = as any other
     augment: tuple[str, ...] = ()  # how else a frame is memorized where objects enter: flip = mirrored, scale = resized
+    gate: float = 0.0  # frames in which an object has a lower confidence are not remembered for it; 0 = all are
 
 
 FIT = tuple(field.name for field in fields(Fit))
@@ -65,6 +65,7 @@ class NetworkOptions:
     focus: float | None = None
     anchor: float | None = None
     augment: tuple[str, ...] | None = None
+    gate: float | None = None
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class Segmenter:
         """Forget the clip."""
         self.guard.recorder.forget()
         self.bank = MemoryBank(self._options)
-        self.gate = Gate(self._options.gate)
+        self.gate = Gate(self.fit.gate)
         self.object_ids: tuple[int, ...] = ()  # in the order in which they entered
         self._geometry: Geometry | None = None
         self._focus: Focus | None = None

@@ -174,7 +174,7 @@ def test_the_report_holds_what_happened(job):
         "licence": "free",
     }
     assert (report["source"]["width"], report["source"]["height"]) == (64, 48)
-    policy = {"every": 5, "max_slots": 20, "policy": "first+previous+every", "keep": "recent", "half": False, "gate": 0}
+    policy = {"every": 5, "max_slots": 20, "policy": "first+previous+every", "keep": "recent", "half": False}
     assert report["options"]["memory"] == policy
     for frame in report["frames"]:
         labels = read_values(job.output / "masks" / f"{frame['frame']:05d}.png")

@@ -35,8 +35,8 @@ def given(width=64, height=48, ids=(1,), dtype=np.uint8):
     return labels
 
 
-def follow(model, *, labels=None, clip=None, memory=None, size=0):
-    segmenter = Segmenter(model, memory=memory, fit=Fit(size=size))
+def follow(model, *, labels=None, clip=None, memory=None, **fit):
+    segmenter = Segmenter(model, memory=memory, fit=Fit(**fit))
     labels = given() if labels is None else labels
     return [prediction for _, prediction in propagate(segmenter, clip or frames(), labels)]
 
@@ -166,7 +166,7 @@ def test_memory_policies_differ_in_what_they_see(model):
 
 def test_where_all_is_doubtful_a_gate_leaves_the_given_frame(model):
     first = follow(model, memory=MemoryOptions(2, 20, "first"))
-    gated = follow(model, memory=MemoryOptions(2, 20, gate=1.0))
+    gated = follow(model, memory=MemoryOptions(2, 20), gate=1.0)
     usual = follow(model, memory=MemoryOptions(2, 20))
     for alone, other in zip(first, gated, strict=True):  # the same frame in several slots weighs no more
         assert torch.allclose(alone.prob, other.prob, atol=1e-5)
@@ -378,7 +378,9 @@ def test_a_resized_view_is_what_lies_around_the_middle_and_has_no_edges(times):
     assert float(seen[0, 1, 0, 0]) == pytest.approx(column if column > 0 else -1 - column, abs=0.01)  # mirrored there
 
 
-@pytest.mark.parametrize(("switch", "off", "on"), [("reach", 0, 0.5), ("anchor", 1, 100), ("augment", (), ("flip",))])
+@pytest.mark.parametrize(
+    ("switch", "off", "on"), [("reach", 0, 0.5), ("anchor", 1, 100), ("augment", (), ("flip",)), ("gate", 0, 1)]
+)
 def test_a_switch_is_off_by_default_and_changes_what_is_read(model, switch, off, on):
     clip = [frame.rgb for frame in frames(3)]
 

@@ -162,6 +162,15 @@ AugmentOption = Annotated[
         show_default="suits the weights",
     ),
 ]
+GateOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Do not remember an object from frames with less confidence in it; 0: off.",
+        show_default="suits the weights",
+    ),
+]
 ReachOption = Annotated[
     float | None,
     typer.Option(
@@ -191,12 +200,6 @@ HalfOption = Annotated[bool, typer.Option("--mem-half", help="Store the memory i
 FirstNumberOption = Annotated[
     int | None,
     typer.Option(min=0, help="Number of the clip's first frame, in all names and options.", show_default="its own"),
-]
-GateOption = Annotated[
-    float,
-    typer.Option(
-        "--memory-gate", min=0, max=1, help="Do not remember an object from frames with less confidence in it; 0: off."
-    ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace what is there already.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -250,6 +253,7 @@ def network_options(
     focus: float | None = NETWORK.focus,
     anchor: float | None = NETWORK.anchor,
     augment: str | None = None,
+    gate: float | None = NETWORK.gate,
 ) -> NetworkOptions:
     """Check and collect the options of the network."""
     if reach and not SHORTEST_REACH <= reach < math.inf:
@@ -272,6 +276,7 @@ def network_options(
         focus,
         anchor,
         None if augment is None else _views("--augment", "" if augment == "none" else augment, AUGMENT),
+        gate,
     )
 
 
@@ -280,7 +285,7 @@ def _views(option: str, text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word for word in allowed if word in words)
 
 
-def memory_options(every: int, most: int, policy: str, keep: str, *, half: bool, gate: float) -> MemoryOptions:
+def memory_options(every: int, most: int, policy: str, keep: str, *, half: bool) -> MemoryOptions:
     """Check and collect the options of the memory."""
     policy, keep = one_of("--mem-policy", policy, MEMORY_POLICIES), one_of("--mem-keep", keep, MEMORY_KEEPS)
-    return MemoryOptions(every, most, policy, keep, half, gate)
+    return MemoryOptions(every, most, policy, keep, half)

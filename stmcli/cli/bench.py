@@ -18,6 +18,7 @@ from stmcli.cli.app import (
     AugmentOption,
     CompileOption,
     FocusOption,
+    GateOption,
     JsonOption,
     MaxOption,
     QuietOption,
@@ -79,6 +80,7 @@ class Networks:
     focus: FocusOption = NETWORK.focus
     anchor: AnchorOption = NETWORK.anchor
     augment: AugmentOption = None
+    memory_gate: GateOption = NETWORK.gate
 
     def options(self) -> list[NetworkOptions]:
         """Check the values; every combination, weights first. Raises UsageError."""

@@ -109,6 +109,7 @@ def network_of(group: Any, weights: str, device: str, precision: str, size: int 
         focus=group.focus,
         anchor=group.anchor,
         augment=group.augment,
+        gate=group.memory_gate,
     )
 
 
@@ -128,6 +129,7 @@ class Network:
     focus: FocusOption = NETWORK.focus
     anchor: AnchorOption = NETWORK.anchor
     augment: AugmentOption = None
+    memory_gate: GateOption = NETWORK.gate
 
     def options(self) -> NetworkOptions:
         """Check the values. Raises UsageError."""
@@ -143,13 +145,10 @@ class Memory:
     mem_policy: PolicyOption = MEMORY.policy
     mem_keep: KeepOption = MEMORY.keep
     mem_half: HalfOption = MEMORY.half
-    memory_gate: GateOption = MEMORY.gate
 
     def options(self) -> MemoryOptions:
         """Check the values. Raises UsageError."""
-        return memory_options(
-            *(self.mem_every, self.mem_max, self.mem_policy, self.mem_keep), half=self.mem_half, gate=self.memory_gate
-        )
+        return memory_options(self.mem_every, self.mem_max, self.mem_policy, self.mem_keep, half=self.mem_half)
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ FLAGS = {
         "focus": "--focus",
         "anchor": "--anchor",
         "augment": "--augment",
+        "gate": "--memory-gate",
     },
     "memory": {
         "every": "--mem-every",
         "max_slots": "--mem-max",
         "policy": "--mem-policy",
         "keep": "--mem-keep",
-        "gate": "--memory-gate",
     },
     "segment": {
         "start": "--start",
