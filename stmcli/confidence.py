@@ -12,7 +12,8 @@ from torch import Tensor
 
 from stmcli.model.stm import STRIDE
 
-# Fitted to J of each frame on the eight validation clips by `python tests/calibration.py DAVIS`, on 2026-11-27.
+# Fitted to J of each frame on the eight validation clips by `python tests/calibration.py DAVIS`, on 2026-11-27, where
+# nothing was kept out of memory.
 BIAS, UNDECIDED, CHANGED = -2.69, -1.33, -0.30
 TINY = 0.01  # keeps the logarithms of signs that are zero in bounds
 
