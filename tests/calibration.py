@@ -1,9 +1,9 @@
 """Fit the two weights of stmcli/confidence.py, and say how well they would have done on clips they have not seen.
 
-    python tests/calibration.py DAVIS        # a folder in the DAVIS layout; segments every clip once
+    python tests/calibration.py DAVIS        # a folder in the DAVIS layout; segments every clip twice
 
 Prints the area under the ROC curve for "J below 0.5" with each clip left out of the fit in turn, beside that of the
-area jump and of the mean probability alone, then precision and recall, then the weights fitted to all clips.
+area jump and of the mean probability alone, then how runs as shipped fare, then the weights fitted to all clips.
 """
 
 import sys
