@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stmcli.clips import Clips
 from stmcli.model import STM
+from stmcli.model.layers import channels_last
 from stmcli.options import TrainOptions
 
 UNKNOWN = -1  # the label of a pixel that is void
@@ -20,7 +21,7 @@ def unroll(model: STM, clips: Clips, *, detach: bool = False) -> Iterator[tuple[
     attention that falls on the object. The network's own prediction is what goes into memory; with `detach` no
     gradient flows through it.
     """
-    rgb = [_channels_last(clips.rgb[:, t]) for t in range(clips.rgb.shape[1])]
+    rgb = [channels_last(clips.rgb[:, t]) for t in range(clips.rgb.shape[1])]
     keys, values = model.memorize(rgb[0], clips.masks[:, 0])
     cells = _cells(clips.masks[:, 0])  # (B, N, L)
     for t in range(1, len(rgb)):
@@ -31,10 +32,6 @@ def unroll(model: STM, clips: Clips, *, detach: bool = False) -> Iterator[tuple[
             key, value = model.memorize(rgb[t], masks.detach() if detach else masks)
             keys, values = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
             cells = torch.cat([cells, _cells(clips.masks[:, t])], dim=2)
-
-
-def _channels_last(frames: Tensor) -> Tensor:
-    return frames.contiguous(memory_format=torch.channels_last)
 
 
 def _cells(masks: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ TINY = 1e-7
 PENDING = ("pending_frame", "pending_masks", "pending_confidence")
 
 
-class Look(NamedTuple):
-    """What the network makes of a frame."""
+class Found(NamedTuple):
+    """What the network finds in a frame."""
 
     prob: Tensor  # (1, N+1, h, w) at working size
     masks: Tensor  # (1, N, H, W), padded: no object there
@@ -198,17 +198,17 @@ class Segmenter:
 
     def _follow(self, frame: Tensor, cut: bool) -> Prediction:
         """Segment a frame by what is in memory."""
-        look = self._look_at(frame, cut)
+        found = self._segment(frame, cut)
         self._age += 1
-        self._pending = frame, look.masks, look.confidence
-        self.gauge.learn(look.looks)
-        return self._answer(self._fitted.leave(look.prob)[0], look.confidence, cut=cut)
+        self._pending = frame, found.masks, found.confidence
+        self.gauge.learn(found.looks)
+        return self._answer(self._fitted.leave(found.prob)[0], found.confidence, cut=cut)
 
     def _take(self, frame: Tensor, labels: np.ndarray, whole: bool, cut: bool) -> Prediction:
         """Take what is given of a frame, segment the rest of it, and keep it in memory for good."""
         given = {*object_ids(labels), *(self.object_ids if whole else ())}
         known = [place for place, number in enumerate((0, *self.object_ids)) if place and number not in given]
-        others = self._fitted.leave(self._look_at(frame, cut).prob) if known else None  # (1, N+1, H, W)
+        others = self._fitted.leave(self._segment(frame, cut).prob) if known else None  # (1, N+1, H, W)
         self._age += 1 if self.object_ids else 0
         entered = tuple(sorted(given - {*self.object_ids}))
         self.object_ids += entered
@@ -237,21 +237,21 @@ class Segmenter:
         truth[0] = 1 - truth[1:].sum(0)
         return truth
 
-    def _look_at(self, frame: Tensor, cut: bool) -> Look:
+    def _segment(self, frame: Tensor, cut: bool) -> Found:
         """Segment a frame; after a cut only given frames are read."""
         whole = self.guard.recorder.active  # so that one graph serves the whole clip
         read = self.bank.read(given_only=cut, whole=whole)
         anchors = self._anchors(self.bank.read_slots(given_only=cut, whole=whole))
         looks = self.gauge.looks(read[0].shape[1], read[0].shape[3], self._weight.device)
         fit, find = self.fit, self.guard.segment
-        look: Look = find(frame, read, looks, top_k=fit.top_k, reach=fit.reach, anchors=anchors, then=self._finish)
-        self.bank.weigh(look.query)
-        return look
+        found: Found = find(frame, read, looks, top_k=fit.top_k, reach=fit.reach, anchors=anchors, then=self._finish)
+        self.bank.weigh(found.query)
+        return found
 
-    def _finish(self, found: Segmentation, looks: Tensor) -> Look:
-        prob = torch.softmax(self._fitted.crop(found.logits), dim=1)
+    def _finish(self, segmentation: Segmentation, looks: Tensor) -> Found:
+        prob, query = torch.softmax(self._fitted.crop(segmentation.logits), dim=1), segmentation.query
         masks = F.pad(prob[:, 1:], self._fitted.pad)
-        return Look(prob, masks, found.query, *self.gauge.measure(masks, found.query, looks))
+        return Found(prob, masks, query, *self.gauge.measure(masks, query, looks))
 
     def _anchors(self, slots: Sequence[int]) -> list[Anchor]:
         """Return how much more the given frames among these slots count: what looks as it did then is as was given."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from stmcli.model.layers import Encoder, Features, KeyValue, ResidualBlock
+from stmcli.model.layers import Encoder, Features, KeyValue, ResidualBlock, channels_last
 from stmcli.model.stm import STM
 
 
@@ -62,8 +62,8 @@ class FusedEncoder(nn.Module):
             return self.image(frame)
         if planes[0].shape[1] == 1:
             empty = [torch.zeros_like(frame[:, :1])] * self.empty
-            return self.alone(_channels_last(torch.cat([frame, *planes, *empty], dim=1)))
-        x = self.planes(_channels_last(torch.stack(planes, dim=2).flatten(0, 1)))  # (B*N, C, H/2, W/2)
+            return self.alone(channels_last(torch.cat([frame, *planes, *empty], dim=1)))
+        x = self.planes(channels_last(torch.stack(planes, dim=2).flatten(0, 1)))  # (B*N, C, H/2, W/2)
         objects = x.unflatten(0, planes[0].shape[:2])
         return objects.add_(self.image(frame).unsqueeze(1)).flatten(0, 1)
 
@@ -156,7 +156,3 @@ def _like(other: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     convolution.weight = nn.Parameter(weight, requires_grad=False)
     convolution.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
     return convolution
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)

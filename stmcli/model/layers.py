@@ -98,7 +98,7 @@ class Encoder(nn.Module):
     def _add_planes(self, x: Tensor, planes: tuple[Tensor, ...]) -> Tensor:
         batch, objects = planes[0].shape[:2]
         x = x.repeat_interleave(objects, dim=0) if objects > 1 else x  # (B*N, C, H/2, W/2)
-        x = _channels_last(x)  # repeating has lost the frame's layout
+        x = channels_last(x)  # repeating has lost the frame's layout
         flat = [plane.reshape(batch * objects, 1, *plane.shape[-2:]) for plane in planes]
         if x.is_cuda:
             return x + _filled_up(flat, [stem.weight for stem in self.planes])
@@ -112,10 +112,11 @@ def _filled_up(inputs: Sequence[Tensor], weights: Sequence[Any]) -> Tensor:
     x, weight = torch.cat([*inputs], dim=1), torch.cat([*weights], dim=1)
     fill = -x.shape[1] % LANES["cuda"]
     x, weight = (F.pad(part, (0, 0, 0, 0, 0, fill)) for part in (x, weight))
-    return F.conv2d(_channels_last(x), weight, stride=2, padding=3)
+    return F.conv2d(channels_last(x), weight, stride=2, padding=3)
 
 
-def _channels_last(x: Tensor) -> Tensor:
+def channels_last(x: Tensor) -> Tensor:
+    """Return (B, C, H, W) with the channels of a pixel side by side in memory, as convolutions take it fastest."""
     return x.contiguous(memory_format=torch.channels_last)
 
 

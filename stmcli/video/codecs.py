@@ -42,7 +42,7 @@ def opens(codec: Codec, size: tuple[int, int]) -> bool:
     return _opens(codec.encoder, codec.pix_fmt, width, height, tuple(codec.options.items()))
 
 
-@cache  # to look for hardware takes seconds where it is not
+@cache  # hardware does not come and go
 def _opens(encoder: str, pix_fmt: str, width: int, height: int, options: tuple[tuple[str, str], ...]) -> bool:
     try:
         context = av.CodecContext.create(encoder, "w")
