@@ -9,15 +9,16 @@ from stmcli.errors import Terminated
 
 def main() -> None:
     """Run `stm`."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's background jobs have it
-            signal.signal(number, _stop)
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's background jobs have it
+                signal.signal(number, _stop)
         from stmcli.cli import run
-    except KeyboardInterrupt as stop:
+
+        run()
+    except KeyboardInterrupt as stop:  # not yet in a command, which has more to say
         print("error: interrupted", file=sys.stderr)
         sys.exit(143 if isinstance(stop, Terminated) else 130)
-    run()
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

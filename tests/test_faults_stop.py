@@ -12,6 +12,9 @@ import pytest
 from conftest import hear_interrupts
 from stopped import listens
 
+from stmcli.__main__ import main
+from stmcli.errors import Terminated
+
 STOPPED = r"error: (\S+: stopped after \d+ frames\. Run the same command again to go on\.|interrupted)"
 
 
@@ -50,6 +53,23 @@ def test_a_run_stopped_while_it_is_still_being_loaded_says_so(number, code):
             time.sleep(0.001)
         process.send_signal(number)
         assert (process.communicate()[1], process.returncode) == ("error: interrupted\n", code)
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+@pytest.mark.parametrize(
+    "where",
+    ["signal.signal", "stmcli.cli.set_up_warnings", "typer.main.get_command", "typer.core.TyperGroup.make_context"],
+)
+def test_a_run_stopped_before_its_command_has_begun_says_so(where, error, code, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise error
+
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # those of the tests stay
+    monkeypatch.setattr("sys.argv", ["stm", "doctor"])
+    monkeypatch.setattr(where, stop)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (capsys.readouterr().err, ended.value.code) == ("error: interrupted\n", code)
 
 
 def test_the_second_of_two_runs_names_the_first(scene, stm, tiny_weights):

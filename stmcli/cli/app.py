@@ -3,7 +3,8 @@
 import math
 import shlex
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -49,6 +50,11 @@ class Group(TyperGroup):
         except BrokenPipeError:  # nobody reads our output any more
             raise SystemExit(1) from None
 
+    def make_context(self, *words: Any, **extra: Any) -> Any:
+        """Read the words of the command line."""
+        with _interruptible():
+            return super().make_context(*words, **extra)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command whose help leaves out environment variables, which hold lists as a shell does."""
         command = super().get_command(ctx, cmd_name)
@@ -59,16 +65,24 @@ class Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except StmError as error:
-            if ctx.obj:  # -vv
-                messages.print_exception()
-            _say_error(error)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt as signal:
-            _say_error(StmError("interrupted"))
-            raise typer.Exit(143 if isinstance(signal, Terminated) else 130) from None
+        with _interruptible():
+            try:
+                return super().invoke(ctx)
+            except StmError as error:
+                if ctx.obj:  # -vv
+                    messages.print_exception()
+                _say_error(error)
+                raise typer.Exit(error.exit_code) from None
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Say that a signal stopped `stm`: typer itself is silent, and takes every signal for Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt as signal:
+        _say_error(StmError("interrupted"))
+        raise typer.Exit(143 if isinstance(signal, Terminated) else 130) from None
 
 
 def _words(text: str) -> list[str]:
