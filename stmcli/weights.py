@@ -143,7 +143,9 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     else:
         torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32
     model, _ = read_named(options.weights)
-    model = fused(model, lanes=LANES[device.type]).to(device, dtype).to(memory_format=torch.channels_last)
+    winograd = device.type == "cpu" and not (options.compile or options.adapt)  # neither takes it
+    model = fused(model, lanes=LANES[device.type], winograd=winograd).to(device, dtype)
+    model = model.to(memory_format=torch.channels_last)
     if options.compile:
         for part in (model.query_encoder, model.memory_encoder, model.decoder):
             part.compile(dynamic=False)

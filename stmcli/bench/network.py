@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 from stmcli import __version__
@@ -23,6 +25,7 @@ from stmcli.ensemble import Ensemble, make_follower
 from stmcli.listeners import unheard
 from stmcli.machine import processor, usable_cores
 from stmcli.model import SIZES, STM
+from stmcli.model.winograd import Winograd
 from stmcli.options import BenchOptions, MemoryOptions, NetworkOptions
 from stmcli.recorder import unrecorded
 from stmcli.segmenter import Follower, Segmenter
@@ -149,10 +152,20 @@ def _segmenters(follower: Follower) -> list[Segmenter]:
 
 
 def count_macs(follower: Follower, rgb: np.ndarray) -> int:
-    """Count the multiply-accumulates of a step, in convolutions and matrix products, by making it."""
-    with unrecorded(), torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+    """Count the multiply-accumulates of a step, in convolutions and matrix products, by making it.
+
+    Those of a `Winograd` count as those of the convolution whose place it took.
+    """
+    spared: list[int] = []
+
+    def note(module: nn.Module, _: object, y: Tensor) -> None:
+        if isinstance(module, Winograd):
+            spared.append(module.spared(y))
+
+    eager = torch.compiler.set_stance("force_eager")
+    with unrecorded(), eager, register_module_forward_hook(note), FlopCounterMode(display=False) as counter:
         follower.step(rgb)
-    return counter.get_total_flops() // 2
+    return counter.get_total_flops() // 2 + sum(spared)
 
 
 def moving_frames(width: int, height: int) -> list[np.ndarray]:

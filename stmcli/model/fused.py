@@ -12,13 +12,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stmcli.model.layers import Encoder, Features, KeyValue, ResidualBlock, channels_last
 from stmcli.model.stm import STM
+from stmcli.model.winograd import Winograd, pays
 
 
-def fused(model: STM, *, lanes: int = 1) -> STM:
+def fused(model: STM, *, lanes: int = 1, winograd: bool = False) -> STM:
     """Return a copy for inference: batch norms are part of convolutions, and convolutions of one input are one.
 
     It sums in another order than the published network, so that saturated pixels may differ. Frame and masks are
-    filled up to a multiple of `lanes` channels.
+    filled up to a multiple of `lanes` channels; with `winograd` the wide convolutions multiply less.
     """
     fast = copy.deepcopy(model).eval().requires_grad_(False)
     for side in ("query", "memory"):
@@ -28,8 +29,18 @@ def fused(model: STM, *, lanes: int = 1) -> STM:
         for name, part in module.named_children():
             if isinstance(part, ResidualBlock):
                 setattr(module, name, FusedResidual(part))
+    if winograd:
+        _spare(fast)
     fast.published = False
     return fast
+
+
+def _spare(model: nn.Module) -> None:
+    """Put a `Winograd` in the place of every convolution that gains by it."""
+    for module in model.modules():
+        for name, part in module.named_children():
+            if isinstance(part, nn.Conv2d) and pays(part):
+                setattr(module, name, Winograd(part))
 
 
 class FusedEncoder(nn.Module):
@@ -51,7 +62,7 @@ class FusedEncoder(nn.Module):
 
     def forward(self, frame: Tensor, *planes: Tensor) -> Features:
         """Encode `frame` (B, 3, H, W) in [0, 1]; each plane is (B, N, H, W) and makes the batch B*N."""
-        x = torch.relu_(self._stem(frame - self.mean, planes))
+        x = torch.relu_(self._stem(_centred(frame, self.mean), planes))
         f4 = self.layer1(self.maxpool(x))
         f8 = self.layer2(f4)
         return Features(self.layer3(f8), f8, f4)
@@ -112,6 +123,13 @@ class FusedKeyValue(nn.Module):
         """Return the key and the value map of `f16` (B, C16, h, w), views of one tensor."""
         key, value = self.both(f16).split(self.widths, dim=1)
         return key, value
+
+
+def _centred(frame: Tensor, mean: Tensor) -> Tensor:
+    """Subtract mean (1, 3, 1, 1) from frame (B, 3, H, W): row by row, as three channels are too few to go by them."""
+    width = frame.shape[3]
+    rows = frame.permute(0, 2, 3, 1).flatten(2) - mean.flatten().repeat(width)  # (B, H, W*3)
+    return rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
 
 
 def _scale(norm: nn.BatchNorm2d) -> Tensor:

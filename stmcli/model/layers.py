@@ -151,11 +151,11 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, features: Features) -> Tensor:
         """Decode `x` (B*N, 2*Cv, h, w) -> (B*N, 2, H, W) logits of background and object."""
-        layout = _layout(self.enter.weight)
+        layout = _layout(self.predict.weight)
         x = self.enter_block(self.enter(x.contiguous(memory_format=layout)))
         x = self.refine8(features.f8.contiguous(memory_format=layout), x)
         x = self.refine4(features.f4.contiguous(memory_format=layout), x)
-        x = self.predict(F.relu(x))
+        x = self.predict(F.relu(x)).contiguous()  # two channels side by side are resized at a quarter of the speed
         return F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
 
 
