@@ -1,6 +1,5 @@
 """A batch of training clips, and the chance that they are drawn with."""
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +45,3 @@ class Chance:
     def normal(self, *shape: int) -> Tensor:
         """Draw with mean 0 and standard deviation 1."""
         return torch.randn(*shape, generator=self.generator, device=self.device)
-
-
-def cores() -> int:
-    """Return how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

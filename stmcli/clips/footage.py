@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from stmcli.clips.batch import SMALLEST, TRIES, Chance, Clips, cores
+from stmcli.clips.batch import SMALLEST, TRIES, Chance, Clips
 from stmcli.clips.camera import relight
 from stmcli.clips.motion import affine
 from stmcli.clips.stills import CANVAS, MASK_MODES, UNREADABLE
 from stmcli.clips.videos import Shot, Video, Videos
 from stmcli.errors import MaskError, TrainingError
 from stmcli.images import open_image
+from stmcli.machine import usable_cores
 from stmcli.masks import VOID, colour_codes, ids_of_colours
 from stmcli.options import ClipOptions
 
@@ -107,7 +108,7 @@ class VideoClips:
         self.frames = Frames(max(CANVAS, round(1.25 * options.crop)), int(ROOM * free_memory() / processes))
         self.binary: dict[Video, bool] = {}
         self.warned: set[Video] = set()
-        readers = min(READERS, cores() // processes)
+        readers = min(READERS, usable_cores() // processes)
         self.readers = ThreadPoolExecutor(readers, "read") if readers > 1 else None
 
     def batch(self, size: int, objects: int = 1, *, frames: int | None = None, skip: int | None = None) -> Clips:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from stmcli.clips.batch import Clips, cores
+from stmcli.clips.batch import Clips
 from stmcli.clips.footage import VideoClips
 from stmcli.clips.schedule import clip_length, largest_skip
 from stmcli.clips.stills import Still
 from stmcli.clips.synthesis import StillClips
 from stmcli.clips.videos import Videos
 from stmcli.errors import UsageError
+from stmcli.machine import usable_cores
 from stmcli.options import ClipOptions
 
 Make = Callable[[int, float], Clips]
@@ -132,4 +133,4 @@ class Ahead:
 
 def has_core_to_spare(device: torch.device, processes: int = 1) -> bool:
     """Tell whether a thread beside the training has a core to run on, when so many processes share them."""
-    return cores() // processes > (1 if device.type == "cuda" else torch.get_num_threads())
+    return usable_cores() // processes > (1 if device.type == "cuda" else torch.get_num_threads())

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stmcli.clips.batch import cores
 from stmcli.errors import TrainingError
 from stmcli.files import require_file
 from stmcli.images import open_image
+from stmcli.machine import usable_cores
 from stmcli.masks import is_binary
 
 CANVAS = 256  # side of the square that a layer is cut from, px, unless the crop is larger
@@ -40,7 +40,7 @@ def load_stills(paths: Sequence[Path], *, device: torch.device | str = "cpu", ca
     usable is in it.
     """
     stills = []
-    with ThreadPoolExecutor(cores(), "stills") as threads:
+    with ThreadPoolExecutor(usable_cores(), "stills") as threads:
         for path in paths:
             require_file(path, hint="Give folders or tars with images/ and masks/", folders=True)
             read = threads.map(lambda pair, path=path: _still(path, *pair, canvas=canvas), _pairs(path))
