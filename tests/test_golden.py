@@ -1,6 +1,6 @@
 """The network against what the published one computed (tests/golden/README.md)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,9 +10,10 @@ import torch
 from plain import GOLDEN, PlainSTM, published_state, run_plain
 
 from stmcli.geometry import Geometry
-from stmcli.options import MemoryOptions
+from stmcli.model import STM
+from stmcli.options import MemoryOptions, NetworkOptions
 from stmcli.segmenter import Segmenter
-from stmcli.weights import read
+from stmcli.weights import load_model, read
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +23,18 @@ def published_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def differences(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def as_read(path: Path) -> STM:
+    return read(path)[0].eval()
+
+
+def as_run(path: Path) -> STM:
+    return load_model(NetworkOptions(str(path), "cpu", "fp32"))
+
+
+def differences(model: STM) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Per frame: how far ours are from the reference's (3, H, W), and those, given the memory the reference had."""
     golden = np.load(GOLDEN / "golden_a.npz")
     every, frames, truth = int(golden["memorize_every"]), golden["frames"], golden["probabilities"]
-    model = read(path)[0].eval()
     geometry = Geometry.fit(*frames.shape[1:3], 0)
     rgb = geometry.enter(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255)
     masks = geometry.enter(torch.from_numpy(truth[:, 1:]))
@@ -78,7 +86,7 @@ def plain_probabilities(state: dict[str, torch.Tensor]) -> list[np.ndarray]:
 def our_probabilities(path: Path, *, every: int) -> list[np.ndarray]:
     """What the network of the package makes of the golden clip from its first mask on, per frame (N+1, H, W)."""
     golden = np.load(GOLDEN / "golden_a.npz")
-    segmenter = Segmenter(read(path)[0].eval(), memory=MemoryOptions(every=every))
+    segmenter = Segmenter(as_read(path), memory=MemoryOptions(every=every))
     with two_threads():
         return [
             segmenter.step(rgb, golden["first_mask"] if index == 0 else None).prob.numpy()
@@ -118,13 +126,14 @@ def test_ours_and_the_plain_network_agree_to_the_last_bit(published_file: Path) 
         assert np.abs(prob - expected).max() <= 1e-4, index
 
 
-def test_ours_equals_the_plain_network_anywhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("load", [as_read, as_run])
+def test_ours_equals_the_plain_network_anywhere(load: Callable[[Path], STM], tmp_path: Path) -> None:
     """With logits as small as a trained network's, at a size that is no multiple of 16, through its own memory."""
     state = published_state()
     state["module.Decoder.pred2.weight"] *= 0.02
     torch.save(state, tmp_path / "calm.pth")
     golden = np.load(GOLDEN / "golden_a.npz")
-    segmenter = Segmenter(read(tmp_path / "calm.pth")[0].eval(), memory=MemoryOptions(every=3))
+    segmenter = Segmenter(load(tmp_path / "calm.pth"), memory=MemoryOptions(every=3))
     expected = plain_probabilities(state)
     undecided = [np.abs(prob.max(0) - 0.5) < 0.4 for prob in expected[1:]]
     assert np.mean(undecided) > 0.2  # or else there would be nothing to compare
@@ -133,8 +142,9 @@ def test_ours_equals_the_plain_network_anywhere(tmp_path: Path) -> None:
         assert np.abs(ours - prob).max() <= 1e-4, index
 
 
-def test_probabilities_equal_the_published_networks(published_file: Path) -> None:
-    for index, (difference, truth) in enumerate(differences(published_file), start=1):
+@pytest.mark.parametrize("load", [as_read, as_run])
+def test_probabilities_equal_the_published_networks(load: Callable[[Path], STM], published_file: Path) -> None:
+    for index, (difference, truth) in enumerate(differences(load(published_file)), start=1):
         slack = one_rounding_step(truth)
         assert difference.max(0)[slack == 0].max() <= 1e-4, index
         assert (difference <= 1e-4 + slack).all(), index
