@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 import torch
 
+from stmcli.geometry import list_views
 from stmcli.model import STM
 from stmcli.options import MemoryOptions, NetworkOptions
 from stmcli.prediction import Prediction
 from stmcli.segmenter import Follower, Segmenter, State
 from stmcli.weights import suited
 
-ZOOMS = (1.0, 0.85, 1.15)  # of the working size, by `scale`
+ZOOMS = (0.85, 1.15)  # of the working size, by `scale`, beside that size itself
 
 
 @dataclass(frozen=True)
@@ -98,18 +98,11 @@ class Ensemble:
             view.segmenter.reset()
 
 
-def list_views(network: NetworkOptions) -> list[tuple[float, bool]]:
-    """Return the views that the options name: the zoom of each, and whether it is mirrored."""
-    zooms = ZOOMS if "scale" in network.tta else ZOOMS[:1]
-    turns = (False, True) if "flip" in network.tta else (False,)
-    return [*product(zooms, turns)]
-
-
 def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | None = None) -> Follower:
     """Return what follows a clip as the options say: a Segmenter, or an Ensemble of them."""
     fit = suited(network)
-
     views = [
-        View(Segmenter(model, memory=memory, fit=fit, zoom=zoom), mirrored) for zoom, mirrored in list_views(network)
+        View(Segmenter(model, memory=memory, fit=fit, zoom=zoom), mirrored)
+        for zoom, mirrored in list_views(network.tta, ZOOMS)
     ]
     return Ensemble(views) if len(views) > 1 else views[0].segmenter

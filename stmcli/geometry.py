@@ -1,7 +1,8 @@
 """The way of a frame into the network and back: working size, and padding to the stride."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -83,13 +84,16 @@ class Geometry:
         return frame
 
 
-def augmented(frame: Tensor, masks: Tensor, ways: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield a frame (1, 3, H, W) and its masks (1, N, H, W) as they may look later: mirrored, smaller, larger, both."""
-    both = [(frame, masks)]
-    both += [(_resized(frame, times), _resized(masks, times)) for times in TIMES if "scale" in ways]
-    yield from both[1:]
-    if "flip" in ways:
-        yield from ((pixels.flip(3), labels.flip(3)) for pixels, labels in both)
+def list_views(words: Sequence[str], zooms: Sequence[float]) -> list[tuple[float, bool]]:
+    """Return the views that the words `flip` and `scale` name, the plain one first: zoom, and whether mirrored."""
+    times = (1.0, *zooms) if "scale" in words else (1.0,)
+    return [*product(times, (False, True) if "flip" in words else (False,))]
+
+
+def seen_as(x: Tensor, zoom: float, *, mirrored: bool) -> Tensor:
+    """Return (1, C, H, W) in another view, with what is beyond the edges mirrored: same shape."""
+    resized = x if zoom == 1 else _resized(x, zoom)
+    return resized.flip(3) if mirrored else resized
 
 
 def _resized(x: Tensor, times: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from stmcli.confidence import Gauge
 from stmcli.cuts import CutDetector
 from stmcli.focus import Box, Focus
-from stmcli.geometry import Geometry, augmented
+from stmcli.geometry import TIMES, Geometry, list_views, seen_as
 from stmcli.given import GivenMask
 from stmcli.guard import Guard
 from stmcli.masks import object_ids
@@ -223,8 +223,9 @@ class Segmenter:
         slot = self.bank.pin(*self.gate.trust(*self.guard.memorize(frame, masks)))
         if slot is not None:
             self._looks[slot] = self._fitted
-        views = [*augmented(frame, masks, self.fit.augment)] if entered else []
-        for view in views if self.bank.has_room(len(views)) else ():
+        views = list_views(self.fit.augment, TIMES)[1:] if entered else []
+        for zoom, mirrored in views if self.bank.has_room(len(views)) else ():
+            view = (seen_as(x, zoom, mirrored=mirrored) for x in (frame, masks))
             self.bank.pin(*self.guard.memorize(*view))
         self.gauge.begin()
         self._pending = None

@@ -89,7 +89,7 @@ def test_each_view_remembers_the_mean_of_all(model):
 
 
 def test_other_sizes_are_shares_of_the_working_size():
-    shorter = [min(Geometry.fit(480, 854, 336, zoom=zoom).inner) for zoom in ZOOMS]
+    shorter = [min(Geometry.fit(480, 854, 336, zoom=zoom).inner) for zoom in (1.0, *ZOOMS)]
     assert shorter == [336, round(336 * 0.85), round(336 * 1.15)]
     assert Geometry.fit(480, 854, 0, zoom=0.5).inner == (240, 427)
     assert Geometry.fit(480, 854, 336, zoom=1.0) == Geometry.fit(480, 854, 336)

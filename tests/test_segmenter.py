@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import picture
 
-from stmcli.geometry import TIMES, augmented
+from stmcli.geometry import TIMES, seen_as
 from stmcli.model.layers import Anchor, _best, memory_read
 from stmcli.options import Fit, MemoryOptions
 from stmcli.prediction import Prediction
@@ -349,7 +349,7 @@ def test_a_frame_is_memorized_in_other_ways_where_objects_enter_and_there_is_roo
     turned = Segmenter(model)
     turned.step(np.ascontiguousarray(rgb[:, ::-1]), np.ascontiguousarray(labels[:, ::-1]))
     cells = turned.bank.read()[1].shape[2]
-    mirrored = segmenter.bank.read()[1][:, :, 5 * cells : 6 * cells]  # behind the four sizes
+    mirrored = segmenter.bank.read()[1][:, :, cells : 2 * cells]  # behind the frame as it is
     assert torch.allclose(mirrored, turned.bank.read()[1], atol=1e-5)
     assert [anchor.slot for anchor in segmenter._anchors([*range(10)])] == [0]
     segmenter.step(rgb, labels)
@@ -369,7 +369,7 @@ def test_a_resized_view_is_what_lies_around_the_middle_and_has_no_edges(times):
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
     frame = torch.stack([y, x, x + y])[None]
     masks = (y > 23.5).float()[None, None]
-    seen, mask = [*augmented(frame, masks, ("scale",))][TIMES.index(times)]
+    seen, mask = (seen_as(x, times, mirrored=False) for x in (frame, masks))
     assert seen.shape == frame.shape
     assert torch.allclose(seen[0, 0, 20:28], 23.5 + (y[20:28] - 23.5) / times, atol=1e-3)
     assert torch.equal(mask[0, 0] > 0.5, y > 23.5)
