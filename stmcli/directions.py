@@ -71,7 +71,8 @@ class BackwardPass:
             raise VideoError("damaged", path=file, hint="Run the same command again: it is computed again then.")
         objects = torch.from_numpy(stored.astype(np.float32) / TOP).to(device)  # (N, H, W)
         ground = (1 - objects.sum(0, keepdim=True)).clamp(min=0)
-        return Prediction(torch.cat([ground, objects]), self._ids)
+        given = any(mask.frame == frame.index for mask in self._given)
+        return Prediction(torch.cat([ground, objects]), self._ids, given=given)
 
     def blended(self, segmenter: Follower, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Prediction]]:
         """Carry the masks forward and yield each frame with what both ways say about it."""
@@ -93,7 +94,7 @@ class BackwardPass:
         weight = torch.tensor(weights, device=forward.prob.device).view(-1, 1, 1)
         objects = torch.lerp(backward.prob[1:], forward.prob[1:], weight)  # (N, H, W)
         prob = torch.cat([(1 - objects.sum(0, keepdim=True)).clamp(min=0), objects])
-        return Prediction(prob / prob.sum(0).clamp(min=TINY), self._ids)
+        return Prediction(prob / prob.sum(0).clamp(min=TINY), self._ids, given=forward.given)
 
     def _store(self, index: int, prediction: Prediction) -> None:
         objects = prediction.prob[1:].float().cpu().numpy()

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stmcli.options import MattingOptions
-from stmcli.prediction import Prediction
+from stmcli.prediction import Prediction, likeliest
 from stmcli.transfer import upload
 
 Rgb = npt.NDArray[np.uint8]
@@ -33,6 +33,7 @@ FEW = 0.02  # a window needs this share of pixels of either kind before its colo
 ALIKE = 15.0  # colour difference of neighbours that belong together, standard deviation, 0..255
 RARE = 0.1  # weight below which colours come from farther away
 TINY = 1e-9
+STRIP = {"cpu": 1 << 17, "cuda": 1 << 22}  # pixels worked on at once: they fit a cache, or keep a GPU busy
 
 
 class Segmented(Protocol):
@@ -51,9 +52,9 @@ class Segmented(Protocol):
 
 
 class Matted:
-    """A frame's prediction with refined alpha and foreground colours, each computed when first asked for.
+    """A frame's prediction with refined labels, alpha and foreground colours, each computed when first asked for.
 
-    Without `options.refine` alpha is the network's own probability, and the colours are the source's.
+    Without `options.refine` labels and alpha are the network's own, and the colours are the source's.
     """
 
     def __init__(self, rgb: Rgb, prediction: Segmented, *, options: MattingOptions = MattingOptions()) -> None:
@@ -65,9 +66,9 @@ class Matted:
         self._lock = RLock()  # writers in several threads share what is computed
 
     def labels(self) -> npt.NDArray[np.integer]:
-        """Return the ids of every pixel, (H, W), as they were predicted: refinement does not change them."""
+        """Return the ids of every pixel, (H, W): of the largest alpha, or as they were given or stored."""
         with self._lock:
-            return self._prediction.labels()
+            return self._labels
 
     def confidence(self) -> tuple[float, ...]:
         """Return for each object how far its mask is to be trusted, 0..1; 0 when it has no pixel."""
@@ -100,6 +101,13 @@ class Matted:
     def _share(self, object_id: int | None) -> Tensor:
         with self._lock:
             return self._union if object_id is None else self._alphas[self.object_ids.index(object_id)]
+
+    @cached_property
+    def _labels(self) -> npt.NDArray[np.integer]:
+        found = self._prediction
+        if not self._options.refine or not isinstance(found, Prediction) or found.given:
+            return found.labels()
+        return likeliest(torch.cat([1 - self._alphas.sum(0, keepdim=True), self._alphas]), self.object_ids)
 
     @cached_property
     def _uploaded(self) -> Tensor:
@@ -146,16 +154,32 @@ def _refine_one(rgb: Tensor, p: Tensor, options: MattingOptions) -> Tensor:
     if window is None:
         return alpha
     rgb, p = rgb[window], p[window]
-    pixels, step = _as_planes(rgb), max(1, round(radius / CELLS))
+    step = max(1, round(radius / CELLS))
+    strips = _strips(p.shape, step, STRIP[p.device.type])
     cells = shrink(p[None], step)
-    near = grow(spread(cells, band / step), step, p.shape)[0]
-    unsure = (near > FAR) & (near < 1 - FAR)
-    lines = colour_lines(shrink(pixels, step), cells[0], radius / step, options)
-    doubt = (4 * near * (1 - near)).clamp(min=TINY)  # variance of the prior: largest on the contour
-    found = lines.mix(pixels, step=step, prior=p, doubt=doubt).clamp(0, 1)
-    found = torch.where(unsure, found, (p > 0.5).float())
+    near = spread(cells, band / step)
+    colours = torch.cat([shrink(_as_planes(rgb[rows]), step) for rows in strips], dim=1)
+    lines = colour_lines(colours, cells[0], radius / step, options)
+    found, unsure = torch.empty_like(p), torch.empty_like(p, dtype=torch.bool)
+    for rows in strips:
+        found[rows], unsure[rows] = _mixed(rgb[rows], p[rows], near, lines, step=step, top=rows.start)
     alpha[window] = _calm(rgb, found, unsure)
     return alpha
+
+
+def _strips(size: torch.Size, step: int, pixels: int) -> list[slice]:
+    """Cut rows (H, W) into strips of about so many pixels, in whole cells."""
+    rows = step * max(1, pixels // (size[1] * step))
+    return [slice(top, min(top + rows, size[0])) for top in range(0, size[0], rows)]
+
+
+def _mixed(rgb: Tensor, p: Tensor, near: Tensor, lines: "ColourLines", *, step: int, top: int) -> tuple[Tensor, Tensor]:
+    """Return alpha of a strip from row `top` on, and where it is not sure: (h, w) each."""
+    near = grow(near, step, p.shape, top=top)[0]
+    unsure = (near > FAR) & (near < 1 - FAR)
+    doubt = (4 * near * (1 - near)).clamp(min=TINY)  # variance of the prior: largest on the contour
+    found = lines.mix(_as_planes(rgb), step=step, prior=p, doubt=doubt, top=top).clamp(0, 1)
+    return torch.where(unsure, found, (p > 0.5).float()), unsure
 
 
 def _as_planes(rgb: Tensor) -> Tensor:
@@ -170,13 +194,13 @@ class ColourLines(NamedTuple):
     offset: Tensor  # (h, w)
     weight: Tensor  # (h, w) how much the line is worth beside a prior of full doubt, 0..1
 
-    def mix(self, pixels: Tensor, *, step: int, prior: Tensor, doubt: Tensor) -> Tensor:
+    def mix(self, pixels: Tensor, *, step: int, prior: Tensor, doubt: Tensor, top: int = 0) -> Tensor:
         """Weigh the lines against a prior (H, W) with variance doubt (H, W): (H, W), not clamped.
 
-        Slope and offset are already multiplied by the weight.
+        Slope and offset are already multiplied by the weight. All begin at row `top` of what the lines cover.
         """
         table = torch.cat([self.slope, self.offset[None], self.weight[None]])
-        table = grow(table, step, prior.shape)  # (5, H, W)
+        table = grow(table, step, prior.shape, top=top)  # (5, H, W)
         share = (1 - table[4]) / doubt
         return ((table[:3] * pixels).sum(0) + table[3] + share * prior) / (table[4] + share)
 
@@ -325,6 +349,9 @@ def shrink(x: Tensor, step: int) -> Tensor:
     return x / step**2
 
 
-def grow(x: Tensor, step: int, size: torch.Size) -> Tensor:
-    """Undo `shrink`, bilinearly: (C, h, w) -> (C, *size)."""
-    return F.interpolate(x[None], scale_factor=step, mode="bilinear", align_corners=False)[0, :, : size[0], : size[1]]
+def grow(x: Tensor, step: int, size: torch.Size, *, top: int = 0) -> Tensor:
+    """Undo `shrink`, bilinearly: (C, h, w) -> (C, *size), the rows from `top` on, a multiple of the step."""
+    first, last = max(0, top // step - 1), -(-(top + size[0]) // step) + 1  # one more on either side, to blend with
+    rows = F.interpolate(x[None, :, first:last], scale_factor=step, mode="bilinear", align_corners=False)[0]
+    above = top - first * step
+    return rows[:, above : above + size[0], : size[1]]

@@ -94,7 +94,7 @@ class ExportOptions:
     alpha_mode: str = "straight"
     bits: int = 8  # of a cutout's channels
     background: str = "00ff00"  # behind the objects of green, RRGGBB
-    refine: bool = True  # fit soft alpha to the edges in the picture, and take the background out of its colours
+    refine: bool = True  # fit masks and alpha to the picture's edges, and take the background out of alpha's colours
     categories: tuple[tuple[int, str], ...] = ()  # names of objects in dataset files, by id
 
 

@@ -187,6 +187,7 @@ def segment_dataset(
     protocol: str,
     network: NetworkOptions,
     memory: MemoryOptions,
+    refine: bool = ExportOptions.refine,
     overwrite: bool = False,
     model: STM | None = None,
     on_start: Callable[[int | None, str], None] = unheard,
@@ -206,7 +207,7 @@ def segment_dataset(
     on_start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
     loaded = model or load_model(network)
     options = SegmentOptions(overwrite=overwrite, corrections=False, page=False)
-    export = ExportOptions(kinds=("none",))
+    export = ExportOptions(kinds=("none",), refine=refine)
     for clip in clips:
         mask = clip.annotations if protocol == "ytvos" else first_mask(clip)
         job = Job(clip.frames, (mask,), output / clip.name, options, network, memory, export)

@@ -10,7 +10,7 @@ from stmcli.evaluate import Scores, evaluate_folder, list_sequences
 from stmcli.evaluate.scores import to_csv
 from stmcli.evaluate.ytvos import TRAINING_CATEGORIES
 from stmcli.listeners import unheard
-from stmcli.options import MemoryOptions, NetworkOptions
+from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions
 from stmcli.pipeline import segment_dataset
 from stmcli.report import read_report
 from stmcli.results import REPORT, source_files
@@ -39,6 +39,7 @@ def compare_policies(
     protocol: str,
     network: NetworkOptions,
     memory: MemoryOptions,
+    refine: bool = ExportOptions.refine,
     overwrite: bool = False,
     seen: frozenset[str] = TRAINING_CATEGORIES,
     on_start: Callable[[int | None, str], None],
@@ -61,6 +62,7 @@ def compare_policies(
             protocol=protocol,
             network=network,
             memory=replace(memory, policy=policy),
+            refine=refine,
             overwrite=overwrite,
             model=model,
             on_frame=on_frame,

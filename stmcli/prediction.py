@@ -1,5 +1,6 @@
 """What comes out of the network for one frame, and the only places where pixels leave the device."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,7 @@ class Prediction:
     object_ids: tuple[int, ...]  # channel i+1 is object_ids[i]
     measured: Tensor | None = None  # (N,) confidence in each object, 0..1; None: a mask that was given or stored
     cut: bool = False  # whether a new scene begins here
+    given: bool = False  # whether the user gave a mask of it, which is to come out as it is
 
     def labels(self) -> np.ndarray:
         """Return the most likely id of every pixel: (H, W) uint8, or uint16 when an id is above 255."""
@@ -39,5 +41,10 @@ class Prediction:
 
     @cached_property
     def _labels(self) -> np.ndarray:
-        ids = np.array((0, *self.object_ids), dtype=np.uint8 if max(self.object_ids) < 256 else np.uint16)
-        return ids[self.prob.max(0).indices.to(torch.int16).cpu().numpy()]  # many times faster than argmax
+        return likeliest(self.prob, self.object_ids)
+
+
+def likeliest(prob: Tensor, object_ids: Sequence[int]) -> np.ndarray:
+    """Return the most likely id of every pixel, from (N+1, H, W), background first: (H, W) uint8 or uint16."""
+    ids = np.array((0, *object_ids), dtype=np.uint8 if max(object_ids) < 256 else np.uint16)
+    return ids[prob.max(0).indices.to(torch.int16).cpu().numpy()]  # many times faster than argmax

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -229,7 +230,7 @@ class Segmenter:
             self.bank.pin(*self.guard.memorize(*view))
         self.gauge.begin()
         self._pending = None
-        return self._answer(prob, None, cut=cut)
+        return replace(self._answer(prob, None, cut=cut), given=True)
 
     def _truth(self, labels: np.ndarray) -> Tensor:
         """(H, W) -> (N+1, H, W) of zeros and ones; void is background."""

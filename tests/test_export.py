@@ -89,7 +89,8 @@ def test_exports_are_the_same_at_once_and_later(job, tmp_path, refine):
     options = ExportOptions(kinds, refine=refine, bits=16, background="0000ff")
     at_once = replace(job, output=tmp_path / "at_once", segment=SegmentOptions(soft_bits=16), export=options)
     segment_video(at_once)
-    segment_video(replace(job, segment=SegmentOptions(keep_soft=True, soft_bits=16)))
+    kept = SegmentOptions(keep_soft=True, soft_bits=16)
+    segment_video(replace(job, segment=kept, export=ExportOptions(("none",), refine=refine)))
     exports(job, *kinds, refine=refine, bits=16, background="0000ff")
     for index in range(6):
         with av.open(str(at_once.output / f"cutout/{index:05d}.png")) as one:

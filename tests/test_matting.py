@@ -6,6 +6,7 @@ import torch
 from scenes import SCENES, scene
 from scipy.ndimage import convolve1d
 
+from stmcli import matting
 from stmcli.matting import Matted, colour_lines, find_window, foreground, grow, refine, shrink, solve, spread
 from stmcli.metrics import alpha_errors
 from stmcli.options import MattingOptions
@@ -45,6 +46,14 @@ def test_refined_alpha_is_nearer_to_the_truth_in_every_measure(name, most, devic
         refined = refine(rgb, prob.to(device)).cpu().numpy()[0]
         raw, fine = (np.array(alpha_errors(truth[0], a)) for a in (prob[1].numpy(), refined))
         assert (fine < most * raw).all(), f"frame {frame}: {fine / raw} of the raw errors are left"
+
+
+@pytest.mark.parametrize("pixels", [1, 2000, 7001])
+def test_alpha_does_not_depend_on_how_it_is_cut_up(pixels, monkeypatch):
+    rgb, _, _, prob = scene("strands", 0)
+    whole = refine(rgb, prob)
+    monkeypatch.setitem(matting.STRIP, "cpu", pixels)
+    assert (refine(rgb, prob) - whole).abs().max() < 1e-4
 
 
 def test_alpha_is_in_range_and_the_alphas_of_objects_sum_to_at_most_one(device):
@@ -223,6 +232,9 @@ def test_shrink_averages_cells_and_grow_puts_a_slope_back_where_it_was(step):
     large = grow(small, step, slope.shape[1:])
     assert large.shape == slope.shape
     assert torch.allclose(large[:, step:9, step:12], slope[:, step:9, step:12], atol=1e-5)
+    for top, bottom in ((0, 6), (6, 12), (6, 13), (12, 13)):
+        part = grow(small, step, (bottom - top, 17), top=top)
+        assert torch.allclose(part, large[:, top:bottom], atol=1e-5)
 
 
 def test_a_window_surrounds_what_is_above_the_limit_and_stays_in_the_frame():
@@ -279,10 +291,36 @@ def test_without_refinement_alpha_is_the_networks_and_the_colours_are_the_source
     assert np.array_equal(matted.foreground(2), rgb)
 
 
-def test_labels_and_confidence_are_those_of_the_prediction():
+@pytest.mark.parametrize("name", SCENES)
+def test_refined_labels_are_nearer_to_the_truth(name):
+    for frame in FRAMES:
+        rgb, truth, _, prob = scene(name, frame)
+        prediction = Prediction(prob, (1,))
+        raw, fine = ((x.labels() != (truth[0] > 0.5)).sum() for x in (prediction, Matted(rgb, prediction)))
+        assert fine < 0.8 * raw, f"frame {frame}: {fine} of {raw} wrong pixels are left"
+
+
+def test_refined_labels_are_those_of_the_largest_alpha():
+    rgb, prob = squares(noise=8.0)
+    matted = Matted(rgb, Prediction(prob, (3, 300)))
+    alpha = np.stack([1 - matted.alpha(), matted.alpha(3), matted.alpha(300)])
+    assert np.array_equal(matted.labels(), np.array((0, 3, 300))[alpha.argmax(0)])
+    assert matted.labels() is matted.labels()
+    assert matted.labels().dtype == np.uint16
+
+
+@pytest.mark.parametrize("how", ["given", "stored", "unrefined"])
+def test_labels_that_are_to_stay_are_those_of_the_prediction(how):
+    rgb, prob = squares(noise=8.0)
+    prediction = Saved(prob, (1, 2)) if how == "stored" else Prediction(prob, (1, 2), given=how == "given")
+    matted = Matted(rgb, prediction, options=MattingOptions(refine=how != "unrefined"))
+    assert np.array_equal(matted.labels(), prediction.labels())
+    assert not np.array_equal(matted.labels(), Matted(rgb, Prediction(prob, (1, 2))).labels())
+
+
+def test_confidence_is_that_of_the_prediction():
     rgb, prob = squares()
     prediction = Prediction(prob, (1, 2))
-    assert Matted(rgb, prediction).labels() is prediction.labels()
     assert Matted(rgb, prediction).confidence() == prediction.confidence()
     assert Matted(rgb, Saved(prob, (1, 2))).confidence() == prediction.confidence()
 

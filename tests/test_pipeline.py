@@ -21,6 +21,7 @@ from stmcli import outputs
 from stmcli.errors import Interrupted, LockedError, PartialError, UsageError, VideoError, WriteError
 from stmcli.job import Job, default_output, plan
 from stmcli.masks import read_labels, read_values
+from stmcli.matting import Matted
 from stmcli.options import ExportOptions, Fit, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, OverlayWriter
 from stmcli.pipeline import segment_video
@@ -534,7 +535,7 @@ def test_the_parts_can_be_used_without_the_command(job, tmp_path):
         for frame, prediction in propagate(segmenter, source, read_labels(job.masks[0])):
             assert isinstance(prediction, Prediction)
             for writer in writers:
-                writer.write(frame, prediction)
+                writer.write(frame, Matted(frame.rgb, prediction))
         for writer in writers:
             writer.close()
     segment_video(exporting(job, "overlay"))

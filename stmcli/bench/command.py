@@ -114,7 +114,7 @@ def _outputs(
 def _write(writer: Writer, clip: Sequence[Frame], predictions: Sequence[Prediction], *, refine: bool) -> None:
     matting = MattingOptions(refine=refine)
     for frame, prediction in zip(clip, predictions, strict=True):
-        writer.write(frame, Matted(frame.rgb, Prediction(prediction.prob, prediction.object_ids), options=matting))
+        writer.write(frame, Matted(frame.rgb, replace(prediction), options=matting))  # which knows no labels yet
     writer.close()
 
 

@@ -20,11 +20,12 @@ from stmcli.cli.app import (
     results,
     say,
 )
+from stmcli.cli.exports import RefineOption
 from stmcli.cli.groups import Memory, Network, grouped
 from stmcli.cli.progress import Show, show_progress
 from stmcli.errors import UsageError
 from stmcli.files import write_whole
-from stmcli.options import PROTOCOLS, MemoryOptions, NetworkOptions
+from stmcli.options import PROTOCOLS, ExportOptions, MemoryOptions, NetworkOptions
 
 if TYPE_CHECKING:
     from stmcli.evaluate import Scores
@@ -69,6 +70,7 @@ def evaluate(
     *,
     network: Network,
     memory: Memory,
+    refine: RefineOption = ExportOptions.refine,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -99,6 +101,7 @@ def evaluate(
                 protocol=protocol,
                 network=chosen,
                 memory=kept,
+                refine=refine,
                 overwrite=overwrite,
                 seen=categories,
                 show=show,
@@ -107,9 +110,16 @@ def evaluate(
     if run is not None:
         with show_progress(run.name, quiet=quiet) as show:
             predictions = _segment(
-                run, output, protocol=protocol, network=chosen, memory=kept, overwrite=overwrite, show=show
+                run,
+                output,
+                protocol=protocol,
+                network=chosen,
+                memory=kept,
+                refine=refine,
+                overwrite=overwrite,
+                show=show,
             )
-    elif (network, memory) != (Network(), Memory()):
+    elif (network, memory, refine) != (Network(), Memory(), ExportOptions.refine):
         tell(quiet, "note: without --run nothing is segmented, so the options of network and memory do nothing")
     scored: Path = predictions  # type: ignore[assignment]
     if submission:
@@ -154,6 +164,7 @@ def _segment(
     protocol: str,
     network: NetworkOptions,
     memory: MemoryOptions,
+    refine: bool,
     overwrite: bool,
     show: Show,
 ) -> Path:
@@ -165,6 +176,7 @@ def _segment(
         protocol=protocol,
         network=network,
         memory=memory,
+        refine=refine,
         overwrite=overwrite,
         on_start=show.start,
         on_frame=lambda _: show.advance(),
@@ -179,6 +191,7 @@ def _compare(
     protocol: str,
     network: NetworkOptions,
     memory: MemoryOptions,
+    refine: bool,
     overwrite: bool,
     seen: frozenset[str],
     show: Show,
@@ -191,6 +204,7 @@ def _compare(
         protocol=protocol,
         network=network,
         memory=memory,
+        refine=refine,
         overwrite=overwrite,
         seen=seen,
         on_start=show.start,

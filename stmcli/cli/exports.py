@@ -25,7 +25,7 @@ BitsOption = Annotated[int, typer.Option(help="8 or 16, of a cutout's channels."
 ColourOption = Annotated[str, typer.Option(metavar="RRGGBB", help="The colour behind the objects of green.")]
 RefineOption = Annotated[
     bool,
-    typer.Option("--refine/--no-refine", help="Fit soft alpha to the picture's edges, and clean its colours."),
+    typer.Option("--refine/--no-refine", help="Fit masks and alpha to the picture's edges, and clean alpha's colours."),
 ]
 CategoryOption = Annotated[
     list[str] | None,
