@@ -19,6 +19,7 @@ from stmcli.ensemble import make_follower
 from stmcli.evaluate import list_sequences
 from stmcli.evaluate.layout import mask_files
 from stmcli.masks import read_values
+from stmcli.matting import Matted
 from stmcli.metrics import jaccard
 from stmcli.options import DOUBTFUL, NetworkOptions
 from stmcli.segmenter import propagate
@@ -48,7 +49,8 @@ def watch(model, network, clip):
     segmenter.gauge = gauge = Recorder()
     with open_source(clip.frames) as source:
         predictions = propagate(segmenter, source, truth[0].astype(np.uint8))
-        scores = [jaccard(mask, p.labels() > 0) for mask, (_, p) in zip(truth, predictions, strict=True)]
+        pairs = zip(truth, predictions, strict=True)
+        scores = [jaccard(mask, Matted(frame.rgb, found).labels() > 0) for mask, (frame, found) in pairs]
     return np.array(gauge.rows), np.array(scores[1:])
 
 
