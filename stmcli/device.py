@@ -3,6 +3,7 @@
 import ctypes
 import importlib.util
 import os
+import platform
 import shutil
 from functools import cache
 from math import inf
@@ -61,6 +62,17 @@ def bf16_is_faster() -> bool:
             torch.conv2d(x, weight, padding=1)
             best[dtype] = min(best[dtype], perf_counter() - began)
     return best[torch.bfloat16] < best[torch.float32]
+
+
+def is_short_of_multiplications(device: torch.device, dtype: torch.dtype) -> bool:
+    """Tell whether multiplying less is worth more additions: on x86 in fp32, and in bf16 with AVX512-BF16 but no AMX.
+
+    A rule and not a measurement: results, which differ in rounding, must not hang on a machine's good moments.
+    """
+    if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    slow_bf16 = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+    return dtype == torch.float32 or bool(dtype == torch.bfloat16 and slow_bf16)
 
 
 def keep_freed_memory() -> None:

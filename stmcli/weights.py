@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from stmcli.device import keep_freed_memory, pick_device, pick_dtype
+from stmcli.device import is_short_of_multiplications, keep_freed_memory, pick_device, pick_dtype
 from stmcli.errors import UsageError, WeightsError, WriteError
 from stmcli.files import nearest_name, refuse_url, require_file, write_whole
 from stmcli.model import LANES, SIZES, STM, Dims, fused
@@ -143,7 +143,7 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     else:
         torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32
     model, _ = read_named(options.weights)
-    winograd = device.type == "cpu" and not (options.compile or options.adapt)  # neither takes it
+    winograd = is_short_of_multiplications(device, dtype) and not (options.compile or options.adapt)
     model = fused(model, lanes=LANES[device.type], winograd=winograd).to(device, dtype)
     model = model.to(memory_format=torch.channels_last)
     if options.compile:

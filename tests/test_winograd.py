@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from stmcli.device import is_short_of_multiplications
 from stmcli.model import STM, Dims, fused, winograd
 from stmcli.model.winograd import Winograd, pays
 from stmcli.options import NetworkOptions
@@ -77,9 +78,30 @@ def test_the_network_is_the_same_with_it(objects, monkeypatch):
     assert torch.allclose(*logits, rtol=1e-9, atol=1e-9 * float(logits[0].abs().max()))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "machine", "avx512", "amx", "short"),
+    [
+        (torch.float32, "x86_64", False, False, True),
+        (torch.float32, "AMD64", True, True, True),
+        (torch.bfloat16, "x86_64", True, False, True),
+        (torch.bfloat16, "x86_64", True, True, False),
+        (torch.bfloat16, "x86_64", False, False, False),
+        (torch.float16, "x86_64", True, False, False),
+        (torch.float32, "arm64", False, False, False),
+    ],
+)
+def test_it_is_for_cpus_that_are_short_of_multiplications(dtype, machine, avx512, amx, short, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    assert is_short_of_multiplications(torch.device("cpu"), dtype) == short
+    assert not is_short_of_multiplications(torch.device("cuda"), dtype)
+
+
 @pytest.mark.parametrize(("options", "some"), [({}, True), ({"adapt": 1}, False)])
-def test_a_network_on_a_cpu_has_it_unless_its_decoder_is_trained(options, some):
-    model = load_model(NetworkOptions(device="cpu", **options))
+def test_a_network_on_such_a_cpu_has_it_unless_its_decoder_is_trained(options, some, monkeypatch):
+    monkeypatch.setattr("stmcli.weights.is_short_of_multiplications", lambda *_: True)
+    model = load_model(NetworkOptions(device="cpu", precision="fp32", **options))
     assert any(isinstance(x, Winograd) for x in model.modules()) == some
 
 
