@@ -136,13 +136,18 @@ def refine(rgb: Rgb | Tensor, prob: Tensor, *, options: MattingOptions = Matting
     exactly 0 or 1 where the probabilities are sure all around.
     """
     rgb, prob = upload(rgb, prob.device), prob.float()
-    prob = ((prob - SURE) / (1 - 2 * SURE)).clamp(0, 1)
-    union = _refine_one(rgb, 1 - prob[0], options)
+    union = _refine_one(rgb, _decided(1 - prob[0]), options)
     if len(prob) == 2:
         return union[None]
-    parts = torch.stack([_refine_one(rgb, p, options) for p in prob[1:]])
-    parts = parts + TINY * prob[1:]  # what no object claims alone goes to the likeliest
+    alone = _decided(prob[1:].clone())
+    parts = torch.stack([_refine_one(rgb, p, options) for p in alone])
+    parts = parts + TINY * alone  # what no object claims alone goes to the likeliest
     return union * (parts / parts.sum(0).clamp(min=TINY**2)).clamp(max=1)  # (N, H, W)
+
+
+def _decided(prob: Tensor) -> Tensor:
+    """Take for 0 or 1 in place what is as good as that, and spread what is between."""
+    return prob.sub_(SURE).div_(1 - 2 * SURE).clamp_(0, 1)
 
 
 def _refine_one(rgb: Tensor, p: Tensor, options: MattingOptions) -> Tensor:
