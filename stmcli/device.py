@@ -14,7 +14,7 @@ import torch
 from stmcli.errors import UsageError
 from stmcli.options import PRECISIONS, NetworkOptions
 
-TRIALS = 6  # of each precision; the first prepares the convolution
+TRIALS = 24  # of each precision: one of few may be unlucky on a busy machine; the first prepares the convolution
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 FEATURE_MAP = 2**30  # bytes: larger than any that is asked for at once
 
@@ -52,7 +52,7 @@ def has_bf16_units() -> bool:
 
 @cache
 def bf16_is_faster() -> bool:
-    """Tell whether this CPU convolves faster in bf16 than in fp32: the best of some trials, a few ms in all."""
+    """Tell whether this CPU convolves faster in bf16 than in fp32: the best of some trials, some ms in all."""
     best = {torch.float32: inf, torch.bfloat16: inf}
     for _ in range(TRIALS):
         for dtype in best:
