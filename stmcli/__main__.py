@@ -4,7 +4,7 @@ import signal
 import sys
 from types import FrameType
 
-from stmcli.errors import Terminated
+from stmcli.errors import Terminated, exit_code_of
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
         run()
     except KeyboardInterrupt as stop:  # not yet in a command, which has more to say
         print("error: interrupted", file=sys.stderr)
-        sys.exit(143 if isinstance(stop, Terminated) else 130)
+        sys.exit(exit_code_of(stop))
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

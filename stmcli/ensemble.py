@@ -98,11 +98,15 @@ class Ensemble:
             view.segmenter.reset()
 
 
+def views_of(network: NetworkOptions) -> list[tuple[float, bool]]:
+    """Return the views that are averaged, as `list_views` names them."""
+    return list_views(network.tta, ZOOMS)
+
+
 def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | None = None) -> Follower:
     """Return what follows a clip as the options say: a Segmenter, or an Ensemble of them."""
     fit = suited(network)
     views = [
-        View(Segmenter(model, memory=memory, fit=fit, zoom=zoom), mirrored)
-        for zoom, mirrored in list_views(network.tta, ZOOMS)
+        View(Segmenter(model, memory=memory, fit=fit, zoom=zoom), mirrored) for zoom, mirrored in views_of(network)
     ]
     return Ensemble(views) if len(views) > 1 else views[0].segmenter

@@ -112,12 +112,17 @@ class Interrupted(StmError):
         by: KeyboardInterrupt,
         hint: str = "Run the same command again to go on.",
     ) -> None:
-        self.exit_code = 143 if isinstance(by, Terminated) else 130
+        self.exit_code = exit_code_of(by)
         super().__init__(cause, path=path, hint=hint)
 
 
 class Terminated(KeyboardInterrupt):
     """The system asked the process to end (SIGTERM)."""
+
+
+def exit_code_of(stop: KeyboardInterrupt) -> int:
+    """Return with what a process ends that a signal stopped."""
+    return 143 if isinstance(stop, Terminated) else 130
 
 
 def in_bytes(count: float) -> str:

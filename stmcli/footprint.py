@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from stmcli.device import pick_device, pick_dtype
-from stmcli.ensemble import ZOOMS
+from stmcli.ensemble import views_of
 from stmcli.errors import UsageError
-from stmcli.geometry import Geometry, list_views
+from stmcli.geometry import Geometry
 from stmcli.model import Dims
 from stmcli.options import MemoryOptions, NetworkOptions
 from stmcli.weights import card_of, find, suited
@@ -57,7 +57,7 @@ def check_room(source: tuple[int, int], objects: int, network: NetworkOptions, m
     free = free_bytes(device)
     weights, width = find(network.weights), pick_dtype(network.precision, device).itemsize
     dims = card_of(weights).dims
-    views = len(list_views(network.tta, ZOOMS))
+    views = len(views_of(network))
 
     def needed(size: int, slots: int) -> int:
         found = footprint(dims, Geometry.fit(*source, size), objects, slots, width=width, half=memory.half)

@@ -107,7 +107,7 @@ class Matted:
         found = self._prediction
         if not self._options.refine or not isinstance(found, Prediction) or found.given:
             return found.labels()
-        return likeliest(torch.cat([1 - self._alphas.sum(0, keepdim=True), self._alphas]), self.object_ids)
+        return likeliest(torch.cat([1 - self._union[None], self._alphas]), self.object_ids)
 
     @cached_property
     def _uploaded(self) -> Tensor:

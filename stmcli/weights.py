@@ -143,7 +143,8 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     else:
         torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32
     model, _ = read_named(options.weights)
-    winograd = is_short_of_multiplications(device, dtype) and not (options.compile or options.adapt)
+    plain = options.compile or options.adapt  # a compiler has its own ways, and adapting needs gradients
+    winograd = is_short_of_multiplications(device, dtype) and not plain
     model = fused(model, lanes=LANES[device.type], winograd=winograd).to(device, dtype)
     model = model.to(memory_format=torch.channels_last)
     if options.compile:

@@ -534,13 +534,28 @@ def test_the_parts_can_be_used_without_the_command(job, tmp_path):
         writers = [MaskWriter(tmp_path / "m", source.frame_name), OverlayWriter(tmp_path / "o.mp4", source.info)]
         for frame, prediction in propagate(segmenter, source, read_labels(job.masks[0])):
             assert isinstance(prediction, Prediction)
+            matted = Matted(frame.rgb, prediction)
             for writer in writers:
-                writer.write(frame, Matted(frame.rgb, prediction))
+                writer.write(frame, matted)
         for writer in writers:
             writer.close()
     segment_video(exporting(job, "overlay"))
     assert hashes(tmp_path, "m/*.png") == hashes(job.output)
     assert frame_times(tmp_path / "o.mp4") == frame_times(job.video)
+
+
+@pytest.mark.parametrize("direction", ["forward", "both"])
+def test_masks_are_fitted_to_the_picture_but_not_those_that_were_given(job, direction):
+    segment = replace(job.segment, direction=direction)
+    fitted, plain = (
+        replace(job, output=job.output / str(refine), segment=segment, export=ExportOptions(("none",), refine=refine))
+        for refine in (True, False)
+    )
+    for one in (fitted, plain):
+        segment_video(one)
+    first, *others = zip(*(sorted((one.output / "masks").iterdir()) for one in (fitted, plain)), strict=True)
+    assert all(np.array_equal(read_values(path), read_values(job.masks[0])) for path in first)
+    assert any(not np.array_equal(*map(read_values, pair)) for pair in others)
 
 
 def test_default_options_follow_all_objects_of_the_whole_clip():

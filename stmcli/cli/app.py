@@ -14,7 +14,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from stmcli import __version__
-from stmcli.errors import ManyErrors, PartialError, StmError, Terminated, UsageError
+from stmcli.errors import ManyErrors, PartialError, StmError, UsageError, exit_code_of
 from stmcli.options import AUGMENT, MEMORY_KEEPS, MEMORY_POLICIES, PRECISIONS, TTA, MemoryOptions, NetworkOptions
 
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
@@ -82,7 +82,7 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt as signal:
         _say_error(StmError("interrupted"))
-        raise typer.Exit(143 if isinstance(signal, Terminated) else 130) from None
+        raise typer.Exit(exit_code_of(signal)) from None
 
 
 def _words(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -25,7 +25,7 @@ from stmcli.cli.groups import Memory, Network, grouped
 from stmcli.cli.progress import Show, show_progress
 from stmcli.errors import UsageError
 from stmcli.files import write_whole
-from stmcli.options import PROTOCOLS, ExportOptions, MemoryOptions, NetworkOptions
+from stmcli.options import PROTOCOLS, ExportOptions, MemoryOptions
 
 if TYPE_CHECKING:
     from stmcli.evaluate import Scores
@@ -86,6 +86,8 @@ def evaluate(
     categories = read_seen(seen)
     _check_targets(csv, submission, plot=plot, overwrite=overwrite)
     chosen, kept = network.options(), memory.options()
+    how: dict[str, Any] = {"protocol": protocol, "network": chosen, "memory": kept, "refine": refine}
+    how["overwrite"] = overwrite
     given: Path = truth or run  # type: ignore[assignment]
     hidden = unscorable(given) if submission else ""
     if hidden and (as_json or csv or plot):
@@ -95,30 +97,15 @@ def evaluate(
             cause = "--policies segments with every policy and makes one table"
             raise UsageError(cause, hint="Give it with --run, and without --mem-policy, --plot and --submission.")
         with show_progress(run.name, quiet=quiet) as show:
-            table = _compare(
-                run,
-                output,
-                protocol=protocol,
-                network=chosen,
-                memory=kept,
-                refine=refine,
-                overwrite=overwrite,
-                seen=categories,
-                show=show,
-            )
+            from stmcli.policies import compare_policies  # takes seconds
+
+            table = [*compare_policies(run, output, **how, seen=categories, **_heard(show))]
         return _give_table(table, kept, csv=csv, as_json=as_json, quiet=quiet)
     if run is not None:
         with show_progress(run.name, quiet=quiet) as show:
-            predictions = _segment(
-                run,
-                output,
-                protocol=protocol,
-                network=chosen,
-                memory=kept,
-                refine=refine,
-                overwrite=overwrite,
-                show=show,
-            )
+            from stmcli.pipeline import segment_dataset  # takes seconds
+
+            predictions = segment_dataset(run, output, **how, **_heard(show))
     elif (network, memory, refine) != (Network(), Memory(), ExportOptions.refine):
         tell(quiet, "note: without --run nothing is segmented, so the options of network and memory do nothing")
     scored: Path = predictions  # type: ignore[assignment]
@@ -157,61 +144,9 @@ def _check_targets(csv: Path | None, submission: Path | None, *, plot: Path | No
         raise UsageError("holds pictures already", path=plot, hint="Choose another folder, or replace them with -y.")
 
 
-def _segment(
-    run: Path,
-    output: Path,
-    *,
-    protocol: str,
-    network: NetworkOptions,
-    memory: MemoryOptions,
-    refine: bool,
-    overwrite: bool,
-    show: Show,
-) -> Path:
-    from stmcli.pipeline import segment_dataset
-
-    return segment_dataset(
-        run,
-        output,
-        protocol=protocol,
-        network=network,
-        memory=memory,
-        refine=refine,
-        overwrite=overwrite,
-        on_start=show.start,
-        on_frame=lambda _: show.advance(),
-        on_adapt=show.adapting,
-    )
-
-
-def _compare(
-    run: Path,
-    output: Path,
-    *,
-    protocol: str,
-    network: NetworkOptions,
-    memory: MemoryOptions,
-    refine: bool,
-    overwrite: bool,
-    seen: frozenset[str],
-    show: Show,
-) -> list["PolicyScores"]:
-    from stmcli.policies import compare_policies
-
-    table = compare_policies(
-        run,
-        output,
-        protocol=protocol,
-        network=network,
-        memory=memory,
-        refine=refine,
-        overwrite=overwrite,
-        seen=seen,
-        on_start=show.start,
-        on_frame=lambda _: show.advance(),
-        on_adapt=show.adapting,
-    )
-    return list(table)
+def _heard(show: Show) -> dict[str, Any]:
+    """Return who is told how far the segmenting is."""
+    return {"on_start": show.start, "on_frame": lambda _: show.advance(), "on_adapt": show.adapting}
 
 
 def _give_scores(scores: "Scores", *, csv: Path | None, as_json: bool, quiet: bool) -> None:
