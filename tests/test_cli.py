@@ -318,6 +318,15 @@ def test_evaluate_can_segment_first_and_goes_on_where_it_was(stm, davis, tiny_we
     assert stm(*words, "--mem-every", "1", "-y").exit_code == 0
 
 
+@pytest.mark.parametrize(("words", "folder"), [((), "still"), (("--policies",), "first/still")])
+def test_evaluate_segments_with_or_without_fitted_masks(words, folder, stm, davis, tiny_weights, tmp_path):
+    words = ("evaluate", "--run", davis, "-w", tiny_weights, "--device", "cpu", "-o", "scored", "-q", *words)
+    for choice, refine in (((), True), (("--no-refine", "-y"), False)):
+        assert stm(*words, *choice).exit_code == 0
+        report = json.loads((tmp_path / "scored" / folder / "report.json").read_text())
+        assert report["options"]["export"]["refine"] is refine
+
+
 @pytest.mark.parametrize("words", [[], ["p"], ["--gt", "g"], ["p", "--run", "r"], ["--run", "r", "--protocol", "x"]])
 def test_evaluate_needs_predictions_and_truth(stm, words):
     result = stm("evaluate", *words)
