@@ -1,5 +1,6 @@
 """Start `stm`, and hear signals before anything that takes time is imported."""
 
+import gc
 import signal
 import sys
 from types import FrameType
@@ -13,8 +14,11 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's background jobs have it
                 signal.signal(number, _stop)
+        gc.disable()
         from stmcli.cli import run
 
+        gc.freeze()  # all that was imported stays: not to be looked through for garbage, not even at the end
+        gc.enable()
         run()
     except KeyboardInterrupt as stop:  # not yet in a command, which has more to say
         print("error: interrupted", file=sys.stderr)

@@ -33,22 +33,23 @@ COMMANDS = (
 
 def plain(text):
     """Without the frames and colours of the help, and in one line."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", " ", text).split())
 
 
 def run_python(code, **settings):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **settings)
 
 
-def test_help_does_not_wait_for_torch():
-    code = """
+@pytest.mark.parametrize("library", ["torch", "av", "numpy", "rich.console"])
+def test_help_does_not_wait_for(library):
+    code = f"""
 import sys
 from stmcli.__main__ import main
 sys.argv = ["stm", "--help"]
 try:
     main()
 except SystemExit as end:
-    sys.exit(10 * ("torch" in sys.modules) + (end.code or 0))
+    sys.exit(10 * ("{library}" in sys.modules) + (end.code or 0))
 """
     result = run_python(code)
     assert result.returncode == 0, result.stderr
@@ -68,6 +69,19 @@ def test_every_command_has_help(stm, command, flag):
     assert "Usage: " in result.stdout
 
 
+@pytest.mark.parametrize("words", [(), ("mask",), ("weights",)])
+def test_lists_of_commands_are_whole_sentences(stm, words):
+    shown = stm(*words, "--help").stdout.partition("Commands:")[2]
+    assert shown.count(".\n") > 1
+    assert "..." not in shown
+
+
+def test_without_a_command_the_help_is_shown(stm):
+    result = stm()
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == stm("--help").stdout
+
+
 def test_help_shows_the_defaults_of_the_options(stm, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     text = plain(stm("segment", "--help").stdout)
@@ -79,7 +93,7 @@ def test_help_shows_the_defaults_of_the_options(stm, monkeypatch):
         ("--device", NetworkOptions().device),
         ("--export", "overlay"),
     ):
-        assert re.search(rf"{option} .{{0,150}}\[default: \(?{re.escape(str(value))}\)?\]", text), option
+        assert re.search(rf"{option} .{{0,150}}\[default: \(?{re.escape(str(value))}\)?[;\]]", text), option
 
 
 @pytest.mark.parametrize("words", [["segmnt"], ["--wrong"], ["segment"], ["segment", "--mem", "3"], ["weights", "x"]])

@@ -65,6 +65,7 @@ def test_a_run_stopped_before_its_command_has_begun_says_so(where, error, code, 
         raise error
 
     monkeypatch.setattr("signal.signal", lambda *_: None)  # those of the tests stay
+    monkeypatch.setattr("gc.freeze", lambda: None)
     monkeypatch.setattr("sys.argv", ["stm", "doctor"])
     monkeypatch.setattr(where, stop)
     with pytest.raises(SystemExit) as ended:

@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.text import Text
 from typer.core import TyperGroup
 
 from stmcli import __version__
 from stmcli.errors import ManyErrors, PartialError, StmError, UsageError, exit_code_of
 from stmcli.options import AUGMENT, MEMORY_KEEPS, MEMORY_POLICIES, PRECISIONS, TTA, MemoryOptions, NetworkOptions
 
+# In the list of commands, what people come for first
+ORDER = (
+    *("segment", "batch", "info", "frame", "mask", "report", "review", "export"),
+    *("evaluate", "train", "weights", "bench", "doctor"),
+)
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
 SHORTEST_REACH = 0.1  # cells; a cell then reads its own place only
-messages = Console(stderr=True, highlight=False, soft_wrap=True)
-results = Console(highlight=False, soft_wrap=True)
 
 Result = TypeVar("Result")
+NO_WORDS = "NoArgsIsHelpError"  # typer's, without a public name: its message is the help
 BadUsage: Any = typer.BadParameter.__base__  # typer's own errors: an unknown option, a value that is no number
 
 
@@ -44,8 +46,11 @@ class Group(TyperGroup):
         try:
             raise SystemExit(super().main(args, prog_name, complete_var, False, windows_expand_args, **extra) or 0)
         except BadUsage as error:
-            if text := " ".join(error.format_message().split()):  # none: the help was shown instead
-                _say_error(UsageError(text, hint="See stm --help."))
+            text = error.format_message()
+            if type(error).__name__ == NO_WORDS:
+                typer.echo(text, err=True)
+            else:
+                _say_error(UsageError(" ".join(text.split()), hint="See stm --help."))
             raise SystemExit(error.exit_code) from None
         except BrokenPipeError:  # nobody reads our output any more
             raise SystemExit(1) from None
@@ -54,6 +59,10 @@ class Group(TyperGroup):
         """Read the words of the command line."""
         with _interruptible():
             return super().make_context(*words, **extra)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands, the first ones first."""
+        return sorted(super().list_commands(ctx), key=ORDER.index)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command whose help leaves out environment variables, which hold lists as a shell does."""
@@ -70,6 +79,8 @@ class Group(TyperGroup):
                 return super().invoke(ctx)
             except StmError as error:
                 if ctx.obj:  # -vv
+                    from stmcli.cli.console import messages
+
                     messages.print_exception()
                 _say_error(error)
                 raise typer.Exit(error.exit_code) from None
@@ -94,12 +105,20 @@ def _words(text: str) -> list[str]:
 
 
 def _say_error(error: StmError) -> None:
+    from rich.text import Text
+
+    from stmcli.cli.console import messages
+
     for one in error.errors if isinstance(error, ManyErrors) else (error,):
         messages.print(Text(f"error: {one}"), style="red" if messages.is_terminal else None)
 
 
 def say(text: str) -> None:
     """Tell a person something, on stderr."""
+    from rich.text import Text
+
+    from stmcli.cli.console import messages
+
     messages.print(Text(text))
 
 
@@ -129,8 +148,13 @@ app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # plain help is there in half the time
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STM"},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "STM",
+        "max_content_width": 120,  # columns, of a terminal that has them
+    },
     help="Cut an object out of every frame of a clip, given its mask in the first frame.",
     epilog="Every option also reads an environment variable: STM_SEGMENT_MEM_EVERY for stm segment --mem-every. "
     "Several values are separated by spaces, with quotes around those that have some themselves.",
@@ -228,7 +252,15 @@ def _verbose(ctx: typer.Context, count: int) -> int:
 
 VerboseOption = Annotated[
     int,
-    typer.Option("--verbose", "-v", count=True, callback=_verbose, help="Say what is done; -vv: tracebacks of errors."),
+    typer.Option(
+        "--verbose",
+        "-v",
+        count=True,
+        callback=_verbose,
+        show_default=False,
+        show_envvar=False,
+        help="Say what is done; -vv: tracebacks of errors.",
+    ),
 ]
 
 
@@ -240,7 +272,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, show_envvar=False, help="Print it.")
+    ] = False,
     verbose: VerboseOption = 0,
 ) -> None:
     """Hold the options that stand before every command."""

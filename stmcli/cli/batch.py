@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from stmcli.cli.app import QuietOption, VerboseOption, app, give, messages, one_of, say
+from stmcli.cli.app import QuietOption, VerboseOption, app, give, one_of, say
 from stmcli.cli.groups import Clip, Exports, Memory, Network, grouped
-from stmcli.cli.progress import show_batch
 from stmcli.errors import PartialError, StmError, UsageError
 from stmcli.options import ENGINES, BatchOptions
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from stmcli.batch import Batch
     from stmcli.pairing import Pair
 
@@ -95,10 +94,15 @@ def batch(
     quiet: QuietOption = False,
     verbose: VerboseOption = 0,
 ) -> None:
-    """Segment many clips; a bad one is reported and the others go on, and a rerun does what is missing."""
+    """Segment many clips.
+
+    A bad one is reported and the others go on; a rerun does what is missing.
+    """
     options = workers.options()
     choices = (clip.options(), network.options(), memory.options(), exports.options("--export", clip.export))
     from stmcli.batch import Batch, choose, run_batch
+    from stmcli.cli.console import messages
+    from stmcli.cli.progress import show_batch
 
     job = Batch(_pairs(clips, masks, manifest, output), output, *choices, options)
     chosen = choose(job.pairs, output, only_failed=only_failed, limit=limit)
@@ -181,7 +185,10 @@ def _give_forecast(job: "Batch", chosen: "Sequence[Pair]", *, as_json: bool, qui
         raise error(f"{failed} of {len(seen.clips)} clips would fail", hint="See above, or --json.")
 
 
-def _table(ended: list[dict[str, Any]]) -> Table:
+def _table(ended: list[dict[str, Any]]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, header_style="bold")
     for name in ("clip", "status", "frames", "s", "error"):
         table.add_column(name, justify="right" if name in ("frames", "s") else "left", overflow="fold")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from stmcli.cli.app import (
     MEMORY,
@@ -27,7 +26,6 @@ from stmcli.cli.app import (
     TtaOption,
     app,
     give,
-    results,
     say,
 )
 from stmcli.cli.exports import EXPORT, kinds_of
@@ -137,7 +135,9 @@ def bench(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure the network alone; with VIDEO the whole command beside its parts: decoding, the network, every output.
+    """Measure how fast the network is, or a whole command.
+
+    With VIDEO: the command beside its parts, which are decoding, the network, every output.
 
     Weights, device, precision, size and objects may be several, as a,b or by repeating the option: without VIDEO every
     combination is a row.
@@ -185,6 +185,10 @@ def _bench_clip(
         ratios = {"against_sum": timing.against_sum, "against_longest": timing.against_longest}
         give(json.dumps(asdict(timing) | ratios))
         return
+    from rich.table import Table
+
+    from stmcli.cli.console import results
+
     table = Table("part", "ms a frame", "frames/s", box=None, header_style="bold")
     for name, seconds in (*timing.parts.items(), ("the whole command", timing.whole)):
         rate = f"{timing.frames / seconds:.1f}"
@@ -230,6 +234,10 @@ def _bench_network(
 
 
 def _show(speeds: "Speeds", comparison: "Comparison | None") -> None:
+    from rich.table import Table
+
+    from stmcli.cli.console import results
+
     on_gpu = any(row.peak_device_bytes is not None for row in speeds.rows)
     headings = [*SETTING, *MEASURED, *["GPU MiB"] * on_gpu, "conv", *["faster"] * (comparison is not None)]
     table = Table(*headings, box=None, header_style="bold", padding=(0, 1, 0, 0))

@@ -9,7 +9,10 @@ _LABEL = 16  # columns
 
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what is installed here and what works, to paste in a report of a fault."""
+    """Say what is installed here and what works.
+
+    To paste in a report of a fault.
+    """
     from stmcli.doctor import examine
 
     found = examine()

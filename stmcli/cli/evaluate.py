@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from stmcli.cli.app import (
     MEMORY,
@@ -17,17 +15,18 @@ from stmcli.cli.app import (
     app,
     give,
     one_of,
-    results,
     say,
 )
 from stmcli.cli.exports import RefineOption
 from stmcli.cli.groups import Memory, Network, grouped
-from stmcli.cli.progress import Show, show_progress
 from stmcli.errors import UsageError
 from stmcli.files import write_whole
 from stmcli.options import PROTOCOLS, ExportOptions, MemoryOptions
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from stmcli.cli.progress import Show
     from stmcli.evaluate import Scores
     from stmcli.policies import PolicyScores
 
@@ -75,7 +74,11 @@ def evaluate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Score masks against ground truth: region similarity J and contour accuracy F."""
+    """Score masks against ground truth.
+
+    By region similarity J and contour accuracy F.
+    """
+    from stmcli.cli.progress import show_progress
     from stmcli.evaluate import draw_sheets, evaluate_folder, read_seen, unscorable, write_submission
 
     one_of("--protocol", protocol, PROTOCOLS)
@@ -144,7 +147,7 @@ def _check_targets(csv: Path | None, submission: Path | None, *, plot: Path | No
         raise UsageError("holds pictures already", path=plot, hint="Choose another folder, or replace them with -y.")
 
 
-def _heard(show: Show) -> dict[str, Any]:
+def _heard(show: "Show") -> dict[str, Any]:
     """Return who is told how far the segmenting is."""
     return {"on_start": show.start, "on_frame": lambda _: show.advance(), "on_adapt": show.adapting}
 
@@ -157,6 +160,8 @@ def _give_scores(scores: "Scores", *, csv: Path | None, as_json: bool, quiet: bo
     if as_json:
         give(json.dumps(scores.as_json()))
         return
+    from stmcli.cli.console import results
+
     results.print(_score_table(scores))
     if split := scores.split():
         results.print(_split_table(split))
@@ -165,6 +170,7 @@ def _give_scores(scores: "Scores", *, csv: Path | None, as_json: bool, quiet: bo
 def _give_table(
     table: list["PolicyScores"], memory: MemoryOptions, *, csv: Path | None, as_json: bool, quiet: bool
 ) -> None:
+    from stmcli.cli.console import results
     from stmcli.policies import table_as_csv
 
     for note in dict.fromkeys(note for one in table for note in one.scores.notes):
@@ -177,7 +183,9 @@ def _give_table(
         results.print(_policy_table(table, memory.every))
 
 
-def _score_table(scores: "Scores") -> Table:
+def _score_table(scores: "Scores") -> "Table":
+    from rich.text import Text
+
     table = _table("clip", "object", *HEADINGS.values(), text=2)
     for clip, number, row in scores.rows():
         table.add_row(Text(clip), str(number), *_percents(row))  # a name may hold what rich takes for markup
@@ -185,13 +193,13 @@ def _score_table(scores: "Scores") -> Table:
     return table
 
 
-def _split_table(split: Mapping[str, float | None]) -> Table:
+def _split_table(split: Mapping[str, float | None]) -> "Table":
     table = _table(*(name.replace("_", " ") for name in split), text=0)
     table.add_row(*("-" if value is None else f"{100 * value:.1f}" for value in split.values()))
     return table
 
 
-def _policy_table(table: Iterable["PolicyScores"], every: int) -> Table:
+def _policy_table(table: Iterable["PolicyScores"], every: int) -> "Table":
     shown = _table("memory", "J", "F", "J&F", "s/frame", text=1)
     for one in table:
         mean = one.scores.mean_row()
@@ -201,8 +209,10 @@ def _policy_table(table: Iterable["PolicyScores"], every: int) -> Table:
     return shown
 
 
-def _table(*columns: str, text: int) -> Table:
+def _table(*columns: str, text: int) -> "Table":
     """Return an empty table whose first columns are text and whose others are numbers."""
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold")
     for place, name in enumerate(columns):
         table.add_column(name, justify="left" if place < text else "right", overflow="fold")

@@ -8,7 +8,6 @@ import typer
 
 from stmcli.cli.app import JsonOption, OverwriteOption, QuietOption, VerboseOption, app, give, one_of, part_of, say
 from stmcli.cli.groups import Exports, grouped
-from stmcli.cli.progress import show_progress
 from stmcli.errors import PartialError
 from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
 
@@ -34,9 +33,13 @@ def export(
     quiet: QuietOption = False,
     verbose: VerboseOption = 0,
 ) -> None:
-    """Make overlay, alpha or dataset files of masks that are there already, without the network."""
+    """Make other files of masks that are there, without the network.
+
+    Overlay, alpha, cutouts, or files for datasets.
+    """
     options = exports.options("--to", to)
     one_of("--on-corrupt", on_corrupt, ON_CORRUPT)
+    from stmcli.cli.progress import show_progress
     from stmcli.export import Exported, ExportJob, export_masks
 
     job = ExportJob(masks, video, output, options, on_corrupt, overwrite, first_number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,8 @@ from stmcli.cli.app import JsonOption, VerboseOption, app, give
 from stmcli.errors import VideoError
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from stmcli.video import ClipFacts, Color, SourceInfo
     from stmcli.video.facts import Pace
 

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from stmcli.cli.app import JsonOption, OverwriteOption, app, give, results, say
+from stmcli.cli.app import JsonOption, OverwriteOption, app, give, say
 from stmcli.errors import MaskError, UsageError
 from stmcli.options import MaskOptions
 
@@ -26,7 +25,10 @@ VideoOption = Annotated[Path | None, typer.Option(help="The clip that the mask i
 
 @mask_app.command("check")
 def check(mask: MaskArgument, video: VideoOption = None, as_json: JsonOption = False) -> None:
-    """Say what is in a mask, and end with 0 when it can be used as it is, with 2 when not."""
+    """Say what is in a mask.
+
+    Ends with 0 when it can be used as it is, with 2 when not.
+    """
     from stmcli.maskcheck import check_mask
 
     facts = check_mask(mask, video=video)
@@ -50,7 +52,10 @@ def fix(
     ] = MASK.speck,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write a clean mask in the DAVIS palette: no soft edges, the clip's size, ids as they are."""
+    """Write a clean mask in the DAVIS palette.
+
+    No soft edges, the clip's size, ids as they are.
+    """
     from stmcli.maskfix import fix_mask
     from stmcli.masks import write_labels
     from stmcli.results import check_picture
@@ -74,6 +79,10 @@ def _show(facts: "MaskFacts") -> None:
     for note in facts.notes:
         give(f"note: {note}")
     give(facts.reading)
+    from rich.table import Table
+
+    from stmcli.cli.console import results
+
     table = Table("id", "pixels", "colour", "parts", "specks", box=None, header_style="bold")
     for one in facts.objects:
         table.add_row(str(one.id), str(one.area), one.color, str(one.parts), str(one.specks))

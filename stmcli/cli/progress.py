@@ -17,7 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from stmcli.cli.app import messages, say
+from stmcli.cli.app import say
+from stmcli.cli.console import messages
 
 PLAIN_EVERY = 5.0  # seconds between progress lines where there is no terminal
 

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from stmcli.cli.app import QuietOption, app, give
-from stmcli.cli.progress import show_progress
 
 
 @app.command()
@@ -15,7 +14,11 @@ def report(
     video: Annotated[Path | None, typer.Option(help="Where the clip is now.", show_default="where it was then")] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Write report.html of a result again: a page to look the masks through, with the doubtful frames first."""
+    """Write the page of a result again.
+
+    report.html, to look the masks through, with the doubtful frames first.
+    """
+    from stmcli.cli.progress import show_progress
     from stmcli.page import remake_page
 
     with show_progress(folder.name, quiet=quiet) as show:

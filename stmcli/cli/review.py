@@ -2,7 +2,6 @@
 
 import os
 import sys
-import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +18,10 @@ def review(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser, if there is one.")] = True,
 ) -> None:
-    """Look through a result in the browser, and paint corrections; on this machine only. Ctrl-C ends it."""
+    """Look through a result in the browser, and paint corrections.
+
+    On this machine only. Ctrl-C ends it.
+    """
     serve(folder, video=video, port=port, browser=browser)
 
 
@@ -32,6 +34,8 @@ def serve(folder: Path, *, video: Path | None = None, port: int = 0, browser: bo
         sys.stdout.flush()
         say("Look through it there; Ctrl-C ends it.")
         if browser and _has_display():
+            import webbrowser
+
             webbrowser.open(server.url)
         try:
             server.serve_forever()

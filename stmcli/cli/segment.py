@@ -19,7 +19,6 @@ from stmcli.cli.app import (
     say,
 )
 from stmcli.cli.groups import Clip, Exports, Memory, Network, grouped
-from stmcli.cli.progress import show_progress
 from stmcli.cli.review import serve
 from stmcli.errors import Faults, PartialError
 from stmcli.options import ExportOptions, NetworkOptions, SegmentOptions
@@ -70,6 +69,7 @@ def segment(
         faults.look(memory.options) or MEMORY,
         faults.look(lambda: exports.options("--export", clip.export)) or ExportOptions(("none",)),
     )
+    from stmcli.cli.progress import show_progress
     from stmcli.job import Job, check, default_output, plan
     from stmcli.pipeline import Result, segment_video
 

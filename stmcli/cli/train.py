@@ -8,7 +8,6 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from stmcli.cli.app import NETWORK, DeviceOption, QuietOption, app, give, one_of, say
-from stmcli.cli.progress import show_progress
 from stmcli.errors import UsageError
 from stmcli.options import INGREDIENTS, PRESETS, ClipOptions, TrainOptions
 
@@ -93,7 +92,9 @@ def train(
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED)] = TRAIN.seed,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a network from still images with object masks, from annotated videos, or from both.
+    """Train a network.
+
+    From still images with object masks, from annotated videos, or from both.
 
     `torchrun --nproc-per-node N -m stmcli train ...` trains in N processes, each with its own GPU.
     """
@@ -102,6 +103,7 @@ def train(
         return
     import torch
 
+    from stmcli.cli.progress import show_progress
     from stmcli.clips import parse_root
     from stmcli.device import pick_device
     from stmcli.ranks import leads
@@ -153,6 +155,7 @@ def _profile(
     name: str,
     quiet: bool,
 ) -> None:
+    from stmcli.cli.progress import show_progress
     from stmcli.device import pick_device
     from stmcli.profiling import ROUNDS, profile
     from stmcli.ranks import leads

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from stmcli.cli.app import NETWORK, JsonOption, OverwriteOption, app, give, results, say
+from stmcli.cli.app import NETWORK, JsonOption, OverwriteOption, app, give, say
 from stmcli.errors import UsageError
 
 weights_app = typer.Typer(no_args_is_help=True, help="The bundled network and imported checkpoints.")
@@ -17,6 +16,9 @@ app.add_typer(weights_app, name="weights")
 @weights_app.command("list")
 def list_weights(as_json: JsonOption = False) -> None:
     """List the weights that can be named, with their licences."""
+    from rich.table import Table
+
+    from stmcli.cli.console import results
     from stmcli.weights import registry
 
     entries = registry().values()
