@@ -10,7 +10,7 @@ probabilities themselves and so lets texture through.
 import math
 from functools import cached_property, reduce
 from threading import RLock
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stmcli import tiles
 from stmcli.options import MattingOptions
 from stmcli.prediction import Prediction, likeliest
 from stmcli.transfer import upload
@@ -30,10 +31,11 @@ SURE = 0.04  # a probability this close to 0 or 1 is 0 or 1
 FAR = 0.02  # a mean this close to 0 or 1 is far from any contour
 CELLS = 7  # cells from the middle of a window to its edge; larger windows have larger cells
 FEW = 0.02  # a window needs this share of pixels of either kind before its colours count
-ALIKE = 15.0  # colour difference of neighbours that belong together, standard deviation, 0..255
+ALIKE = 15 / 255  # colour difference of neighbours that belong together, standard deviation
 RARE = 0.1  # weight below which colours come from farther away
 TINY = 1e-9
-STRIP = {"cpu": 1 << 17, "cuda": 1 << 22}  # pixels worked on at once: they fit a cache, or keep a GPU busy
+TILE = 24  # pixels, the side of what is fitted or not as a whole, about
+AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 22}  # pixels worked on at once: they fit a cache, or keep a GPU busy
 
 
 class Segmented(Protocol):
@@ -151,7 +153,7 @@ def _decided(prob: Tensor) -> Tensor:
 
 
 def _refine_one(rgb: Tensor, p: Tensor, options: MattingOptions) -> Tensor:
-    """rgb (H, W, 3), p (H, W) -> alpha (H, W); only the surroundings of the object are computed."""
+    """rgb (H, W, 3), p (H, W) -> alpha (H, W); only what is near a contour is computed."""
     side = min(p.shape)
     radius, band = options.radius * side, max(2.0, options.band * side)
     alpha = torch.zeros_like(p)
@@ -160,31 +162,43 @@ def _refine_one(rgb: Tensor, p: Tensor, options: MattingOptions) -> Tensor:
         return alpha
     rgb, p = rgb[window], p[window]
     step = max(1, round(radius / CELLS))
-    strips = _strips(p.shape, step, STRIP[p.device.type])
     cells = shrink(p[None], step)
     near = spread(cells, band / step)
-    colours = torch.cat([shrink(_as_planes(rgb[rows]), step) for rows in strips], dim=1)
+    colours = torch.cat([shrink(_as_planes(rows), step) for rows in _strips(rgb, step)], dim=1)
     lines = colour_lines(colours, cells[0], radius / step, options)
-    found, unsure = torch.empty_like(p), torch.empty_like(p, dtype=torch.bool)
-    for rows in strips:
-        found[rows], unsure[rows] = _mixed(rgb[rows], p[rows], near, lines, step=step, top=rows.start)
-    alpha[window] = _calm(rgb, found, unsure)
+    alpha[window] = _follow(rgb, p, near, lines, step)
     return alpha
 
 
-def _strips(size: torch.Size, step: int, pixels: int) -> list[slice]:
-    """Cut rows (H, W) into strips of about so many pixels, in whole cells."""
-    rows = step * max(1, pixels // (size[1] * step))
-    return [slice(top, min(top + rows, size[0])) for top in range(0, size[0], rows)]
+def _strips(rgb: Tensor, step: int) -> tuple[Tensor, ...]:
+    """Cut (H, W, 3) into strips of rows, in whole cells."""
+    return rgb.split(step * max(1, AT_ONCE[rgb.device.type] // (rgb.shape[1] * step)))
 
 
-def _mixed(rgb: Tensor, p: Tensor, near: Tensor, lines: "ColourLines", *, step: int, top: int) -> tuple[Tensor, Tensor]:
-    """Return alpha of a strip from row `top` on, and where it is not sure: (h, w) each."""
-    near = grow(near, step, p.shape, top=top)[0]
+def _follow(rgb: Tensor, p: Tensor, near: Tensor, lines: "ColourLines", step: int) -> Tensor:
+    """Return alpha (H, W): sure, but for tiles in which something is not."""
+    few = max(1, round(TILE / step))
+    side = few * step
+    cells = tiles.cut(torch.cat([near, lines.table]).movedim(0, 2), few).movedim(4, 2)
+    least, most = cells[:, :, 0].flatten(2).aminmax(dim=2)
+    busy = ((most > FAR) & (least < 1 - FAR)).nonzero()  # (T, 2)
+    colours, prior = tiles.cut(rgb, side), tiles.cut(p, side)
+    alpha = (prior[:, :, 1:-1, 1:-1] > 0.5).float()
+    for some in busy.split(max(1, AT_ONCE[p.device.type] // side**2)):
+        at = some.unbind(1)
+        alpha[at] = _mixed(colours[at].permute(0, 3, 1, 2) / 255, prior[at], tiles.enlarge(cells[at], step))
+    return tiles.join(alpha, p.shape)
+
+
+def _mixed(colours: Tensor, prior: Tensor, table: Tensor) -> Tensor:
+    """Return alpha of tiles (T, h - 2, w - 2): colours (T, 3, h, w), prior (T, h, w), near and lines (T, 6, h, w)."""
+    near = table[:, 0]
     unsure = (near > FAR) & (near < 1 - FAR)
     doubt = (4 * near * (1 - near)).clamp(min=TINY)  # variance of the prior: largest on the contour
-    found = lines.mix(_as_planes(rgb), step=step, prior=p, doubt=doubt, top=top).clamp(0, 1)
-    return torch.where(unsure, found, (p > 0.5).float()), unsure
+    found = mix(table[:, 1:], colours, prior, doubt).clamp(0, 1)
+    found = torch.where(unsure, found, (prior > 0.5).float())
+    inner = slice(1, -1)
+    return torch.where(unsure[:, inner, inner], _calm(colours, found), found[:, inner, inner])
 
 
 def _as_planes(rgb: Tensor) -> Tensor:
@@ -199,15 +213,19 @@ class ColourLines(NamedTuple):
     offset: Tensor  # (h, w)
     weight: Tensor  # (h, w) how much the line is worth beside a prior of full doubt, 0..1
 
-    def mix(self, pixels: Tensor, *, step: int, prior: Tensor, doubt: Tensor, top: int = 0) -> Tensor:
-        """Weigh the lines against a prior (H, W) with variance doubt (H, W): (H, W), not clamped.
+    @property
+    def table(self) -> Tensor:
+        """All of it as one: (5, h, w)."""
+        return torch.cat([self.slope, self.offset[None], self.weight[None]])
 
-        Slope and offset are already multiplied by the weight. All begin at row `top` of what the lines cover.
-        """
-        table = torch.cat([self.slope, self.offset[None], self.weight[None]])
-        table = grow(table, step, prior.shape, top=top)  # (5, H, W)
-        share = (1 - table[4]) / doubt
-        return ((table[:3] * pixels).sum(0) + table[3] + share * prior) / (table[4] + share)
+
+def mix(lines: Tensor, pixels: Tensor, prior: Tensor, doubt: Tensor) -> Tensor:
+    """Weigh the lines of pixels (B, 5, H, W) against a prior with variance doubt, both (B, H, W): not clamped.
+
+    Takes pixels (B, 3, H, W) in [0, 1]. Slope and offset of the lines are already multiplied by the weight.
+    """
+    weight, share = lines[:, 4], (1 - lines[:, 4]) / doubt
+    return ((lines[:, :3] * pixels).sum(1) + lines[:, 3] + share * prior) / (weight + share)
 
 
 def colour_lines(pixels: Tensor, p: Tensor, radius: float, options: MattingOptions) -> ColourLines:
@@ -254,20 +272,24 @@ def _products(colour: Tensor) -> Tensor:
     return torch.stack([r * r, r * g, r * b, g * g, g * b, b * b])
 
 
-def _calm(rgb: Tensor, alpha: Tensor, where: Tensor) -> Tensor:
-    """Average alpha (h, w), in some places, over those of the eight neighbours that have the colour of the pixel."""
-    height, width = alpha.shape
-    row, column = where.nonzero(as_tuple=True)
-    rows, values = rgb.reshape(-1, 3), alpha.flatten()
-    colour = rows[row * width + column].float()  # (n, 3)
-    total, weights = torch.zeros_like(colour[:, 0]), torch.zeros_like(colour[:, 0])
-    for down in (-1, 0, 1):
-        for right in (-1, 0, 1):
-            at = (row + down).clamp(0, height - 1) * width + (column + right).clamp(0, width - 1)
-            far = (rows[at] - colour).square().sum(1)
-            weight = torch.exp(far * (-0.5 / ALIKE**2))
-            total, weights = total + weight * values[at], weights + weight
-    return alpha.index_put((row, column), total / weights)
+def _calm(colours: Tensor, alpha: Tensor) -> Tensor:
+    """Average alpha over those of the eight neighbours that are of one colour.
+
+    Takes alpha (T, h, w) and colours (T, 3, h, w); returns (T, h - 2, w - 2).
+    """
+    total, weights = alpha.clone(), torch.ones_like(alpha)
+    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):  # of two neighbours each weighs for the other as much
+        one, other = _shifted(down, right), _shifted(-down, -right)
+        weight = (colours[one] - colours[other]).square_().sum(1).mul_(-0.5 / ALIKE**2).exp_()
+        for here, there in ((one, other), (other, one)):
+            total[here].addcmul_(weight, alpha[there])
+            weights[here] += weight
+    return (total / weights)[:, 1:-1, 1:-1]
+
+
+def _shifted(down: int, right: int) -> tuple[Any, ...]:
+    """Return what picks those pixels of (..., h, w) that have a neighbour so far away."""
+    return (..., *(slice(max(0, -by), -by if by > 0 else None) for by in (down, right)))
 
 
 # -- colours ---------------------------------------------------------------------------------------------------------
@@ -340,8 +362,8 @@ def spread(x: Tensor, radius: float) -> Tensor:
     reach = math.ceil(radius) - 1
     tent = radius - torch.arange(-reach, reach + 1, device=x.device).abs()
     tent = (tent / tent.sum()).to(x.dtype).expand(len(x), 1, 1, -1)
-    x = F.pad(x[None], (reach,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(x, tent, groups=x.shape[1]), tent.transpose(2, 3), groups=x.shape[1])[0]
+    x = F.pad(x[None], (reach,) * 4, mode="replicate").contiguous(memory_format=torch.channels_last)  # faster on a CPU
+    return F.conv2d(F.conv2d(x, tent, groups=x.shape[1]), tent.transpose(2, 3), groups=x.shape[1])[0].contiguous()
 
 
 def shrink(x: Tensor, step: int) -> Tensor:
@@ -354,9 +376,7 @@ def shrink(x: Tensor, step: int) -> Tensor:
     return x / step**2
 
 
-def grow(x: Tensor, step: int, size: torch.Size, *, top: int = 0) -> Tensor:
-    """Undo `shrink`, bilinearly: (C, h, w) -> (C, *size), the rows from `top` on, a multiple of the step."""
-    first, last = max(0, top // step - 1), -(-(top + size[0]) // step) + 1  # one more on either side, to blend with
-    rows = F.interpolate(x[None, :, first:last], scale_factor=step, mode="bilinear", align_corners=False)[0]
-    above = top - first * step
-    return rows[:, above : above + size[0], : size[1]]
+def grow(x: Tensor, step: int, size: torch.Size) -> Tensor:
+    """Undo `shrink`, bilinearly: (C, h, w) -> (C, *size)."""
+    rows = F.interpolate(x[None], scale_factor=step, mode="bilinear", align_corners=False)[0]
+    return rows[:, : size[0], : size[1]]

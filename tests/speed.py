@@ -1,7 +1,7 @@
 """How fast the network is beside the published algorithm, and whether time and memory stay what they are.
 
     python tests/speed.py                    # all parts, a quarter of an hour on two cores
-    python tests/speed.py network start      # some of them: network, flat, memory, start
+    python tests/speed.py network start      # some of them: network, command, flat, memory, start
     python tests/speed.py network --rounds 7 --frames 3
 
 Everything that is compared runs in turn, round by round, so that a machine that slows down does so for both; a figure
@@ -18,32 +18,47 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import cycle
+from functools import cache
+from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import psutil
 import torch
+from PIL import Image
 from plain import PlainFollower, PlainSTM, published_state
 
 from stmcli.bench.bound import Bound, measure_bound
 from stmcli.bench.clock import time_round
+from stmcli.bench.command import Timing, bench_command
 from stmcli.bench.network import count_macs, full_follower, moving_frames, stripes
 from stmcli.device import pick_dtype
 from stmcli.ensemble import make_follower
+from stmcli.geometry import Geometry
+from stmcli.job import Job
 from stmcli.machine import processor, usable_cores
+from stmcli.masks import read_labels, write_labels
 from stmcli.memory import MemoryBank
 from stmcli.options import MemoryOptions, NetworkOptions
+from stmcli.prediction import Prediction
+from stmcli.segmenter import Segmenter
+from stmcli.video import H264, VideoWriter, open_source
 from stmcli.weights import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAME, SLOTS, MANY, NEVER = (854, 480), 20, 100, 10**9
 SMALL, EARLY, LATE = (160, 96), 200, 10_000  # of the part `flat`: frame size, px, and the frames that are compared
 STARTS = 5  # of each program
+CLIP, CLIP_FRAMES = ROOT / "sample_videos" / "koi.mp4", {"cpu": 8, "cuda": 60}
+GRAIN = 4  # standard deviation, 0..255
+INSIDE = 480  # px, of resnet50
+COMMAND_WANTED = {(854, 480): 1.15, (1920, 1080): 1.25}  # against the longest of its parts
+SUM_WANTED = 1.1  # against their sum
 APART = get_context("spawn")
 OBJECTS = {"cpu": (1, 3), "cuda": (1, 5)}
 WANTED = {  # times as fast as the plain network, by device, name and objects
@@ -210,6 +225,82 @@ def network(rounds: int, frames: int) -> Iterator[str]:
     yield "3x3 convolution alone: " + ", ".join(speeds)
 
 
+# -- a whole command ---------------------------------------------------------------------------------------------------
+
+
+def command(rounds: int) -> Iterator[str]:
+    """Measure masks and overlay of a clip beside decoding, network, masks and overlay alone."""
+    yield f"a whole command, masks and overlay, beside the longest of its parts or their sum; {rounds} rounds after one"
+    yield ""
+    yield from table("device", "frames", "network", "ms a frame", "beside", "ms a frame", "ratio", "wanted")
+    with tempfile.TemporaryDirectory() as folder:
+        random = Path(folder) / "random.pth"
+        torch.save(published_state(), random)
+        for device in devices():
+            for size in COMMAND_WANTED:
+                clip = enlarged(CLIP, Path(folder), size, frames=CLIP_FRAMES[device.type])
+                networks = {
+                    "compact as shipped": NetworkOptions(device=str(device)),
+                    f"resnet50, {INSIDE} px inside": NetworkOptions(str(random), str(device), size=INSIDE),
+                }
+                if size[1] > INSIDE:
+                    networks["resnet50, all of it inside"] = NetworkOptions(str(random), str(device), size=0)
+                for name, options in networks.items():
+                    print(f"{name}, {size[1]} lines", file=sys.stderr)
+                    timing = timed_command(clip, options, rounds)
+                    yield line(device, "{}x{}".format(*size), name, *beside_parts(timing, name, size, device))
+    if not torch.cuda.is_available():
+        for size, wanted in COMMAND_WANTED.items():
+            yield line("cuda", "{}x{}".format(*size), NO_GPU, "", "longest", "", "", wanted)
+
+
+def beside_parts(timing: Timing, name: str, size: tuple[int, int], device: torch.device) -> Iterator[str]:
+    """The cells of one command; beside `compact` on a CPU all parts need the cores."""
+    shared = device.type == "cpu" and name.startswith("compact")
+    alone = (sum if shared else max)(timing.parts.values())
+    yield f"{1000 * timing.whole / timing.frames:.3g}"
+    yield "their sum" if shared else max(timing.parts, key=lambda part: timing.parts[part])
+    yield f"{1000 * alone / timing.frames:.3g}"
+    yield f"{timing.whole / alone:.2f}"
+    yield str(SUM_WANTED if shared else COMMAND_WANTED[size])
+
+
+def enlarged(source: Path, folder: Path, size: tuple[int, int], *, frames: int) -> Path:
+    """Write the first frames of a clip in another size, with grain as a camera has it, and its mask."""
+    path = folder / f"{size[1]}.mp4"
+    labels = Image.fromarray(read_labels(source.with_suffix(".png"))).resize(size, Image.Resampling.NEAREST)
+    write_labels(path.with_suffix(".png"), np.minimum(labels, 1))
+    grain = np.random.default_rng(0)
+    with open_source(source) as clip:
+        film = VideoWriter(path, codec=H264, size=size, rate=clip.info.rate, time_base=clip.info.time_base)
+        for frame in islice(clip, frames):
+            larger = np.asarray(Image.fromarray(frame.rgb).resize(size, Image.Resampling.BICUBIC))
+            noisy = larger + grain.normal(0, GRAIN, larger.shape[:2])[:, :, None]
+            film.write(noisy.round().clip(0, 255).astype(np.uint8), frame.time)
+        film.close()
+    return path
+
+
+def timed_command(clip: Path, options: NetworkOptions, rounds: int) -> Timing:
+    """Random weights find nothing of the shape of an object: the given mask, as soft as theirs, then stands for it."""
+    mask, answer = clip.with_suffix(".png"), Segmenter._answer
+    labels = read_labels(mask)
+
+    @cache
+    def shape(device: torch.device) -> torch.Tensor:
+        geometry = Geometry.fit(*labels.shape, options.size or 0)
+        given = torch.from_numpy(labels).float().to(device)[None, None]
+        soft = geometry.leave(geometry.crop(geometry.enter(given)))[0]
+        return torch.cat([1 - soft, soft])
+
+    def found(self: Segmenter, prob: torch.Tensor, measured: torch.Tensor | None, *, cut: bool) -> Prediction:
+        return answer(self, prob if measured is None else shape(prob.device), measured, cut=cut)
+
+    is_random = options.weights != NetworkOptions.weights
+    with mock.patch.object(Segmenter, "_answer", found) if is_random else nullcontext():
+        return bench_command(Job(clip, (str(mask),), Path("speed"), network=options), rounds=rounds)
+
+
 # -- flat in time ------------------------------------------------------------------------------------------------------
 
 
@@ -351,13 +442,17 @@ def first_mask(*words: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*", metavar="PART", help="network, flat, memory, start; none: all of them")
-    parser.add_argument("--rounds", type=int, default=5, help="of network")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="network, command, flat, memory, start")
+    parser.add_argument("--rounds", type=int, default=5, help="of network and command")
     parser.add_argument("--frames", type=int, default=2, help="of network, in a round")
     parser.add_argument("--device", choices=measured, help="of all but start; none: every one there is")
     options = parser.parse_args()
     measured[:] = [options.device] if options.device else measured
-    parts = {"network": lambda: network(options.rounds, options.frames), "flat": flat, "memory": memory, "start": start}
+    parts = {
+        "network": lambda: network(options.rounds, options.frames),
+        "command": lambda: command(options.rounds),
+        **{"flat": flat, "memory": memory, "start": start},
+    }
     if unknown := {*options.parts} - {*parts}:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     torch.set_grad_enabled(False)

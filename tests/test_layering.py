@@ -42,7 +42,7 @@ LAYERS = [
     {"device"},
     {"clips"},
     {"memory", "confidence"},
-    {"transfer", "recorder"},
+    {"transfer", "recorder", "tiles"},
     {"model"},
     {"maskcheck"},
     {"given", "maskfix"},

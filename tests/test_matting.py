@@ -7,7 +7,7 @@ from scenes import SCENES, scene
 from scipy.ndimage import convolve1d
 
 from stmcli import matting
-from stmcli.matting import Matted, colour_lines, find_window, foreground, grow, refine, shrink, solve, spread
+from stmcli.matting import Matted, colour_lines, find_window, foreground, grow, mix, refine, shrink, solve, spread
 from stmcli.metrics import alpha_errors
 from stmcli.options import MattingOptions
 from stmcli.outputs import AlphaWriter
@@ -48,12 +48,26 @@ def test_refined_alpha_is_nearer_to_the_truth_in_every_measure(name, most, devic
         assert (fine < most * raw).all(), f"frame {frame}: {fine / raw} of the raw errors are left"
 
 
-@pytest.mark.parametrize("pixels", [1, 2000, 7001])
-def test_alpha_does_not_depend_on_how_it_is_cut_up(pixels, monkeypatch):
+@pytest.mark.parametrize(("pixels", "tile"), [(1, 24), (7001, 24), (1 << 17, 1), (1 << 17, 50), (1 << 17, 10_000)])
+def test_alpha_does_not_depend_on_how_it_is_cut_up(pixels, tile, monkeypatch):
     rgb, _, _, prob = scene("strands", 0)
     whole = refine(rgb, prob)
-    monkeypatch.setitem(matting.STRIP, "cpu", pixels)
+    monkeypatch.setitem(matting.AT_ONCE, "cpu", pixels)
+    monkeypatch.setattr(matting, "TILE", tile)
     assert (refine(rgb, prob) - whole).abs().max() < 1e-4
+
+
+def test_tiles_that_are_sure_are_not_looked_at(monkeypatch):
+    rgb, _, _, prob = scene("blob", 0)
+    seen, fitted = [], matting._mixed
+
+    def count(colours, *others):
+        seen.append(len(colours) * colours.shape[2] * colours.shape[3])
+        return fitted(colours, *others)
+
+    monkeypatch.setattr(matting, "_mixed", count)
+    alpha = refine(rgb, prob)[0]
+    assert ((alpha > 0) & (alpha < 1)).sum() < sum(seen) < 0.4 * alpha.numel()
 
 
 def test_alpha_is_in_range_and_the_alphas_of_objects_sum_to_at_most_one(device):
@@ -199,10 +213,11 @@ def test_a_colour_on_a_certain_line_tells_alpha_and_a_worthless_line_leaves_the_
     pixels[0, 4, 4] = 0.25  # a quarter of the object
     lines = colour_lines(pixels, p, 4, MattingOptions(noise=0.001, prior=2.0))
     prior = torch.full((8, 10), 0.6)
-    alpha = lines.mix(pixels, step=1, prior=prior, doubt=torch.ones(8, 10))
+    alpha = mix(lines.table[None], pixels[None], prior[None], torch.ones(1, 8, 10))[0]
     assert float(alpha[4, 4]) == pytest.approx(0.25, abs=0.03)
     grey = colour_lines(torch.full((3, 8, 10), 0.5), p, 4, MattingOptions())
-    assert torch.allclose(grey.mix(pixels, step=1, prior=prior, doubt=torch.ones(8, 10)), prior, atol=1e-4)
+    mixed = mix(grey.table[None], pixels[None], prior[None], torch.ones(1, 8, 10))
+    assert torch.allclose(mixed[0], prior, atol=1e-4)
 
 
 def test_solve_equals_numpy_with_a_ridge():
@@ -232,9 +247,6 @@ def test_shrink_averages_cells_and_grow_puts_a_slope_back_where_it_was(step):
     large = grow(small, step, slope.shape[1:])
     assert large.shape == slope.shape
     assert torch.allclose(large[:, step:9, step:12], slope[:, step:9, step:12], atol=1e-5)
-    for top, bottom in ((0, 6), (6, 12), (6, 13), (12, 13)):
-        part = grow(small, step, (bottom - top, 17), top=top)
-        assert torch.allclose(part, large[:, top:bottom], atol=1e-5)
 
 
 def test_a_window_surrounds_what_is_above_the_limit_and_stays_in_the_frame():
