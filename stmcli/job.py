@@ -31,7 +31,7 @@ from stmcli.options import (
 from stmcli.report import source_facts
 from stmcli.results import MASKS, REPORT, check_folder, earlier_result, source_files
 from stmcli.video import Source, open_source
-from stmcli.weights import card_of, find, sha256, suited
+from stmcli.weights import card_of, digest, find, sha256, suited
 
 HASHED = 2**20  # bytes at either end of a source that its fingerprint looks at
 
@@ -71,7 +71,7 @@ class Job:
         return {
             "version": __version__,
             "source": _identity(self.video),
-            "weights": sha256(find(self.network.weights)),
+            "weights": digest(find(self.network.weights)),
             "segment": asdict(replace(self.segment, **unlike)),
             "network": asdict(self.network) | asdict(suited(self.network)) | {"weights": ""},
             "memory": asdict(self.memory),
@@ -259,7 +259,7 @@ def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[st
         "fingerprint": job.fingerprint(),
         "likeness": job.likeness(),
         "given": {str(mask.frame): mask.digest() for mask in given},
-        "weights": {"path": str(entry), "sha256": sha256(entry), "licence": card_of(entry).licence},
+        "weights": {"path": str(entry), "sha256": digest(entry), "licence": card_of(entry).licence},
         "source": source_facts(source.info),
         "masks": _mask_facts(given),
         "mask_words": [str(mask_in(Path.cwd(), word)) for word in job.masks],  # to be used anywhere

@@ -13,6 +13,7 @@ import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,17 @@ def sha256(path: Path) -> str:
     """Return the hash of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(path: Path) -> str:
+    """Return the hash of a file; it is read once for as long as its size and its time stay what they are."""
+    facts = path.stat()
+    return _digest(path.absolute(), facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _digest(path: Path, *_: int) -> str:
+    return sha256(path)
 
 
 def verify(entry: Entry) -> None:

@@ -15,7 +15,7 @@ from stmcli import weights
 from stmcli.errors import UsageError, WeightsError
 from stmcli.model import SIZES, STM, Dims
 from stmcli.options import Fit, NetworkOptions
-from stmcli.weights import PUBLISHED_LICENCE, Card, load_model, read, registry, save, sha256, verify
+from stmcli.weights import PUBLISHED_LICENCE, Card, digest, load_model, read, registry, save, sha256, verify
 
 TINY = Dims(trunk="resnet18", key=8, value=16, decoder=8)
 
@@ -47,11 +47,11 @@ def same(ours, theirs):
 
 def test_a_saved_network_comes_back_with_its_card(tmp_path):
     model, card = STM(TINY), Card(TINY, "mine", "here", Fit(96))
-    digest = save(tmp_path / "a.safetensors", model, card)
+    written = save(tmp_path / "a.safetensors", model, card)
     again, its_card = read(tmp_path / "a.safetensors")
     assert same(model, again)
     assert its_card == card
-    assert digest == sha256(tmp_path / "a.safetensors")
+    assert written == sha256(tmp_path / "a.safetensors")
 
 
 def test_half_precision_storage_halves_the_file_and_loads_as_fp32(tmp_path):
@@ -105,6 +105,16 @@ def test_imported_weights_cannot_hide_bundled_ones(cache):
     cache.mkdir(parents=True)
     (cache / "compact.json").write_text(json.dumps({"sha256": "0", "licence": "none", "origin": ""}))
     assert registry()["compact"].path.parent == weights.BUNDLED
+
+
+def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
+    path, read = tmp_path / "a", []
+    monkeypatch.setattr(weights, "sha256", lambda path: read.append(path) or sha256(path))
+    path.write_bytes(b"one")
+    assert [digest(path), digest(path)] == [sha256(path)] * 2
+    path.write_bytes(b"three")
+    assert digest(path) == sha256(path)
+    assert len(read) == 2
 
 
 def test_a_damaged_note_is_named(cache):
