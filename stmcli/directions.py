@@ -71,8 +71,8 @@ class BackwardPass:
             raise VideoError("damaged", path=file, hint="Run the same command again: it is computed again then.")
         objects = torch.from_numpy(stored.astype(np.float32) / TOP).to(device)  # (N, H, W)
         ground = (1 - objects.sum(0, keepdim=True)).clamp(min=0)
-        given = any(mask.frame == frame.index for mask in self._given)
-        return Prediction(torch.cat([ground, objects]), self._ids, given=given)
+        here = [self._ids if mask.whole else mask.ids for mask in self._given if mask.frame == frame.index]
+        return Prediction(torch.cat([ground, objects]), self._ids, given=here[0] if here else ())
 
     def blended(self, segmenter: Follower, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Prediction]]:
         """Carry the masks forward and yield each frame with what both ways say about it."""

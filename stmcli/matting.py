@@ -107,9 +107,13 @@ class Matted:
     @cached_property
     def _labels(self) -> npt.NDArray[np.integer]:
         found = self._prediction
-        if not self._options.refine or not isinstance(found, Prediction) or found.given:
+        if not self._options.refine or not isinstance(found, Prediction) or {*found.given} >= {*found.object_ids}:
             return found.labels()
-        return likeliest(torch.cat([1 - self._union[None], self._alphas]), self.object_ids)
+        fitted = likeliest(torch.cat([1 - self._union[None], self._alphas]), self.object_ids)
+        if not found.given:
+            return fitted
+        known = found.labels()
+        return np.where(np.isin(known, found.given) | np.isin(fitted, found.given), known, fitted)
 
     @cached_property
     def _uploaded(self) -> Tensor:

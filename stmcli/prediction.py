@@ -17,7 +17,7 @@ class Prediction:
     object_ids: tuple[int, ...]  # channel i+1 is object_ids[i]
     measured: Tensor | None = None  # (N,) confidence in each object, 0..1; None: a mask that was given or stored
     cut: bool = False  # whether a new scene begins here
-    given: bool = False  # whether the user gave a mask of it, which is to come out as it is
+    given: tuple[int, ...] = ()  # objects whose masks the user gave, which are to come out as they are
 
     def labels(self) -> np.ndarray:
         """Return the most likely id of every pixel: (H, W) uint8, or uint16 when an id is above 255."""

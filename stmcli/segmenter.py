@@ -230,7 +230,8 @@ class Segmenter:
             self.bank.pin(*self.guard.memorize(*view))
         self.gauge.begin()
         self._pending = None
-        return replace(self._answer(prob, None, cut=cut), given=True)
+        answer = self._answer(prob, None, cut=cut)
+        return replace(answer, given=tuple(sorted(given)) if known else answer.object_ids)
 
     def _truth(self, labels: np.ndarray) -> Tensor:
         """(H, W) -> (N+1, H, W) of zeros and ones; void is background."""

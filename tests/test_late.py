@@ -88,6 +88,7 @@ def test_a_known_object_that_a_later_mask_lacks_is_segmented_where_nothing_is_gi
     assert torch.allclose(found[4].prob[:2, free], plain[4].prob[:, free], atol=1e-6)
     assert torch.equal(found[4].prob[2], (~free).float())
     assert not found[4].prob[:2, ~free].any()
+    assert [prediction.given for prediction in found[:5]] == [(1, 2), (), (), (), (2,)]
 
 
 def test_what_a_given_id_loses_goes_to_the_others_in_proportion(model):

@@ -324,10 +324,22 @@ def test_refined_labels_are_those_of_the_largest_alpha():
 @pytest.mark.parametrize("how", ["given", "stored", "unrefined"])
 def test_labels_that_are_to_stay_are_those_of_the_prediction(how):
     rgb, prob = squares(noise=8.0)
-    prediction = Saved(prob, (1, 2)) if how == "stored" else Prediction(prob, (1, 2), given=how == "given")
+    prediction = (
+        Saved(prob, (1, 2)) if how == "stored" else Prediction(prob, (1, 2), given=(1, 2) if how == "given" else ())
+    )
     matted = Matted(rgb, prediction, options=MattingOptions(refine=how != "unrefined"))
     assert np.array_equal(matted.labels(), prediction.labels())
     assert not np.array_equal(matted.labels(), Matted(rgb, Prediction(prob, (1, 2))).labels())
+
+
+def test_a_given_object_keeps_its_mask_beside_one_that_is_fitted():
+    rgb, prob = squares(noise=8.0)
+    known, fitted = (Matted(rgb, Prediction(prob, (1, 2), given=given)).labels() for given in ((1, 2), ()))
+    mixed = Matted(rgb, Prediction(prob, (1, 2), given=(1,))).labels()
+    assert np.array_equal(mixed == 1, known == 1)
+    away = (known != 1) & (fitted != 1)
+    assert np.array_equal(mixed[away], fitted[away])
+    assert (mixed == 2).sum() != (known == 2).sum()
 
 
 def test_confidence_is_that_of_the_prediction():
