@@ -351,14 +351,17 @@ def _settle(sums: Tensor, other: Tensor) -> Tensor:
 
 def find_window(values: Tensor, *, above: float, margin: int) -> Window | None:
     """Return the rows and columns around the values (H, W) above a limit, with a margin; None when there are none."""
-    spans = []
-    for axis in (1, 0):
-        found = (values.amax(axis) > above).nonzero()
-        if not len(found):
-            return None
-        first, last, size = int(found[0]), int(found[-1]), values.shape[1 - axis]
-        spans.append(slice(max(0, first - margin), min(size, last + 1 + margin)))
-    return spans[0], spans[1]
+    ends = []
+    for axis, size in ((1, values.shape[0]), (0, values.shape[1])):
+        found, places = values.amax(axis) > above, torch.arange(size, device=values.device)
+        ends += [torch.where(found, places, size).amin(), torch.where(found, places, -1).amax()]
+    top, bottom, left, right = torch.stack(ends).tolist()  # the one wait for a device
+    if bottom < 0:
+        return None
+    return (
+        slice(max(0, top - margin), min(values.shape[0], bottom + 1 + margin)),
+        slice(max(0, left - margin), min(values.shape[1], right + 1 + margin)),
+    )
 
 
 def spread(x: Tensor, radius: float) -> Tensor:

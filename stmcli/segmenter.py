@@ -220,6 +220,7 @@ class Segmenter:
             places = [0, *known]
             share = others[0, places] / others[0, places].sum(0).clamp(min=TINY)
             prob[places] = share * prob[0]  # what the given ids leave free
+            prob[0] = (1 - prob[1:].sum(0)).clamp(min=0)  # also where the network saw nothing but given ids
         masks = self._fitted.enter(prob[None, 1:]).to(frame.dtype)  # (1, N, H, W)
         slot = self.bank.pin(*self.gate.trust(*self.guard.memorize(frame, masks)))
         if slot is not None:

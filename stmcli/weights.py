@@ -124,9 +124,9 @@ def sha256(path: Path) -> str:
 
 
 def digest(path: Path) -> str:
-    """Return the hash of a file; it is read once for as long as its size and its time stay what they are."""
+    """Return the hash of a file; it is read once for as long as its size and its times stay what they are."""
     facts = path.stat()
-    return _digest(path.absolute(), facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    return _digest(path.absolute(), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
 @lru_cache(maxsize=16)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import cycle, islice
+from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FRAME, SLOTS, MANY, NEVER = (854, 480), 20, 100, 10**9
 SMALL, EARLY, LATE = (160, 96), 200, 10_000  # of the part `flat`: frame size, px, and the frames that are compared
 STARTS = 5  # of each program
-CLIP, CLIP_FRAMES = ROOT / "sample_videos" / "koi.mp4", {"cpu": 24, "cuda": 60}
-FEW_FRAMES = 6  # on a CPU, with all of a large frame inside
+CLIP = ROOT / "sample_videos" / "koi.mp4"
 GRAIN = 4  # standard deviation, 0..255
 INSIDE = 480  # px, of resnet50
 COMMAND_WANTED = {(854, 480): 1.15, (1920, 1080): 1.25}  # against the longest of its parts
@@ -239,7 +238,7 @@ def command() -> Iterator[str]:
         torch.save(published_state(), random)
         for device in devices():
             for size in COMMAND_WANTED:
-                clip = enlarged(CLIP, Path(folder), size, frames=CLIP_FRAMES[device.type])
+                clip = enlarged(CLIP, Path(folder), size)
                 networks = {
                     "compact as shipped": NetworkOptions(device=str(device)),
                     f"resnet50, {INSIDE} px inside": NetworkOptions(str(random), str(device), size=INSIDE),
@@ -248,12 +247,18 @@ def command() -> Iterator[str]:
                     networks["resnet50, all of it inside"] = NetworkOptions(str(random), str(device), size=0)
                 for name, options in networks.items():
                     print(f"{name}, {size[1]} lines", file=sys.stderr)
-                    few = options.size == 0 and device.type == "cpu"
-                    timing = timed_command(clip, options, FEW_FRAMES if few else CLIP_FRAMES[device.type])
+                    timing = timed_command(clip, options, frames_of(options, device))
                     yield line(device, "{}x{}".format(*size), name, *beside_parts(timing, name, size, device))
     if not torch.cuda.is_available():
         for size, wanted in COMMAND_WANTED.items():
             yield line("cuda", "{}x{}".format(*size), NO_GPU, "", "longest", "", "", wanted)
+
+
+def frames_of(options: NetworkOptions, device: torch.device) -> int:
+    """Return so many frames that what a command takes once is a small part of it."""
+    if device.type == "cuda" or options.weights == NetworkOptions.weights:
+        return 60
+    return 6 if options.size == 0 else 24
 
 
 def beside_parts(timing: Timing, name: str, size: tuple[int, int], device: torch.device) -> Iterator[str]:
@@ -267,15 +272,15 @@ def beside_parts(timing: Timing, name: str, size: tuple[int, int], device: torch
     yield str(SUM_WANTED if shared else COMMAND_WANTED[size])
 
 
-def enlarged(source: Path, folder: Path, size: tuple[int, int], *, frames: int) -> Path:
-    """Write the first frames of a clip in another size, with grain as a camera has it, and its mask."""
+def enlarged(source: Path, folder: Path, size: tuple[int, int]) -> Path:
+    """Write a clip in another size, with grain as a camera has it, and its mask."""
     path = folder / f"{size[1]}.mp4"
     labels = Image.fromarray(read_labels(source.with_suffix(".png"))).resize(size, Image.Resampling.NEAREST)
     write_labels(path.with_suffix(".png"), np.minimum(labels, 1))
     grain = np.random.default_rng(0)
     with open_source(source) as clip:
         film = VideoWriter(path, codec=H264, size=size, rate=clip.info.rate, time_base=clip.info.time_base)
-        for frame in islice(clip, frames):
+        for frame in clip:
             larger = np.asarray(Image.fromarray(frame.rgb).resize(size, Image.Resampling.BICUBIC))
             noisy = larger + grain.normal(0, GRAIN, larger.shape[:2])[:, :, None]
             film.write(noisy.round().clip(0, 255).astype(np.uint8), frame.time)

@@ -44,6 +44,14 @@ def test_a_closed_stdout_ends_quietly(scene, words):
     assert done.returncode in (0, 1)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("words", [("--help",), ("weights", "path"), ("info", "clip.mp4")])
+def test_a_full_stdout_is_one_line(scene, words):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([*STM, *words], cwd=scene.folder, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (1, b"error: cannot print: No space left on device\n")
+
+
 def test_without_stdin_and_stdout_a_result_is_still_made(scene, words):
     command = f"exec {shlex.join(map(str, (*STM, *words)))} -q <&- >&-"
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, timeout=300, check=False)

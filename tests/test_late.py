@@ -99,6 +99,23 @@ def test_what_a_given_id_loses_goes_to_the_others_in_proportion(model):
     assert torch.allclose(found[4].prob[:2, free], others / others.sum(0), atol=1e-5)
 
 
+def test_what_a_mask_takes_from_an_object_that_is_all_there_is_is_background(model, monkeypatch):
+    segmenter = Segmenter(model)
+    first, second, *_ = frames()
+    segmenter.step(first.rgb, blocks(1, 2))
+    found = segmenter._segment
+
+    def sure(*words):
+        prob = torch.zeros_like(found(*words).prob)
+        prob[:, 2] = 1  # of object 2, everywhere
+        return found(*words)._replace(prob=prob)
+
+    monkeypatch.setattr(segmenter, "_segment", sure)
+    prediction = segmenter.step(second.rgb, blocks(2))
+    assert prediction.prob.sum(0).allclose(torch.ones(48, 64))
+    assert np.array_equal(prediction.prob[0].numpy(), blocks(2) == 0)
+
+
 def test_a_correction_is_the_truth_and_later_frames_follow_it(model):
     plain, _ = follow(model, (1, 2))
     found, _ = follow(model, (1, 2), mask(4, 1, 2, shift=5))

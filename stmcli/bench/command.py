@@ -27,7 +27,7 @@ from stmcli.segmenter import propagate
 from stmcli.video import Frame, Source
 from stmcli.weights import load_model
 
-DECODING, NETWORK = "decoding", "network"
+DECODING, NETWORK, FITTING = "decoding", "network", "fitting"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Timing:
 
     frames: int
     device: str
-    parts: dict[str, float]  # each alone: decoding, the network, every output
+    parts: dict[str, float]  # each alone: decoding, the network, fitting masks to the picture, every output
     whole: float  # the command, all of it together
 
     @property
@@ -82,11 +82,12 @@ def _round(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Fram
                 pass
         with _timed(times, NETWORK):
             predictions = _predict(job, model, given, clip)
+        if job.export.refine:
+            times[FITTING] = sum(seconds for _, seconds in _fit(job, clip, predictions))
         with open_job(job) as (source, _, _):
             on_cuda = next(model.parameters()).is_cuda
             for name, writer in _outputs(job, source, ids_of(given), Path(folder) / "parts", on_cuda=on_cuda):
-                with _timed(times, name):
-                    _write(writer, clip, predictions, refine=job.export.refine)
+                times[name] = _write(writer, clip, _fit(job, clip, predictions))
         with _timed(times, "whole"):
             segment_video(replace(job, output=Path(folder) / "whole"), load=lambda: model)
     return times
@@ -111,11 +112,26 @@ def _outputs(
             yield output.name, writers[0]
 
 
-def _write(writer: Writer, clip: Sequence[Frame], predictions: Sequence[Prediction], *, refine: bool) -> None:
-    matting = MattingOptions(refine=refine)
+def _fit(job: Job, clip: Sequence[Frame], predictions: Sequence[Prediction]) -> Iterator[tuple[Matted, float]]:
+    """Fit every frame's masks, and yield what writers take and the seconds it took."""
+    matting = MattingOptions(refine=job.export.refine)
     for frame, prediction in zip(clip, predictions, strict=True):
-        writer.write(frame, Matted(frame.rgb, replace(prediction), options=matting))  # which knows no labels yet
+        began = time.perf_counter()
+        matted = Matted(frame.rgb, replace(prediction), options=matting)  # which knows no labels yet
+        matted.labels()
+        yield matted, time.perf_counter() - began
+
+
+def _write(writer: Writer, clip: Sequence[Frame], fitted: Iterator[tuple[Matted, float]]) -> float:
+    """Write all frames and return the seconds that it took alone, without fitting."""
+    spent = 0.0
+    for frame, (matted, _) in zip(clip, fitted, strict=True):
+        began = time.perf_counter()
+        writer.write(frame, matted)
+        spent += time.perf_counter() - began
+    began = time.perf_counter()
     writer.close()
+    return spent + time.perf_counter() - began
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import math
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -53,6 +53,12 @@ class Group(TyperGroup):
                 _say_error(UsageError(" ".join(text.split()), hint="See stm --help."))
             raise SystemExit(error.exit_code) from None
         except BrokenPipeError:  # nobody reads our output any more
+            raise SystemExit(1) from None
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            with suppress(OSError):
+                _say_error(StmError(f"cannot print: {error.strerror}"))  # stdout is a full disk
             raise SystemExit(1) from None
 
     def make_context(self, *words: Any, **extra: Any) -> Any:

@@ -52,15 +52,16 @@ class Networks:
         typer.Option(
             "--weights",
             "-w",
+            metavar="NAME|FILE",
             help="Names from `stm weights list`, or files; resnet50: random numbers.",
             show_default=NETWORK.weights,
         ),
     ] = None
-    device: Annotated[list[str] | None, typer.Option(help="auto, cpu, cuda, cuda:1.", show_default=NETWORK.device)] = (
-        None
-    )
+    device: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.", show_default=NETWORK.device)
+    ] = None
     precision: Annotated[
-        list[str] | None, typer.Option(help=f"{', '.join(PRECISIONS)}.", show_default=NETWORK.precision)
+        list[str] | None, typer.Option(metavar="NAME", help=f"{', '.join(PRECISIONS)}.", show_default=NETWORK.precision)
     ] = None
     size: Annotated[
         list[str] | None,
@@ -102,6 +103,7 @@ def bench(
         typer.Option(
             "--export",
             "-e",
+            metavar="KIND",
             help=f"With VIDEO: {', '.join(EXPORTS)}; repeatable.",
             show_default=", ".join(EXPORT.kinds),
         ),

@@ -17,7 +17,7 @@ from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
 def export(
     masks: Annotated[Path, typer.Argument(help="A folder of <frame>.png, or the folder of a result.")],
     video: Annotated[Path, typer.Option(help="The clip that the masks belong to.")],
-    to: Annotated[list[str], typer.Option(help=f"{', '.join(EXPORTS[:-1])}; repeatable.")],
+    to: Annotated[list[str], typer.Option(metavar="KIND", help=f"{', '.join(EXPORTS[:-1])}; repeatable.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder.", show_default="beside the masks")
     ] = None,

@@ -191,7 +191,13 @@ class Clip:
 
     export: Annotated[
         list[str] | None,
-        typer.Option("--export", "-e", help=f"{', '.join(EXPORTS)}; repeatable.", show_default=", ".join(EXPORT.kinds)),
+        typer.Option(
+            "--export",
+            "-e",
+            metavar="KIND",
+            help=f"{', '.join(EXPORTS)}; repeatable.",
+            show_default=", ".join(EXPORT.kinds),
+        ),
     ] = None
     objects: Annotated[str, typer.Option(help="Ids to follow, e.g. 1,3.", show_default="all")] = ""
     first_number: FirstNumberOption = SEGMENT.first_number
