@@ -167,7 +167,8 @@ class _Run:
         counts = ((failed, "failed"), (partial, "done in part"), (left, "not begun"))
         cause = f"of {self.wanted} clips " + ", ".join(f"{count} {what}" for count, what in counts if count)
         if self._failed:
-            cause += f": {', '.join(self._failed)}" + ", ..." * (failed > len(self._failed))
+            more = failed - len(self._failed)
+            cause += f": {', '.join(self._failed)}" + f" and {more} more" * (more > 0)
         error = PartialError if self.status() == "partial" else StmError
         raise error(cause, path=self._batch.out, hint=f"{SUMMARY} says why; the same command does what is missing.")
 

@@ -40,7 +40,7 @@ class StmError(Exception):
     def __str__(self) -> str:
         line = self.cause if self.path is None else f"{self.path}: {self.cause}"
         if self.hint:
-            line = f"{line.rstrip('.')}. {self.hint}"
+            line = f"{line if line.endswith('?') else line.rstrip('.') + '.'} {self.hint}"
         return " ".join(line.split())
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stmcli.errors import UsageError
+from stmcli.errors import PartialError, UsageError
 from stmcli.files import nearest_name
 from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
 from stmcli.listeners import unheard
 from stmcli.masks import Convention, Labels, check_fits, object_ids, read_grey, read_stored
 from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions
-from stmcli.report import add_exports, first_number_of, read_report
+from stmcli.report import UNFINISHED, add_exports, first_number_of, read_report
 from stmcli.results import MASKS, REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable
 from stmcli.threads import Behind, ahead
 from stmcli.video import Frame, Source, list_frames, numbered, open_source
@@ -70,6 +70,7 @@ def export_masks(
     """
     files = _mask_files(job)
     with _open(job) as whole:
+        _check_clip(job, whole)
         masks = _numbered_masks(job, files, whole)
         end = _end(masks, whole)
     with _open(job, min(masks), end) as source:
@@ -174,6 +175,28 @@ def _numbered_masks(job: ExportJob, files: list[Path], source: Source) -> dict[i
     return known if len(known) == len(files) else numbered(job.mask_folder, files)
 
 
+def _run_report(job: ExportJob) -> dict[str, Any]:
+    """Return the report of the run that made the masks; empty for masks of another origin."""
+    return read_report(job.mask_folder.parent / REPORT) if job.mask_folder.name == MASKS else {}
+
+
+def _check_clip(job: ExportJob, source: Source) -> None:
+    """Raise UsageError for another clip than that of the result."""
+    was, frames = _run_report(job).get("source", {}).get("frames_declared"), source.info.frames
+    if None not in (was, frames) and was != frames:
+        cause = f"has {frames} frames, but the clip of the result had {was}"
+        raise UsageError(cause, path=job.video, hint="Give the clip that the masks are of.")
+
+
+def _refuse_unfinished(job: ExportJob, result: Exported) -> None:
+    """Raise PartialError with the `result` when the run that made the masks has not come to its end."""
+    if _run_report(job).get("status") in UNFINISHED:
+        cause = f"the run that made these masks was stopped; {result.frames} frames were exported"
+        error = PartialError(cause, path=job.mask_folder, hint="Finish it by its own command, then export again.")
+        error.result = result
+        raise error
+
+
 def _end(masks: Mapping[int, Path], source: Source) -> int | None:
     """Return the last frame to read; None when the masks go to the end, so that sound may last longer than pictures."""
     last, count = max(masks), source.info.frames
@@ -195,7 +218,7 @@ def _first_number(job: ExportJob) -> int | None:
     """Return the number of the clip's first frame; None: its own."""
     if job.first_number is not None or job.mask_folder.name != MASKS:
         return job.first_number
-    return first_number_of(read_report(job.mask_folder.parent / REPORT))
+    return first_number_of(_run_report(job))
 
 
 def _soft_folders(job: ExportJob) -> dict[int, Path]:
@@ -209,7 +232,7 @@ def _check(job: ExportJob, wanted: Sequence[Output], saved: SavedMasks) -> None:
     soft = [output.kind for output in wanted if output.kind in SOFT_EXPORTS]
     if soft and saved.lacking:
         cause = f"{soft[0]} needs soft alpha, and only hard masks are stored"
-        raise UsageError(cause, path=job.mask_folder, hint="Segment the clip again with --keep-soft.")
+        raise UsageError(cause, path=job.mask_folder, hint="Segment the clip again with --keep-soft -y.")
     if not wanted:
         raise UsageError("nothing to export", hint="Say what with --to.")
     require_writable(job.folder)
@@ -255,6 +278,7 @@ def _write(
     notes = [*source.warnings, *(note for writer in writers for note in writer.notes)]
     result = Exported(tuple(writer.path for writer in writers), count, tuple(notes), facts)
     refuse_corrupt(source, job.video, job.folder, result)
+    _refuse_unfinished(job, result)
     return result
 
 

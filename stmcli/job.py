@@ -29,7 +29,7 @@ from stmcli.options import (
     SegmentOptions,
 )
 from stmcli.report import source_facts
-from stmcli.results import MASKS, REPORT, check_folder, earlier_result, source_files
+from stmcli.results import MASKS, REPORT, check_folder, earlier_result, output_names, source_files
 from stmcli.video import Source, open_source
 from stmcli.weights import card_of, digest, find, sha256, suited
 
@@ -89,6 +89,15 @@ class Job:
         return [output.name for output in self.outputs(ids)]
 
 
+def lost(job: Job, ids: Sequence[int]) -> list[str]:
+    """Say what goes that an earlier run or `stm export` made in the output folder, and this run does not make again."""
+    kept = {*job.names(ids)}
+    names = [name for name in dict.fromkeys(output_names(job.output)) if name not in kept]
+    return (
+        [f"removed what was made of the masks before: {', '.join(names)}; stm export makes it again"] if names else []
+    )
+
+
 def default_output(video: Path) -> Path:
     """Return where the results of a clip go unless told otherwise."""
     whole = Path(os.path.abspath(video))  # `.` and `..` have names too
@@ -112,7 +121,7 @@ def plan(job: Job) -> dict[str, Any]:
             "device": str(pick_device(job.network.device)),
             "outputs": [str(job.output / name) for name in (MASKS, *job.names(ids_of(given)), REPORT)],
             "done_before": done is not None,
-            "notes": [*notes, *source.warnings],
+            "notes": [*notes, *source.warnings, *([] if done else lost(job, ids_of(given)))],
         }
 
 

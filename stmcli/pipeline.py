@@ -18,7 +18,7 @@ from stmcli.errors import Interrupted, StmError, UsageError
 from stmcli.evaluate import NONE_AT_FIRST, first_shown, list_sequences
 from stmcli.evaluate import Sequence as Clip
 from stmcli.given import GivenMask, ids_of
-from stmcli.job import Job, done_before, open_job, run_facts
+from stmcli.job import Job, done_before, lost, open_job, run_facts
 from stmcli.kinds import open_writers, opened
 from stmcli.listeners import unheard
 from stmcli.model import STM
@@ -106,6 +106,7 @@ def _run(
     started = time.monotonic()
     before, is_frame, ids = output_names(job.output), frame_names(job.output, source), ids_of(given)
     may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(ids)))]  # for a run after this one is killed
+    notes += lost(job, ids)
     report = Report(job.output / REPORT, run_facts(job, given, source) | {"outputs": may_be_there}, notes)
     waiting = Waiting()
     unopened = _writers(job, source, ids)

@@ -123,6 +123,9 @@ def first_number_of(report: Mapping[str, Any]) -> int | None:
     return number if isinstance(number, int) else None
 
 
+UNFINISHED = ("running", "interrupted", "failed")  # statuses
+
+
 def is_finished(report: Mapping[str, Any]) -> bool:
     """Tell whether a report says that all was done, and has all that the report of a finished run has."""
     return report.get("status") == "ok" and _fits(report, WHOLE)

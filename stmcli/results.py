@@ -102,7 +102,7 @@ def _place(file: Path) -> tuple[int, int]:
 def refuse_corrupt(source: Source, video: Path, out: Path, result: object) -> None:
     """Raise PartialError with the `result` when frames of a clip could not be decoded or are missing."""
     if not source.is_whole:
-        error = PartialError(_loss(source), path=video, hint=f"The rest is in {out}.")
+        error = PartialError(_loss(source), path=video, hint=f"The others are in {out}.")
         error.result = result
         raise error
 

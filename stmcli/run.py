@@ -21,7 +21,7 @@ from stmcli.options import SOFT_EXPORTS, MattingOptions
 from stmcli.outputs import Film, Writer
 from stmcli.page import Pictures
 from stmcli.prediction import Prediction
-from stmcli.report import Report, read_report
+from stmcli.report import UNFINISHED, Report, read_report
 from stmcli.results import MASKS, STATE
 from stmcli.segmenter import Follower, State, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead
@@ -86,7 +86,7 @@ class Run:
     def _note_new_beginning(self) -> None:
         """Say why the network begins again where it was stopped before."""
         earlier, job = read_report(self._report.path), self._job
-        unfinished = earlier.get("status") in ("running", "interrupted", "failed")
+        unfinished = earlier.get("status") in UNFINISHED
         if unfinished and earlier.get("fingerprint") == self._report.facts["fingerprint"] and not job.can_go_on:
             self._report.notes.append("begun again: with soft films or skipped frames a run cannot go on in the middle")
 

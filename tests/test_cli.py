@@ -76,6 +76,10 @@ def test_lists_of_commands_are_whole_sentences(stm, words):
     assert "..." not in shown
 
 
+def test_a_mistyped_command_is_one_sentence_after_another(stm):
+    assert stm("segmnt").stderr == "error: No such command 'segmnt'. Did you mean 'segment'? See stm --help.\n"
+
+
 def test_without_a_command_the_help_is_shown(stm):
     result = stm()
     assert (result.exit_code, result.stdout) == (2, "")
@@ -161,7 +165,7 @@ def test_what_a_partial_job_has_made_is_on_stdout(segment, stm, make_folder, mak
     broken.write_bytes(broken.read_bytes()[:99])
     made = segment(clip, "-m", mask, "-o", "out", "-e", "none", "--on-corrupt", "skip", "--json")
     assert (made.exit_code, json.loads(made.stdout)["files"]) == (3, ["out/masks", "out/report.json"])
-    assert made.stderr.splitlines()[-1].endswith("frames: 1 frame could not be decoded (2). The rest is in out.")
+    assert made.stderr.splitlines()[-1].endswith("frames: 1 frame could not be decoded (2). The others are in out.")
     exported = stm("export", "out", "--video", clip, "--to", "overlay", "--on-corrupt", "stop")
     assert (exported.exit_code, exported.stdout) == (3, "out/overlay.mp4\n")
     assert "note: stopped at frame 2" in exported.stderr

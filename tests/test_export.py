@@ -10,7 +10,7 @@ from PIL import Image
 
 from stmcli.errors import MaskError, PartialError, UsageError
 from stmcli.export import ExportJob, export_masks
-from stmcli.job import Job
+from stmcli.job import Job, plan
 from stmcli.kinds import outputs
 from stmcli.masks import read_grey, read_values, write_labels
 from stmcli.options import ExportOptions, Fit, NetworkOptions, SegmentOptions
@@ -307,7 +307,7 @@ def test_corrupt_frames_end_partially(make_folder, tmp_path, how, count):
     broken = frames / "2.png"
     broken.write_bytes(broken.read_bytes()[:99])
     job = ExportJob(masks, frames, tmp_path / "out", ExportOptions(("overlay",)), on_corrupt=how)
-    with pytest.raises(PartialError, match=r"frames: 1 frame could not be decoded \(2\)\. The rest is in .*out"):
+    with pytest.raises(PartialError, match=r"frames: 1 frame could not be decoded \(2\)\. The others are in .*out"):
         export_masks(job)
     assert len(decoded(tmp_path / "out" / "overlay.mp4")) == count
 
@@ -430,3 +430,30 @@ def test_a_second_sound_is_left_out_and_said_so(stm, make_clip, tmp_path):
     made = stm("export", "mine", "--video", "two.mkv", "--to", "overlay")
     assert made.exit_code == 0, made.stderr
     assert "overlay.mp4 has the first of 2 sound tracks" in made.stderr
+
+
+def test_an_export_of_a_run_that_was_stopped_says_so(done):
+    report = done.output / "report.json"
+    report.write_text(report.read_text().replace('"status": "ok"', '"status": "running"'))
+    with pytest.raises(PartialError, match=r"stopped; 6 frames were exported\. Finish it") as caught:
+        exports(done, "overlay")
+    assert caught.value.result.files == (done.output / "overlay.mp4",)
+    assert len(decoded(done.output / "overlay.mp4")) == 6
+
+
+def test_another_clip_than_that_of_the_result_is_refused(done, make_clip):
+    other = replace(done, video=make_clip("other.mp4", frames=7, width=70))
+    with pytest.raises(UsageError, match=r"other\.mp4: has 7 frames, but the clip of the result had 6"):
+        exports(other, "overlay")
+    assert not (done.output / "overlay.mp4").exists()
+
+
+def test_what_goes_because_masks_change_is_named(done, make_mask):
+    exports(done, "overlay", "cutout")
+    corrected = replace(done, masks=(*done.masks, f"3:{make_mask('later.png', ids=IDS, width=70)}"))
+    wanted = "removed what was made of the masks before: overlay.mp4, cutout; stm export makes it again"
+    assert wanted in plan(corrected)["notes"]
+    assert (done.output / "cutout").exists()
+    assert wanted in segment_video(corrected).notes
+    assert not (done.output / "cutout").exists()
+    assert not any("removed" in note for note in plan(corrected)["notes"])

@@ -383,7 +383,7 @@ def test_a_clip_that_was_cut_short_is_done_in_part(job, make_clip, how):
     video = make_clip("cut.mkv", frames=60)
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 3])
     job = exporting(replace(job, video=video), "overlay", segment={"on_corrupt": how})
-    with pytest.raises(PartialError, match=r"cut\.mkv: .*missing from frame \d+ on\. The rest is in") as caught:
+    with pytest.raises(PartialError, match=r"cut\.mkv: .*missing from frame \d+ on\. The others are in") as caught:
         segment_video(job)
     report, count = report_of(job), len(hashes(job.output))
     assert (caught.value.exit_code, 0 < count < 60) == (3, True)

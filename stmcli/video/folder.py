@@ -183,7 +183,7 @@ def _numbers(path: Path, files: list[Path]) -> dict[int, Path]:
             raise VideoError(cause, path=path, hint="Remove one.")
         if step != usual:
             cause = f"frame {number + min(step, usual)} is missing after {file.name}"
-            raise VideoError(cause, path=path, hint="Renumber the frames.")
+            raise VideoError(cause, path=path, hint="Render or copy what is missing there.")
     return dict(pairs)
 
 
