@@ -82,12 +82,14 @@ def _round(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Fram
                 pass
         with _timed(times, NETWORK):
             predictions = _predict(job, model, given, clip)
-        if job.export.refine:
-            times[FITTING] = sum(seconds for _, seconds in _fit(job, clip, predictions))
+        with _timed(times, FITTING):
+            fitted = _fit(job, clip, predictions)
         with open_job(job) as (source, _, _):
             on_cuda = next(model.parameters()).is_cuda
             for name, writer in _outputs(job, source, ids_of(given), Path(folder) / "parts", on_cuda=on_cuda):
-                times[name] = _write(writer, clip, _fit(job, clip, predictions))
+                with _timed(times, name):
+                    _write(writer, clip, fitted)
+        del fitted, predictions
         with _timed(times, "whole"):
             segment_video(replace(job, output=Path(folder) / "whole"), load=lambda: model)
     return times
@@ -112,26 +114,19 @@ def _outputs(
             yield output.name, writers[0]
 
 
-def _fit(job: Job, clip: Sequence[Frame], predictions: Sequence[Prediction]) -> Iterator[tuple[Matted, float]]:
-    """Fit every frame's masks, and yield what writers take and the seconds it took."""
+def _fit(job: Job, clip: Sequence[Frame], predictions: Sequence[Prediction]) -> list[Matted]:
+    """Return what writers take of each frame, with the labels that it has."""
     matting = MattingOptions(refine=job.export.refine)
-    for frame, prediction in zip(clip, predictions, strict=True):
-        began = time.perf_counter()
-        matted = Matted(frame.rgb, replace(prediction), options=matting)  # which knows no labels yet
+    fitted = [Matted(frame.rgb, found, options=matting) for frame, found in zip(clip, predictions, strict=True)]
+    for matted in fitted:
         matted.labels()
-        yield matted, time.perf_counter() - began
+    return fitted
 
 
-def _write(writer: Writer, clip: Sequence[Frame], fitted: Iterator[tuple[Matted, float]]) -> float:
-    """Write all frames and return the seconds that it took alone, without fitting."""
-    spent = 0.0
-    for frame, (matted, _) in zip(clip, fitted, strict=True):
-        began = time.perf_counter()
+def _write(writer: Writer, clip: Sequence[Frame], fitted: Sequence[Matted]) -> None:
+    for frame, matted in zip(clip, fitted, strict=True):
         writer.write(frame, matted)
-        spent += time.perf_counter() - began
-    began = time.perf_counter()
     writer.close()
-    return spent + time.perf_counter() - began
 
 
 @contextmanager
