@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,11 @@ class ExportJob:
     def mask_folder(self) -> Path:
         """Return the folder that the masks themselves are in."""
         return self.masks / MASKS if (self.masks / MASKS).is_dir() else self.masks
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """The report of the run that made the masks; empty for masks of another origin."""
+        return read_report(self.mask_folder.parent / REPORT) if self.mask_folder.name == MASKS else {}
 
     @property
     def folder(self) -> Path:
@@ -175,14 +180,9 @@ def _numbered_masks(job: ExportJob, files: list[Path], source: Source) -> dict[i
     return known if len(known) == len(files) else numbered(job.mask_folder, files)
 
 
-def _run_report(job: ExportJob) -> dict[str, Any]:
-    """Return the report of the run that made the masks; empty for masks of another origin."""
-    return read_report(job.mask_folder.parent / REPORT) if job.mask_folder.name == MASKS else {}
-
-
 def _check_clip(job: ExportJob, source: Source) -> None:
     """Raise UsageError for another clip than that of the result."""
-    was, frames = _run_report(job).get("source", {}).get("frames_declared"), source.info.frames
+    was, frames = job.run.get("source", {}).get("frames_declared"), source.info.frames
     if None not in (was, frames) and was != frames:
         cause = f"has {frames} frames, but the clip of the result had {was}"
         raise UsageError(cause, path=job.video, hint="Give the clip that the masks are of.")
@@ -190,7 +190,7 @@ def _check_clip(job: ExportJob, source: Source) -> None:
 
 def _refuse_unfinished(job: ExportJob, result: Exported) -> None:
     """Raise PartialError with the `result` when the run that made the masks has not come to its end."""
-    if _run_report(job).get("status") in UNFINISHED:
+    if job.run.get("status") in UNFINISHED:
         cause = f"the run that made these masks was stopped; {result.frames} frames were exported"
         error = PartialError(cause, path=job.mask_folder, hint="Finish it by its own command, then export again.")
         error.result = result
@@ -216,9 +216,7 @@ def _require_all(masks: Mapping[int, Path], source: Source) -> None:
 
 def _first_number(job: ExportJob) -> int | None:
     """Return the number of the clip's first frame; None: its own."""
-    if job.first_number is not None or job.mask_folder.name != MASKS:
-        return job.first_number
-    return first_number_of(_run_report(job))
+    return first_number_of(job.run) if job.first_number is None else job.first_number
 
 
 def _soft_folders(job: ExportJob) -> dict[int, Path]:

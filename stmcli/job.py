@@ -89,10 +89,9 @@ class Job:
         return [output.name for output in self.outputs(ids)]
 
 
-def lost(job: Job, ids: Sequence[int]) -> list[str]:
-    """Say what goes that an earlier run or `stm export` made in the output folder, and this run does not make again."""
-    kept = {*job.names(ids)}
-    names = [name for name in dict.fromkeys(output_names(job.output)) if name not in kept]
+def lost(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    """Say which of the files that an earlier run or `stm export` made go, because this run does not make them again."""
+    names = [name for name in dict.fromkeys(before) if name not in now]
     return (
         [f"removed what was made of the masks before: {', '.join(names)}; stm export makes it again"] if names else []
     )
@@ -121,7 +120,11 @@ def plan(job: Job) -> dict[str, Any]:
             "device": str(pick_device(job.network.device)),
             "outputs": [str(job.output / name) for name in (MASKS, *job.names(ids_of(given)), REPORT)],
             "done_before": done is not None,
-            "notes": [*notes, *source.warnings, *([] if done else lost(job, ids_of(given)))],
+            "notes": [
+                *notes,
+                *source.warnings,
+                *([] if done else lost(output_names(job.output), job.names(ids_of(given)))),
+            ],
         }
 
 

@@ -105,8 +105,9 @@ def _run(
 ) -> Result:
     started = time.monotonic()
     before, is_frame, ids = output_names(job.output), frame_names(job.output, source), ids_of(given)
-    may_be_there = [MASKS, *dict.fromkeys((*before, *job.names(ids)))]  # for a run after this one is killed
-    notes += lost(job, ids)
+    names = job.names(ids)
+    may_be_there = [MASKS, *dict.fromkeys((*before, *names))]  # for a run after this one is killed
+    notes += lost(before, names)
     report = Report(job.output / REPORT, run_facts(job, given, source) | {"outputs": may_be_there}, notes)
     waiting = Waiting()
     unopened = _writers(job, source, ids)
