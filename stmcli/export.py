@@ -174,7 +174,7 @@ def _mask_files(job: ExportJob) -> list[Path]:
 
 
 def _numbered_masks(job: ExportJob, files: list[Path], source: Source) -> dict[int, Path]:
-    """Return the mask of each frame: of that name, or else by the numbers in the names. Raises VideoError for gaps."""
+    """Return the mask of each frame: of that name, or else by the numbers in the names."""
     named = {source.number_of(file.stem): file for file in files}
     known = {number: file for number, file in named.items() if number is not None}
     return known if len(known) == len(files) else numbered(job.mask_folder, files)

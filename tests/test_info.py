@@ -42,6 +42,7 @@ def test_everything_about_a_plain_clip(stm, make_clip):
         "interlaced": False,
         "pixel_format": "yuv420p",
         "bits": 8,
+        "alpha": False,
         "hdr": False,
         "color": {
             "primaries": None,

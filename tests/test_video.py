@@ -394,6 +394,49 @@ def test_a_gap_names_the_missing_frame(make_folder):
     assert_refused(make_folder(["0.png", "1.png", "3.png"]), "frame 2 is missing", code=1)
 
 
+def test_a_gap_is_no_matter_outside_the_range(make_folder):
+    folder = make_folder(["s.08.png", "s.09.png", "s.12.png", "s.13.png"])
+    assert [frame.index for frame in read(folder, start=12)] == [12, 13]
+    assert [frame.time for frame in read(folder, start=12)] == [Fraction(4, 24), Fraction(5, 24)]
+    assert [frame.index for frame in read(folder, end=9)] == [8, 9]
+    assert read_frame(folder, 13).index == 13
+    assert_refused(folder, "frame 10 is missing after s.09.png", code=1, end=12)
+
+
+def test_frames_that_are_missing_are_like_damaged_ones(make_folder):
+    folder = make_folder(["s.08.png", "s.09.png", "s.12.png"])
+    with open_source(folder, on_corrupt="skip") as source:
+        frames = list(source)
+        assert source.count == len(source.times()) == source.info.frames == 5
+        assert source.corrupt_frames == [10, 11]
+        assert source.frame_name(10) == "s.10"
+        assert "frame 10 and 1 more of 5 missing" in source.warnings
+    assert [frame.corrupt for frame in frames] == [False, False, True, True, False]
+    assert (frames[3].rgb == frames[1].rgb).all()
+    with open_source(folder, on_corrupt="stop") as source:
+        assert [frame.index for frame in source] == list(source.times()) == [8, 9]
+        assert source.corrupt_frames == [10]
+    assert [frame.index for frame in read(folder, on_corrupt="stop", start=12)] == [12]
+    assert_refused(folder, "frame 11 is missing, with nothing before it", code=1, on_corrupt="skip", start=11)
+
+
+def test_more_missing_frames_than_frames_are_refused(make_folder):
+    folder = make_folder(["1.png", "2.png", "20241129.png"])
+    assert_refused(folder, "frame 3 is missing after 2.png", code=1, on_corrupt="skip")
+
+
+def test_a_frame_out_of_step_is_named(make_folder):
+    folder = make_folder(["00.png", "05.png", "10.png", "12.png", "15.png"])
+    assert_refused(folder, "12.png is out of step: most numbers are 5 apart", code=1, on_corrupt="skip")
+
+
+def test_transparency_that_is_not_used_is_told(tmp_path):
+    Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(tmp_path / "0.png")
+    with open_source(tmp_path) as source:
+        assert source.info.color.alpha
+        assert source.warnings == ("its own transparency is not used",)
+
+
 def test_two_files_for_one_frame_are_an_error(make_folder):
     assert_refused(make_folder(["0.png", "1.png", "1.jpg"]), "same frame", code=1)
 

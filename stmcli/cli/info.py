@@ -79,7 +79,8 @@ def _picture_rows(info: SourceInfo) -> Iterator[tuple[str, str]]:
     aspect = info.aspect
     yield "pixels", "square" if aspect == 1 else f"{aspect.numerator}:{aspect.denominator}, not square"
     yield "codec", info.codec
-    yield "samples", f"{info.color.pixel_format}, {info.color.bits} bits"
+    alpha = ", with alpha" if info.color.alpha else ""
+    yield "samples", f"{info.color.pixel_format}, {info.color.bits} bits{alpha}"
     yield "colour", _colour(info.color)
     yield "scan", "interlaced" if info.interlaced else "progressive"
 

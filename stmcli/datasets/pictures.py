@@ -36,6 +36,8 @@ class Pictures:
 
     def _is_upright_jpeg(self, file: Path) -> bool:
         """Tell whether every reader sees in the file what was segmented: some ignore a turn in its metadata."""
+        if file.suffix.lower() not in (".jpg", ".jpeg"):
+            return False
         with Image.open(file) as image:
             plain = image.format == "JPEG" and image.mode == "RGB" and image.size == self._size
             return plain and image.getexif().get(ORIENTATION) in UPRIGHT

@@ -50,7 +50,7 @@ class Color:
     """Describe the samples of a picture; a tag that the source does not carry is None.
 
     `bits` is the depth of one sample. `matrix_used` and `range_used` are what the conversion to RGB goes
-    by: the tags, or what is assumed in their place.
+    by: the tags, or what is assumed in their place. `alpha` tells of transparency of its own.
     """
 
     pixel_format: str = "rgb24"
@@ -61,6 +61,7 @@ class Color:
     range: str | None = None
     matrix_used: str = "RGB"
     range_used: str = "full"
+    alpha: bool = False
 
     @property
     def hdr(self) -> bool:
@@ -82,7 +83,24 @@ def color_of(picture: VideoFrame) -> Color:
         range=tagged,
         matrix_used="RGB" if rgb else _MATRICES[matrix_of(picture)],
         range_used="full" if is_full_range(picture) else "limited",
+        alpha=any(component.is_alpha for component in picture.format.components),
     )
+
+
+def oddities(color: Color) -> list[str]:
+    """Return what samples lose on the way to opaque 8-bit RGB."""
+    odd = []
+    if color.hdr:
+        odd.append("HDR is processed as if it were SDR")
+    elif color.transfer == "linear":
+        odd.append("linear light is processed as 8-bit sRGB, and what is brighter than white as white")
+    elif color.bits > 8:
+        odd.append("processed with 8 bits per colour")
+    if color.matrix not in (None, color.matrix_used):
+        odd.append(f"its colour matrix, {color.matrix}, is taken as {color.matrix_used}")
+    if color.alpha:
+        odd.append("its own transparency is not used")
+    return odd
 
 
 def matrix_of(picture: VideoFrame) -> int:

@@ -156,7 +156,13 @@ def _picture_facts(info: SourceInfo) -> dict[str, Any]:
 def _color_facts(color: Color) -> dict[str, Any]:
     tags = {name: getattr(color, name) for name in ("primaries", "transfer", "matrix", "range")}
     used = {"matrix_used": color.matrix_used, "range_used": color.range_used}
-    return {"pixel_format": color.pixel_format, "bits": color.bits, "hdr": color.hdr, "color": tags | used}
+    return {
+        "pixel_format": color.pixel_format,
+        "bits": color.bits,
+        "alpha": color.alpha,
+        "hdr": color.hdr,
+        "color": tags | used,
+    }
 
 
 def _pace_facts(pace: Pace) -> dict[str, Any]:

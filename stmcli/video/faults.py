@@ -12,6 +12,9 @@ _STILLS = {
     b"II*\x00": "TIFF",
     b"MM\x00*": "TIFF",
     b"8BPS": "PSD",
+    b"v/1\x01": "OpenEXR",
+    b"SDPX": "DPX",
+    b"XPDS": "DPX",
 }
 _TEXTS = {
     b"#extm3u": "a playlist, and playlists are not followed",

@@ -1,22 +1,15 @@
 """Read a folder or a numbered sequence of still images as a clip."""
 
 import re
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
-
-import numpy as np
-from PIL import Image, ImageOps
 
 from stmcli.errors import UsageError, VideoError
 from stmcli.files import LONGEST_NAME, nearest_name
-from stmcli.images import FORMATS, MAX_PIXELS
-from stmcli.video.color import Color
-from stmcli.video.faults import check_file
+from stmcli.video.color import oddities
 from stmcli.video.frame import (
     RGB,
     Frame,
@@ -27,10 +20,9 @@ from stmcli.video.frame import (
     no_such_frame,
     number_name,
 )
+from stmcli.video.image import SUFFIXES, read_image, samples_of, shown_size
 
 RATE = Fraction(24)  # a folder says nothing about time
-_FORMATS = (*FORMATS, "PPM")  # whatever the names say: Pillow would have PostScript drawn by another program
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 _PATTERN = re.compile(r"%(?:0(\d+))?d|(#+)")
 _LAST_NUMBER = re.compile(r"(\d+)(?=\D*$)")
 _NUMBER = re.compile(r"[^0-9]*([0-9]{1,18})")  # of a name from its end
@@ -39,9 +31,9 @@ _NUMBER = re.compile(r"[^0-9]*([0-9]{1,18})")  # of a name from its end
 class FrameFolder(Source):
     """Iterate over still images as frames, numbered by the last number in their names.
 
-    Names without numbers are counted from 0. A constant step between the numbers is accepted, a gap is
-    an error, and so are images of different sizes. `first_number` moves all numbers, so that the first
-    has that one. Times follow `rate`.
+    Names without numbers are counted from 0. A constant step between the numbers is accepted; a gap among the chosen
+    frames is treated as frames that cannot be decoded, and images of different sizes are an error. `first_number` moves
+    all numbers, so that the first has that one. Times follow `rate`.
     """
 
     def __init__(
@@ -56,32 +48,36 @@ class FrameFolder(Source):
     ) -> None:
         check_range(path, start, end, first=first_number)
         self._files = numbered(path, list_frames(path), first=first_number)
-        self._stems = _stems(self._files, renumbered=first_number is not None)
+        self._numbers = _whole_range(path, self._files)
+        self._stems = _stems(self._files, self._numbers, renumbered=first_number is not None)
         self._by_name = {name: number for number, name in self._stems.items()}
         width, height = _common_size(list(self._files.values()))
-        first, *_, last = (*self._files, *self._files)
-        chosen = [n for n in self._files if (start is None or n >= start) and (end is None or n <= end)]
-        if not chosen or (start is not None and start not in self._files):
-            raise no_such_frame(path, start or end or 0, first=first, last=last, count=len(self._files))
+        first, last = self._numbers[0], self._numbers[-1]
+        chosen = [n for n in self._numbers if (start is None or n >= start) and (end is None or n <= end)]
+        if not chosen or (start is not None and start not in self._numbers):
+            raise no_such_frame(path, start or end or 0, first=first, last=last, count=len(self._numbers))
+        if on_corrupt == "fail":
+            _refuse_gap(path, self._files, chosen)
         self._chosen = chosen
-        sample = next(iter(self._files.values()))
+        sample = next((self._files[number] for number in chosen if number in self._files), self._files[first])
+        color = samples_of(sample)
         info = SourceInfo(
             path=path,
             name=path.name if path.is_dir() else _pattern_name(path),
             width=width,
             height=height,
-            frames=len(self._files),
+            frames=len(self._numbers),
             rate=rate,
             time_base=1 / rate,
             is_video=False,
             container="folder" if path.is_dir() else "sequence",
             codec=sample.suffix.lower().lstrip("."),
-            color=_color(sample),
-            duration=len(self._files) / rate,
+            color=color,
+            duration=len(self._numbers) / rate,
             first_number=first,
             start=start,
             end=end,
-            warnings=_odd_names(self._files.values()),
+            warnings=(*_odd_names(self._files.values()), *_gaps(self._files, chosen), *oddities(color)),
         )
         super().__init__(info, on_corrupt=on_corrupt)
 
@@ -91,8 +87,12 @@ class FrameFolder(Source):
         return len(self._chosen)
 
     def times(self) -> dict[int, Fraction]:
-        """Return the time of every frame of the folder by its number, in order."""
-        return {number: place / self.info.rate for place, number in enumerate(self._files)}
+        """Return the time of every frame of the folder by its number, in order; those that are missing take theirs.
+
+        Where the first of them is the end, as `on_corrupt` says, no more are told.
+        """
+        readable = takewhile(lambda n: n in self._files or n < self._chosen[0], self._numbers)
+        return {number: self._time(number) for number in (readable if self.on_corrupt == "stop" else self._numbers)}
 
     def frame_name(self, index: int) -> str:
         """Return the stem of the image that is frame `index`; with its new number in it if it was given one."""
@@ -108,20 +108,29 @@ class FrameFolder(Source):
     def __iter__(self) -> Iterator[Frame]:
         self.corrupt_frames.clear()
         self._remarks.clear()
-        times = self.times()
         rgb: RGB | None = None
         for number in self._chosen:
             try:
-                rgb = read_image(self._files[number])
+                rgb = self._read(number)
             except VideoError:
                 if self.on_corrupt == "fail" or rgb is None:
                     raise
                 self.corrupt_frames.append(number)
             corrupt = number in self.corrupt_frames
             if corrupt and self.on_corrupt == "stop":
-                self._remarks["stop"] = f"stopped at frame {number}, which cannot be decoded"
+                fault = "cannot be decoded" if number in self._files else "is missing"
+                self._remarks["stop"] = f"stopped at frame {number}, which {fault}"
                 return
-            yield Frame(number, times[number], rgb, corrupt=corrupt)
+            yield Frame(number, self._time(number), rgb, corrupt=corrupt)
+
+    def _time(self, number: int) -> Fraction:
+        return self._numbers.index(number) / self.info.rate
+
+    def _read(self, number: int) -> RGB:
+        if number not in self._files:
+            cause = f"frame {number} is missing, with nothing before it that could stand in"
+            raise VideoError(cause, path=self.info.path, hint="Start later.")
+        return read_image(self._files[number])
 
 
 def is_pattern(path: Path) -> bool:
@@ -132,8 +141,8 @@ def is_pattern(path: Path) -> bool:
 def list_frames(path: Path) -> list[Path]:
     """Return the images of a folder or of a pattern in natural order; raise UsageError without any."""
     if path.is_dir():
-        files = [f for f in path.iterdir() if f.suffix.lower() in _SUFFIXES and not f.name.startswith(".")]
-        cause, hint = "no frames in this folder", f"Images end in {', '.join(sorted(_SUFFIXES))}."
+        files = [f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+        cause, hint = "no frames in this folder", f"Images end in {', '.join(sorted(SUFFIXES))}."
     else:
         if not path.parent.is_dir():
             raise UsageError("no such folder", path=path.parent, hint=nearest_name(path.parent))
@@ -158,7 +167,7 @@ def last_number(stem: str) -> int | None:
 
 
 def numbered(path: Path, files: list[Path], *, first: int | None = None) -> dict[int, Path]:
-    """Return the frame number of each file, in order; raise VideoError for gaps and duplicates.
+    """Return the frame number of each file, in order; raise VideoError when two have the same.
 
     Numbers are those in the names, moved so that they begin with `first` if it is given.
     """
@@ -175,79 +184,52 @@ def _numbers(path: Path, files: list[Path]) -> dict[int, Path]:
                 raise VideoError(cause, path=path, hint="Rename or remove one.")
         return dict(enumerate(files))
     pairs = sorted((int(_LAST_NUMBER.findall(file.stem)[0]), file) for file in files)
-    steps = [after[0] - before[0] for before, after in pairwise(pairs)]
-    usual = max(filter(None, steps), key=lambda step: (steps.count(step), -step), default=1)
-    for step, ((number, file), (_, following)) in zip(steps, pairwise(pairs), strict=True):
-        if step == 0:
+    for (number, file), (other, following) in pairwise(pairs):
+        if number == other:
             cause = f"{file.name} and {following.name} are the same frame"
             raise VideoError(cause, path=path, hint="Remove one.")
-        if step != usual:
-            cause = f"frame {number + min(step, usual)} is missing after {file.name}"
-            raise VideoError(cause, path=path, hint="Render or copy what is missing there.")
     return dict(pairs)
 
 
-def read_image(path: Path) -> RGB:
-    """Return an image upright as (H, W, 3) uint8 RGB; raise VideoError when it cannot be decoded."""
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            upright = image if _ignores_exif(image) else ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits of grey
-                grey = (np.asarray(upright, dtype=np.int64) >> 8).astype(np.uint8)
-                return np.repeat(grey[:, :, None], 3, axis=2)
-            return np.array(upright.convert("RGB"), dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        cause = f"not an image that can be read ({error})"
-        raise VideoError(cause, path=path, hint="Export it again.") from error
+def _whole_range(path: Path, files: Mapping[int, Path]) -> range:
+    """Return all numbers from the first to the last, in the step that is usual between two.
+
+    Raises VideoError when files are out of step, and when more are missing than there are.
+    """
+    numbers = list(files)
+    steps = [after - before for before, after in pairwise(numbers)]
+    usual = max(steps, key=lambda step: (steps.count(step), -step), default=1)
+    whole = range(numbers[0], numbers[-1] + 1, usual)
+    if odd := next((number for number in numbers if number not in whole), None):
+        cause = f"{files[odd].name} is out of step: most numbers are {usual} apart"
+        raise VideoError(cause, path=path, hint="Remove or rename what does not belong there.")
+    if len(whole) > 2 * len(numbers):
+        _refuse_gap(path, files, whole)
+    return whole
 
 
-@contextmanager
-def _quiet_about_size() -> Iterator[None]:
-    """Keep Pillow from warning about large pictures, which are refused here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield
+def _gaps(files: Mapping[int, Path], numbers: Sequence[int]) -> list[str]:
+    """Say how many of the frames have no file, if any."""
+    missing = [number for number in numbers if number not in files]
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return [f"frame {missing[0]}{more} of {len(numbers)} missing"] if missing else []
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Return width and height as shown, from the header alone."""
-    check_file(path)
-    try:
-        with _quiet_about_size(), Image.open(path, formats=_FORMATS) as image:
-            if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-                cause = "pixels of 32 bits, which may mean anything"
-                raise VideoError(cause, path=path, hint="Export it with 8 or 16 bits.")
-            width, height = image.size
-            turned = not _ignores_exif(image) and image.getexif().get(0x0112, 1) >= 5
-    except Image.DecompressionBombError:
-        width = height = MAX_PIXELS
-        turned = False
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        cause = "empty file (0 bytes)" if path.stat().st_size == 0 else "not an image that can be read"
-        raise VideoError(cause, path=path, hint="Export it again.") from error
-    if width * height > MAX_PIXELS:
-        cause = f"more than {MAX_PIXELS // 2**20} megapixels"
-        raise VideoError(cause, path=path, hint="Scale it down first.")
-    return (height, width) if turned else (width, height)
-
-
-def _color(path: Path) -> Color:
-    """Return the samples of an image, from its header alone."""
-    with Image.open(path, formats=_FORMATS) as image:
-        packed = [tile.args if isinstance(tile.args, str) else tile.args[0] for tile in image.tile if tile.args]
-        deep = any("16" in str(layout) for layout in (image.mode, *packed))
-        return Color(pixel_format=image.mode, bits=16 if deep else 8)
-
-
-def _ignores_exif(image: Image.Image) -> bool:
-    """Return whether the turn in the metadata is left alone: viewers do so in PNG, and asking decodes it."""
-    return image.format == "PNG"
+def _refuse_gap(path: Path, files: Mapping[int, Path], numbers: Sequence[int]) -> None:
+    """Raise VideoError when there is no file for one of the numbers."""
+    missing = next((number for number in numbers if number not in files), None)
+    if missing is None:
+        return
+    before = max((number for number in files if number < missing), default=None)
+    place = "" if before is None else f" after {files[before].name}"
+    hint = "Render or copy what is missing there, take a part without it, or go on with --on-corrupt stop or skip."
+    raise VideoError(f"frame {missing} is missing{place}", path=path, hint=hint)
 
 
 def _common_size(files: list[Path]) -> tuple[int, int]:
-    first = _size(files[0])
+    first = shown_size(files[0])
     for file in files[1:]:
-        if (size := _size(file)) != first:
+        if (size := shown_size(file)) != first:
             cause = f"is {size[0]}x{size[1]} but {files[0].name} is {first[0]}x{first[1]}"
             raise VideoError(cause, path=file, hint="All frames must have one size.")
     return first
@@ -271,13 +253,13 @@ def _odd_names(files: Iterable[Path]) -> tuple[str, ...]:
     return (f"not numbered like the other frames: {listed}; so all are counted from 0, in the order of their names",)
 
 
-def _stems(files: Mapping[int, Path], *, renumbered: bool) -> dict[int, str]:
-    """Return the name of each frame; new numbers take the place of those in the names, as wide or wider."""
-    if not renumbered:
-        return {number: file.stem for number, file in files.items()}
-    if not _hold_numbers(files.values()):
-        return {number: number_name(number) for number in files}
-    return {number: _renamed(file.stem, number) for number, file in files.items()}
+def _stems(files: Mapping[int, Path], numbers: Sequence[int], *, renumbered: bool) -> dict[int, str]:
+    """Return the name of each frame, also of those that are missing; new numbers are as wide as the old, or wider."""
+    if renumbered and not _hold_numbers(files.values()):
+        return {number: number_name(number) for number in numbers}
+    first = files[numbers[0]]
+    own = {} if renumbered else {number: file.stem for number, file in files.items()}
+    return {number: own.get(number) or _renamed(files.get(number, first).stem, number) for number in numbers}
 
 
 def _renamed(stem: str, number: int) -> str:

@@ -55,7 +55,7 @@ def last_frame_until(path: str | Path, position: Position, *, first_number: int 
 
 
 def _times(path: str | Path, first_number: int | None) -> dict[int, Fraction]:
-    with open_source(path, first_number=first_number, on_corrupt="stop") as source:
+    with open_source(path, first_number=first_number, on_corrupt="skip") as source:
         times = source.times()
     first = min(times.values())
     return {number: time - first for number, time in times.items()}

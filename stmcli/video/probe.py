@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from stmcli.errors import VideoError
 from stmcli.images import MAX_PIXELS
-from stmcli.video.color import color_of
+from stmcli.video.color import color_of, oddities
 from stmcli.video.faults import avi_loss, explain
 from stmcli.video.frame import OnCorrupt, SourceInfo
 from stmcli.video.log import silence
@@ -217,15 +217,8 @@ def _declared(stream: VideoStream) -> int | None:
 
 
 def _oddities(stream: VideoStream, picture: VideoFrame) -> list[str]:
-    """Return what this clip loses or keeps on the way to square, progressive, 8-bit frames."""
-    odd = []
-    color = color_of(picture)
-    if color.hdr:
-        odd.append("HDR is processed as if it were SDR")
-    elif color.bits > 8:
-        odd.append("processed with 8 bits per colour")
-    if color.matrix not in (None, color.matrix_used):
-        odd.append(f"its colour matrix, {color.matrix}, is taken as {color.matrix_used}")
+    """Return what this clip loses or keeps on the way to square, progressive, opaque 8-bit frames."""
+    odd = oddities(color_of(picture))
     if picture.interlaced_frame:
         odd.append("interlaced frames are processed as they are")
     if stream.sample_aspect_ratio not in (None, 0, 1):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from conftest import picture, write_clip
 from PIL import Image
+from plates import write_plate
 
 from stmcli import checkpoint
 from stmcli.clips.stills import load_stills
@@ -26,6 +27,7 @@ from stmcli.options import ExportOptions, Fit, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
 from stmcli.review import Review
 from stmcli.video import open_source
+from stmcli.video.plate import is_plate
 from stmcli.weights import Card, save
 
 FRAMES, HEIGHT, WIDTH = 8, 48, 64
@@ -113,13 +115,17 @@ def _clips() -> Iterable[Case]:
 
 def _folders() -> Iterable[Case]:
     commands = (*((*SEGMENT[:1], "frames", *SEGMENT[2:], "--on-corrupt", how, *NETWORK) for how in ("fail", "skip")),)
-    for suffix in ("png", "jpg", "bmp", "tif", "webp", "ppm"):
+    for suffix in ("png", "jpg", "bmp", "tif", "webp", "ppm", "exr", "dpx", "tga"):
 
         def make(folder: Path, suffix: str = suffix) -> None:
             _put_mask(folder / "mask.png")
             (folder / "frames").mkdir()
             for index in range(4):
-                Image.fromarray(picture(index)).save(folder / f"frames/{index:03d}.{suffix}")
+                path = folder / f"frames/{index:03d}.{suffix}"
+                if is_plate(path):
+                    write_plate(path, picture(index))
+                else:
+                    Image.fromarray(picture(index)).save(path)
 
         for number in (0, 2):
             yield Case(

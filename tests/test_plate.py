@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image
+from plates import exr, write_plate
+
+from stmcli.errors import VideoError
+from stmcli.video import open_source
+from stmcli.video.plate import plate_size, read_plate
+
+LIGHT = np.linspace(-0.25, 2, 6 * 5 * 3, dtype=np.float32).reshape(5, 6, 3)
+
+
+def srgb(light):
+    light = np.clip(light.astype(np.float64), 0, 1)
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("kind", ["e", "f"])
+def test_linear_light_of_an_exr_is_shown_as_srgb(tmp_path, kind):
+    path = tmp_path / "a.exr"
+    path.write_bytes(exr(LIGHT[:, :, ::-1], kind=kind))
+    assert plate_size(path) == (6, 5)
+    rgb = read_plate(path)
+    assert rgb.dtype == np.uint8
+    assert np.abs(rgb - srgb(LIGHT)).max() < 0.6
+
+
+def test_an_exr_of_brightness_alone_is_grey_and_what_is_no_number_is_black(tmp_path):
+    light = LIGHT[:, :, :1].copy()
+    light[0, :3, 0] = np.nan, np.inf, -np.inf
+    (tmp_path / "a.exr").write_bytes(exr(light, names="Y"))
+    rgb = read_plate(tmp_path / "a.exr")
+    assert (rgb == rgb[:, :, :1]).all()
+    assert rgb[0, :3, 0].tolist() == [0, 255, 0]
+    assert np.abs(rgb[1:, :, 0] - srgb(light)[1:, :, 0]).max() < 0.6
+
+
+def test_an_exr_with_more_or_less_than_is_shown_has_the_size_and_place_that_are_shown(tmp_path):
+    (tmp_path / "less.exr").write_bytes(exr(LIGHT[:, :, ::-1], at=(2, 1), window=(0, 0, 11, 9)))
+    assert plate_size(tmp_path / "less.exr") == (12, 10)
+    rgb = read_plate(tmp_path / "less.exr")
+    assert np.abs(rgb[1:6, 2:8] - srgb(LIGHT)).max() < 0.6
+    assert (rgb[6:] == 0).all()
+    (tmp_path / "more.exr").write_bytes(exr(LIGHT[:, :, ::-1], at=(-1, -1), window=(0, 0, 3, 2)))
+    assert np.abs(read_plate(tmp_path / "more.exr") - srgb(LIGHT)[1:4, 1:5]).max() < 0.6
+
+
+def test_an_exr_whose_picture_begins_elsewhere_is_refused(tmp_path):
+    (tmp_path / "a.exr").write_bytes(exr(LIGHT, window=(1, 1, 4, 3)))
+    with pytest.raises(VideoError, match="its display window begins at 1,1"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, 300, -90, -1])
+def test_an_exr_that_is_not_whole_is_refused(tmp_path, keep):
+    whole = exr(LIGHT)
+    (tmp_path / "a.exr").write_bytes(whole[:keep])
+    with pytest.raises(VideoError, match=r"a\.exr: (not an image|the file was cut short)"):
+        read_plate(tmp_path / "a.exr")
+
+
+def test_a_rendering_that_was_stopped_is_refused(tmp_path):
+    whole = bytearray(exr(LIGHT))
+    place = len(whole) - 5 * (8 + 6 * 3 * 4) - 2 * 8  # the offsets of the last two lines
+    whole[place : place + 16] = bytes(16)
+    (tmp_path / "a.exr").write_bytes(whole)
+    with pytest.raises(VideoError, match="its rendering was stopped"):
+        read_plate(tmp_path / "a.exr")
+
+
+@pytest.mark.parametrize("suffix", [".dpx", ".tga"])
+def test_dpx_and_targa_are_read_as_they_were_written(tmp_path, suffix):
+    write_plate(tmp_path / f"a{suffix}", rgb := picture(3, 50, 34))
+    assert plate_size(tmp_path / f"a{suffix}") == (50, 34)
+    assert (read_plate(tmp_path / f"a{suffix}") == rgb).all()
+
+
+def test_a_deep_dpx_is_read_to_within_a_level(tmp_path):
+    rgb = picture(3, 50, 34)
+    write_plate(tmp_path / "a.dpx", rgb.astype(np.uint16) * 257)
+    assert np.abs(read_plate(tmp_path / "a.dpx").astype(int) - rgb).max() <= 1
+
+
+def test_a_packed_targa_and_one_with_alpha_are_read(tmp_path):
+    rgb = picture(3, 50, 34)
+    Image.fromarray(rgb).save(tmp_path / "0.tga", compression="tga_rle")
+    assert (read_plate(tmp_path / "0.tga") == rgb).all()
+    Image.fromarray(np.dstack([rgb, np.full((34, 50), 9, np.uint8)])).save(tmp_path / "1.tga")
+    assert (read_plate(tmp_path / "1.tga") == rgb).all()
+
+
+def test_a_sequence_of_plates_is_a_clip_and_says_what_it_loses(tmp_path):
+    for number in (1001, 1002):
+        (tmp_path / f"shot.{number}.exr").write_bytes(exr(LIGHT, kind="e"))
+    with open_source(tmp_path / "shot.####.exr") as source:
+        frames = list(source)
+        info = source.info
+        assert (info.width, info.height, info.codec, info.color.bits) == (6, 5, "exr", 16)
+        assert any("linear light" in warning for warning in source.warnings)
+    assert [frame.index for frame in frames] == [1001, 1002]
+
+
+@pytest.mark.parametrize("suffix", [".exr", ".dpx", ".tga"])
+@pytest.mark.parametrize("content", [b"", b"x" * 5000, bytes(5000)])
+def test_what_is_no_plate_is_named(tmp_path, suffix, content):
+    (tmp_path / f"a{suffix}").write_bytes(content)
+    with pytest.raises(VideoError, match=rf"a\{suffix}: (empty|not an image|more than)"):
+        open_source(tmp_path)
+
+
+def test_an_absurd_size_is_refused_before_it_is_read(tmp_path):
+    (tmp_path / "a.exr").write_bytes(exr(LIGHT, window=(0, 0, 99999, 99999)))
+    with pytest.raises(VideoError, match="more than 64 megapixels"):
+        open_source(tmp_path)
