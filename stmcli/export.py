@@ -14,7 +14,7 @@ from stmcli.files import nearest_name
 from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
 from stmcli.listeners import unheard
 from stmcli.masks import Convention, Labels, check_fits, object_ids, read_grey, read_stored
-from stmcli.options import SOFT_EXPORTS, ExportOptions, MattingOptions
+from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, ExportOptions, MattingOptions
 from stmcli.report import UNFINISHED, add_exports, first_number_of, read_report
 from stmcli.results import MASKS, REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable
 from stmcli.threads import Behind, ahead
@@ -22,6 +22,9 @@ from stmcli.video import Frame, Source, list_frames, numbered, open_source
 
 if TYPE_CHECKING:
     from stmcli.matting import Matted
+
+
+FROM_HARD = "made of hard masks: no probabilities are stored beside them (stm segment --keep-soft)"
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,8 @@ def export_masks(
 ) -> Exported:
     """Make exports of masks and stored probabilities, without the network.
 
-    Soft kinds need what `keep_soft` has stored beside the masks. Raises StmError; what is there already is
-    replaced only when the job allows it.
+    Soft kinds are made of what `keep_soft` has stored beside the masks, else of the masks. Raises StmError; what is
+    there already is replaced only when the job allows it.
     """
     files = _mask_files(job)
     with _open(job) as whole:
@@ -82,7 +85,7 @@ def export_masks(
         _require_all(masks, source)
         saved = SavedMasks(masks, source, _soft_folders(job))
         wanted = outputs(job.export, saved.object_ids)
-        _check(job, wanted, saved)
+        _check(job, wanted)
         predict = _predictions(saved, wanted, job.export)
         on_start(source.count, "from masks")
         with lock(job.folder):
@@ -107,9 +110,9 @@ class SavedMasks:
         return index in self._masks
 
     @property
-    def lacking(self) -> list[int]:
-        """Return the objects whose probabilities were not stored."""
-        return [number for number in self.object_ids if number not in self._soft]
+    def is_soft(self) -> bool:
+        """Tell whether the probabilities of all objects were stored."""
+        return {*self.object_ids} == {*self._soft}
 
     def check_count(self, frames: int) -> None:
         """Raise UsageError when the clip has fewer frames than there are masks."""
@@ -122,7 +125,10 @@ class SavedMasks:
         return self._meant(*read_stored(self._masks[index], size=self._size, warn=unheard))
 
     def soft(self, index: int) -> np.ndarray:
-        """Return the stored probabilities (N+1, H, W) of a frame, float32, background first."""
+        """Return (N+1, H, W) float32, background first: the stored probabilities, else 0 and 1 by the mask."""
+        if not self.is_soft:
+            labels = self.labels(index)
+            return np.stack([labels == number for number in (0, *self.object_ids)]).astype(np.float32)
         stem = self._name(index)
         objects = [read_grey(self._soft[number] / f"{stem}.png", size=self._size) for number in self.object_ids]
         stack = np.stack(objects)
@@ -225,12 +231,8 @@ def _soft_folders(job: ExportJob) -> dict[int, Path]:
     return {int(path.name): path for path in sorted(folder.glob("*")) if path.is_dir() and path.name.isdigit()}
 
 
-def _check(job: ExportJob, wanted: Sequence[Output], saved: SavedMasks) -> None:
-    """Raise UsageError when something is missing, or something that is there would be lost."""
-    soft = [output.kind for output in wanted if output.kind in SOFT_EXPORTS]
-    if soft and saved.lacking:
-        cause = f"{soft[0]} needs soft alpha, and only hard masks are stored"
-        raise UsageError(cause, path=job.mask_folder, hint="Segment the clip again with --keep-soft -y.")
+def _check(job: ExportJob, wanted: Sequence[Output]) -> None:
+    """Raise UsageError when nothing is asked for, or something that is there would be lost."""
     if not wanted:
         raise UsageError("nothing to export", hint="Say what with --to.")
     require_writable(job.folder)
@@ -251,7 +253,7 @@ def _write(
 ) -> Exported:
     count = 0
     with opened(open_writers(wanted, job.folder, source, job.export, soft_bits=8)) as writers:
-        before = (job.folder / output.name for output in wanted if output.kind == "cutout")
+        before = (job.folder / output.name for output in wanted if output.kind in SOFT_STILLS)
         clear(before, lambda name: source.number_of(name) is not None)
 
         def write(frame: Frame) -> None:
@@ -273,7 +275,8 @@ def _write(
     facts = {writer.path.name: dict(writer.facts) for writer in writers}
     if job.folder / MASKS == job.mask_folder and (job.folder / REPORT).exists():
         add_exports(job.folder / REPORT, facts)
-    notes = [*source.warnings, *(note for writer in writers for note in writer.notes)]
+    hard = [] if saved.is_soft or not any(output.kind in SOFT_EXPORTS for output in wanted) else [FROM_HARD]
+    notes = [*source.warnings, *hard, *(note for writer in writers for note in writer.notes)]
     result = Exported(tuple(writer.path for writer in writers), count, tuple(notes), facts)
     refuse_corrupt(source, job.video, job.folder, result)
     _refuse_unfinished(job, result)

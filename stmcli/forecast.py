@@ -13,7 +13,16 @@ from stmcli.journal import JOURNAL, Journal
 from stmcli.pairing import Pair
 
 # Bytes for a pixel of a frame, by what an output is called: rough, for files of nobody's earlier batch.
-BYTES = {"masks": 0.03, "soft": 0.15, "overlay": 0.15, "matte": 0.05, "green": 0.15, "alpha": 0.8, "cutout": 1.0}
+BYTES = {
+    "masks": 0.03,
+    "soft": 0.15,
+    "overlay": 0.15,
+    "matte": 0.05,
+    "green": 0.15,
+    "alpha": 0.8,
+    "mattes": 0.1,
+    "cutout": 1.0,
+}
 OTHER_BYTES = 0.02  # dataset files
 
 

@@ -8,8 +8,17 @@ from pathlib import Path
 
 from stmcli.datasets import FORMATS
 from stmcli.errors import UsageError
-from stmcli.options import DATASETS, EXPORTS, SOFT_EXPORTS, ExportOptions
-from stmcli.outputs import AlphaWriter, CutoutWriter, GreenWriter, MatteWriter, OverlayWriter, SoftWriter, Writer
+from stmcli.options import DATASETS, EXPORTS, SOFT_EXPORTS, SOFT_STILLS, ExportOptions
+from stmcli.outputs import (
+    AlphaWriter,
+    CutoutWriter,
+    GreenWriter,
+    MattesWriter,
+    MatteWriter,
+    OverlayWriter,
+    SoftWriter,
+    Writer,
+)
 from stmcli.video import ALPHA_CODECS, H264, H264_NVENC, Codec, Source, SourceInfo, opens
 
 H264_KINDS = ("overlay", "matte", "green")
@@ -48,7 +57,8 @@ def _name(kind: str, number: int | None, options: ExportOptions) -> str:
     """Return the name of an output: `alpha.mov`, `alpha-3.mov`, `cutout-3`."""
     if kind in DATASETS:
         return FORMATS[kind].file
-    suffix = {"cutout": "", "alpha": ALPHA_CODECS[options.alpha_codec].suffix}.get(kind, ".mp4")
+    film = ALPHA_CODECS[options.alpha_codec].suffix if kind == "alpha" else ".mp4"
+    suffix = "" if kind in SOFT_STILLS else film
     return f"{kind}{'' if number is None else f'-{number}'}{suffix}"
 
 
@@ -100,6 +110,8 @@ def _open(output: Output, path: Path, source: Source, options: ExportOptions, co
         case "cutout":
             name, bits = source.frame_name, options.bits
             return CutoutWriter(path, name, object_id=number, bits=bits, premultiplied=premultiplied)
+        case "mattes":
+            return MattesWriter(path, source.frame_name, object_id=number, bits=options.bits)
         case "soft":
             return SoftWriter(path, source.frame_name, object_id=number or 0, bits=soft_bits)
         case kind:

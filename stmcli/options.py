@@ -6,8 +6,9 @@ MEMORY_KEEPS = ("recent", "useful")
 MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous")
 TTA = AUGMENT = ("flip", "scale")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-SOFT_EXPORTS = ("alpha", "matte", "cutout", "green")  # made of soft alpha
 SOFT_FILMS = ("alpha", "matte", "green")
+SOFT_STILLS = ("mattes", "cutout")  # folders of an image for each frame
+SOFT_EXPORTS = (*SOFT_FILMS, *SOFT_STILLS)  # made of soft alpha
 DATASETS = ("davis", "ytvis", "coco", "mots")
 EXPORTS = ("overlay", *SOFT_EXPORTS, *DATASETS, "none")
 ALPHA_CODECS = ("prores4444", "png", "qtrle", "ffv1", "vp9")
@@ -85,14 +86,14 @@ class ExportOptions:
     """What is made of masks and soft alpha, and how it looks."""
 
     kinds: tuple[str, ...] = ("overlay",)
-    per_object: bool = False  # alpha, matte, cutout and green once for each object, not all objects together
+    per_object: bool = False  # what is made of soft alpha once for each object, not all objects together
     audio: str = "copy"
     encoder: str = "auto"  # of H.264 films; auto = NVENC beside a network on CUDA, where it opens, else x264
     opacity: float = 0.5  # of the overlay's colour inside an object
     contour: bool = True
     alpha_codec: str = "prores4444"
     alpha_mode: str = "straight"
-    bits: int = 8  # of a cutout's channels
+    bits: int = 8  # of the channels of mattes and cutouts
     background: str = "00ff00"  # behind the objects of green, RRGGBB
     refine: bool = True  # fit masks and alpha to the picture's edges, and take the background out of alpha's colours
     categories: tuple[tuple[int, str], ...] = ()  # names of objects in dataset files, by id

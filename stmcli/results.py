@@ -17,7 +17,9 @@ from stmcli.video import Source, last_number, list_frames
 MASKS, REPORT, PAGE, LOCK = "masks", "report.json", "report.html", ".lock"
 STATE = ".state"  # what an unfinished run needs to go on
 DATASET = "davis"  # the one output that is a tree of folders
-FOLDERS = re.compile(rf"{MASKS}|soft|soft/\d+|cutout(-\d+)?|{DATASET}|\{STATE}|\{STATE}/.+")  # that outputs are in
+FOLDERS = re.compile(
+    rf"{MASKS}|soft|soft/\d+|(mattes|cutout)(-\d+)?|{DATASET}|\{STATE}|\{STATE}/.+"
+)  # that outputs are in
 UNFINISHED = re.compile(  # beside these folders
     r"(overlay|alpha|matte|green)(-\d+)?\.part\.\w+"
     rf"|\.((report|summary|ytvis|coco)\.json|(report|index)\.html|mots\.zip|{DATASET})\.part"

@@ -17,7 +17,7 @@ from stmcli.job import Job
 from stmcli.kinds import SOFT
 from stmcli.masks import read_values
 from stmcli.matting import Matted
-from stmcli.options import SOFT_EXPORTS, MattingOptions
+from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, MattingOptions
 from stmcli.outputs import Film, Writer
 from stmcli.page import Pictures
 from stmcli.prediction import Prediction
@@ -158,7 +158,7 @@ class Run:
 
     def _is_there(self, found: Checkpoint) -> bool:
         """Tell whether all images of the frames up to a checkpoint are there, and whole."""
-        stills = [output.name for output in self._job.outputs(self._ids) if output.kind in (SOFT, "cutout")]
+        stills = [output.name for output in self._job.outputs(self._ids) if output.kind in (SOFT, *SOFT_STILLS)]
         folders = [self._job.output / name for name in (MASKS, *stills)]
         return all(is_whole_png(folder / f"{name}.png") for folder in folders for name in self._names(found))
 

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from scenes import scene
 
 from stmcli.errors import MaskError, PartialError, UsageError
 from stmcli.export import ExportJob, export_masks
@@ -212,13 +213,6 @@ def test_what_is_asked_for_is_named():
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 
-def test_soft_alpha_cannot_be_made_of_hard_masks(job):
-    segment_video(replace(job, segment=SegmentOptions()))
-    for kind in ("alpha", "matte", "cutout", "green"):
-        with pytest.raises(UsageError, match=f"{kind} needs soft alpha.*--keep-soft"):
-            exports(job, kind)
-
-
 def test_what_is_there_is_replaced_only_with_y(done):
     exports(done, "overlay")
     before = (done.output / "overlay.mp4").read_bytes()
@@ -262,6 +256,39 @@ def test_masks_that_do_not_fit_are_named_and_nothing_is_left(done, spoil, error,
 def test_options_that_mean_nothing_are_refused(done, options, words):
     with pytest.raises(UsageError, match=words):
         export_masks(ExportJob(done.output, done.video, export=ExportOptions(**options)))
+
+
+def test_alpha_of_hard_masks_follows_the_picture_or_is_as_hard_and_says_so(tmp_path):
+    truth = scene("blob", 0)
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "mine").mkdir()
+    Image.fromarray(truth.rgb).save(tmp_path / "clip/0.png")
+    labels = 7 * (truth.alpha[0] > 0.5).astype(np.uint8)
+    write_labels(tmp_path / "mine/0.png", labels)
+
+    def error(output, **options):
+        job = ExportJob(tmp_path / "mine", tmp_path / "clip", tmp_path / output, ExportOptions(("mattes",), **options))
+        made = export_masks(job)
+        assert any(note.startswith("made of hard masks") for note in made.notes)
+        alpha = read_grey(tmp_path / output / "mattes/0.png", size=truth.rgb.shape[1::-1])
+        return np.abs(alpha - truth.alpha[0]).sum(), alpha
+
+    fitted, _ = error("fitted", bits=16)
+    hard, alpha = error("hard", refine=False)
+    assert (alpha == (labels > 0)).all()
+    assert fitted < 0.5 * hard
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_mattes_are_the_alpha_of_the_cutouts(done, bits):
+    exports(done, "mattes", "cutout", bits=bits, per_object=True)
+    for number in IDS:
+        for index in range(6):
+            with av.open(str(done.output / f"cutout-{number}/{index:05d}.png")) as image:
+                wanted = next(image.decode(video=0)).to_ndarray()[..., 3].astype(int)
+            found = np.asarray(Image.open(done.output / f"mattes-{number}/{index:05d}.png")).astype(int)
+            assert found.max() > 2**bits // 4
+            assert (wanted == found).all()
 
 
 def test_masks_in_black_and_white_are_one_object(done, tmp_path):

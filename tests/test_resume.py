@@ -135,14 +135,14 @@ def test_a_stopped_run_goes_on_from_its_last_checkpoint_to_the_same_result(job, 
 
 
 def test_datasets_and_stored_probabilities_are_whole_after_going_on(job, steps):
-    kinds = ("cutout", "davis", "ytvis", "mots", "overlay")
+    kinds = ("cutout", "mattes", "davis", "ytvis", "mots", "overlay")
     job = replace(job, export=ExportOptions(kinds=kinds), segment=SegmentOptions(keep_soft=True))
     whole = run_whole(job)
     stop(job, 7)
     steps.clear()
     segment_video(job)
     assert len(steps) == 6
-    for pattern in ("masks/*", "soft/*/*", "cutout/*", "davis/**/*.*", "*.json", "*.mp4"):
+    for pattern in ("masks/*", "soft/*/*", "cutout/*", "mattes/*", "davis/**/*.*", "*.json", "*.mp4"):
         mine, other = hashes(job.output, pattern), hashes(whole.output, pattern)
         assert mine.keys() == other.keys()
         assert pattern == "*.json" or mine == other

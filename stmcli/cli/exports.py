@@ -6,7 +6,7 @@ import typer
 
 from stmcli.cli.app import one_of
 from stmcli.errors import UsageError
-from stmcli.options import ALPHA_CODECS, ALPHA_MODES, AUDIO, BITS, ENCODERS, EXPORTS, ExportOptions
+from stmcli.options import ALPHA_CODECS, ALPHA_MODES, AUDIO, BITS, ENCODERS, EXPORTS, SOFT_EXPORTS, ExportOptions
 
 EXPORT = ExportOptions()
 
@@ -15,13 +15,13 @@ EncoderOption = Annotated[
     str, typer.Option(help=f"{', '.join(ENCODERS)}, of H.264; auto: nvenc where the network is on CUDA and it opens.")
 ]
 PerObjectOption = Annotated[
-    bool, typer.Option("--per-object", help="alpha, matte, cutout and green once for each object.")
+    bool, typer.Option("--per-object", help=f"{', '.join(SOFT_EXPORTS)}: once for each object.")
 ]
 OpacityOption = Annotated[float, typer.Option(min=0, max=1, help="Of the overlay's colour inside an object.")]
 ContourOption = Annotated[bool, typer.Option("--contour/--no-contour", help="Outline the overlay's objects.")]
 CodecOption = Annotated[str, typer.Option(help=f"{', '.join(ALPHA_CODECS)}.")]
 ModeOption = Annotated[str, typer.Option(help=f"{', '.join(ALPHA_MODES)}.")]
-BitsOption = Annotated[int, typer.Option(help="8 or 16, of a cutout's channels.")]
+BitsOption = Annotated[int, typer.Option(help="8 or 16, of the channels of mattes and cutout.")]
 ColourOption = Annotated[str, typer.Option(metavar="RRGGBB", help="The colour behind the objects of green.")]
 RefineOption = Annotated[
     bool,

@@ -1,7 +1,7 @@
 """Turn predictions into files: every writer has write(frame, prediction), close() and abort()."""
 
 from stmcli.outputs.films import AlphaWriter, Film, GreenWriter, MatteWriter, OverlayWriter
-from stmcli.outputs.stills import CutoutWriter, MaskWriter, SoftWriter
+from stmcli.outputs.stills import CutoutWriter, MaskWriter, MattesWriter, SoftWriter
 from stmcli.outputs.writer import Prediction, SoftPrediction, Writer
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "GreenWriter",
     "MaskWriter",
     "MatteWriter",
+    "MattesWriter",
     "OverlayWriter",
     "Prediction",
     "SoftPrediction",

@@ -81,6 +81,17 @@ class SoftWriter(_Stills):
         write_grey(path, _quantised(prediction.soft(self._object), self._bits))
 
 
+class MattesWriter(_Stills):
+    """Write grey PNGs of 8 or 16 bits: alpha, black outside the objects."""
+
+    def __init__(self, folder: Path, frame_name: FrameName, *, object_id: int | None, bits: int) -> None:
+        super().__init__(folder, frame_name)
+        self._object, self._bits = object_id, bits
+
+    def _write(self, path: Path, prediction: SoftPrediction) -> None:
+        write_grey(path, _quantised(prediction.alpha(self._object), self._bits))
+
+
 class CutoutWriter(_Stills):
     """Write RGBA PNGs of 8 or 16 bits a channel: the objects, everything else transparent."""
 
