@@ -1,7 +1,8 @@
 """A network that survives what a device cannot do: too little memory, and numbers that half precision cannot hold."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,11 +15,21 @@ from stmcli.recorder import Recorder
 
 Found = TypeVar("Found")
 NOT_FINITE = "its numbers are not finite"
+NEED_LESS = "Use a smaller --size or --mem-max."
 LEAST_CHUNK = 64  # query cells read at once: fewer save next to nothing
 
 
 def _itself(found: Segmentation) -> Segmentation:
     return found
+
+
+@contextmanager
+def memory_explained(device: torch.device, hint: str) -> Iterator[None]:
+    """Raise StmError where the memory of a device is too little, with a hint at what needs less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise StmError("too little memory", path=str(device), hint=hint) from error
 
 
 class Guard:
@@ -127,7 +138,7 @@ class Guard:
             torch.cuda.empty_cache()
         at_once, chunk = self.model.at_once or objects, self.model.chunk or 4 * LEAST_CHUNK
         if at_once == 1 and chunk <= LEAST_CHUNK:
-            raise StmError("too little memory", path=self._device, hint="Use a smaller --size or --mem-max.")
+            raise StmError("too little memory", path=self._device, hint=NEED_LESS)
         self.saving = True
         self.model.at_once = max(1, at_once // 2)
         self.model.chunk = chunk if at_once > 1 else chunk // 2

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from stmcli.errors import MaskError
 from stmcli.files import nearest_name, refuse_url
 
 MAX_PIXELS = 2**26  # 8192 x 8192: twice an 8K frame
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
-ORIENTATION = 0x0112  # the EXIF tag; 5 and more swap the sides
+ORIENTATION = 0x0112  # the EXIF tag
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap the sides
 
 
 def load_image(path: Path, *, size: tuple[int, int] | None = None) -> Image.Image:
@@ -34,8 +35,7 @@ def load_image(path: Path, *, size: tuple[int, int] | None = None) -> Image.Imag
             if image.format == "PNG":
                 image.verify()  # loading alone ignores checksums
         with Image.open(path, formats=FORMATS) as image:
-            if image.tile:
-                image.info["packing"] = str(image.tile[0][3])
+            _note_packing(image)
             image.load()
             return _upright(image)
 
@@ -59,11 +59,18 @@ def is_whole_png(path: Path) -> bool:
     return True
 
 
-def open_image(content: bytes) -> Image.Image:
+def open_image(content: bytes) -> ImageFile.ImageFile:
     """Open the picture in the content of a file, of a sane size, without decoding it. Raises what Pillow raises."""
     image = Image.open(io.BytesIO(content), formats=FORMATS)
     _refuse_bomb(image)
+    _note_packing(image)
     return image
+
+
+def _note_packing(image: ImageFile.ImageFile) -> None:
+    """Keep as `info["packing"]` how the samples are packed, which is forgotten once they are decoded."""
+    if image.tile:
+        image.info["packing"] = str(image.tile[0][3])
 
 
 def _refuse_bomb(image: Image.Image) -> None:
@@ -93,7 +100,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _lies(image: Image.Image) -> bool:
-    return image.format != "PNG" and image.getexif().get(ORIENTATION, 1) >= 5
+    return image.format != "PNG" and image.getexif().get(ORIENTATION) in SIDEWAYS
 
 
 def check_file(path: Path) -> None:

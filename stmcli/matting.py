@@ -8,9 +8,11 @@ probabilities themselves and so lets texture through.
 """
 
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property, reduce
 from threading import RLock
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,7 @@ from stmcli.transfer import upload
 
 Rgb = npt.NDArray[np.uint8]
 Alpha = npt.NDArray[np.float32]
+Found = TypeVar("Found")
 Window = tuple[slice, slice]  # rows and columns
 
 SURE = 0.04  # a probability this close to 0 or 1 is 0 or 1
@@ -97,7 +100,9 @@ class Matted:
             return self._rgb
         with self._lock:
             if object_id not in self._colours:
-                self._colours[object_id] = foreground(self._uploaded, self._share(object_id), options=self._options)
+                self._colours[object_id] = self._spared(
+                    lambda rgb: foreground(rgb, self._share(object_id).to(rgb.device), options=self._options)
+                )
             return self._colours[object_id]
 
     def _share(self, object_id: int | None) -> Tensor:
@@ -119,12 +124,19 @@ class Matted:
     def _uploaded(self) -> Tensor:
         return upload(self._rgb, self.prob.device)
 
+    def _spared(self, compute: Callable[[Tensor], Found]) -> Found:
+        """Compute something of the frame on the device; on the CPU when that has too little memory."""
+        with suppress(torch.OutOfMemoryError):
+            return compute(self._uploaded)
+        torch.cuda.empty_cache()
+        return compute(upload(self._rgb, torch.device("cpu")))
+
     @cached_property
     def _alphas(self) -> Tensor:
         """(N, H, W)."""
         if not self._options.refine:
             return self.prob[1:].float()
-        return refine(self._uploaded, self.prob, options=self._options)
+        return self._spared(lambda rgb: refine(rgb, self.prob.to(rgb.device), options=self._options))
 
     @cached_property
     def _union(self) -> Tensor:

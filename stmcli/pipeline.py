@@ -18,6 +18,7 @@ from stmcli.errors import Interrupted, StmError, UsageError
 from stmcli.evaluate import NONE_AT_FIRST, first_shown, list_sequences
 from stmcli.evaluate import Sequence as Clip
 from stmcli.given import GivenMask, ids_of
+from stmcli.guard import NEED_LESS, memory_explained
 from stmcli.job import Job, done_before, lost, open_job, run_facts
 from stmcli.kinds import open_writers, opened
 from stmcli.listeners import unheard
@@ -122,11 +123,12 @@ def _run(
         run.find_kept()
         report.save("running")  # so that the same command may go on after a kill
         clear((job.output / name for name in (MASKS, PAGE, *before)), is_frame, keep=run.kept_names())
-        if job.network.adapt:
-            model = _adapt(model, job, given[0], on_adapt)
         pictures = [Pictures(source.count)] if job.segment.page else []
-        follower = make_follower(model, job.network, job.memory)
-        run.follow(follower, [*writers, *pictures])
+        with memory_explained(parameter.device, NEED_LESS):
+            if job.network.adapt:
+                model = _adapt(model, job, given[0], on_adapt)
+            follower = make_follower(model, job.network, job.memory)
+            run.follow(follower, [*writers, *pictures])
         for writer in writers:
             writer.close()
     seconds = time.monotonic() - started

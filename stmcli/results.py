@@ -177,7 +177,7 @@ def lock(out: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise LockedError(f"in use by process {file.read()}", path=out, hint="Wait for it, or stop it.") from None
-        if not (out / LOCK).exists():  # the run before removed it between our two steps
+        if not _is_still(out / LOCK, file.fileno()):  # the run before removed it between our two steps
             raise LockedError("another run has just ended here", path=out, hint="Run the same command again.")
         try:
             file.truncate(0)
@@ -190,6 +190,14 @@ def lock(out: Path) -> Iterator[None]:
             for folder in (*_folders(out), out):
                 with suppress(OSError):  # not empty
                     folder.rmdir()
+
+
+def _is_still(path: Path, opened: int) -> bool:
+    """Tell whether an open file is still the one with that name."""
+    try:
+        return os.path.samestat(os.fstat(opened), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def clear(outputs: Iterable[Path], is_frame: Callable[[str], bool], *, keep: Collection[str] = ()) -> None:

@@ -12,6 +12,7 @@ from stmcli.curve import draw_curve
 from stmcli.device import pick_device
 from stmcli.errors import Interrupted, UsageError
 from stmcli.evaluate import Sequence as Clip
+from stmcli.guard import memory_explained
 from stmcli.listeners import unheard
 from stmcli.model import SIZES, STM
 from stmcli.model.stm import STRIDE
@@ -70,13 +71,14 @@ def train(
     with build_trainer(stills, videos, options, clips, device, init, sequences) as trainer, closing(trainer):
         if resume:
             trainer.restore(files.load(trainer))
-        if trainer.ranks.leads:
-            try:
-                _lead(trainer, sequences, files, on_step)
-            except KeyboardInterrupt as stop:
-                raise _interrupted(trainer, files, stop) from None
-        while trainer.done < 1:  # the others follow
-            trainer.advance()
+        with memory_explained(next(trainer.model.parameters()).device, "Use a smaller --batch or --crop."):
+            if trainer.ranks.leads:
+                try:
+                    _lead(trainer, sequences, files, on_step)
+                except KeyboardInterrupt as stop:
+                    raise _interrupted(trainer, files, stop) from None
+            while trainer.done < 1:  # the others follow
+                trainer.advance()
     best = trainer.best if trainer.best >= 0 else None
     return Result(files.weights, trainer.step, trainer.seconds, trainer.loss, trainer.iou, best)
 
@@ -115,10 +117,10 @@ def _score_if_due(trainer: Trainer, sequences: Sequence[Clip], files: "RunFiles"
     if not sequences or since <= 0 or (since < trainer.options.validate_every and trainer.done < 1):
         return False
     trainer.score = validate(trainer.ema, sequences, size=trainer.options.validate_size)
-    trainer.validated = trainer.seconds
     if trainer.score > trainer.best:
+        files.keep_weights(trainer)  # before they count as kept: it may be stopped, or the disk be full
         trainer.best = trainer.score
-        files.keep_weights(trainer)
+    trainer.validated = trainer.seconds
     return True
 
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from itertools import dropwhile, islice
+from itertools import dropwhile
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from stmcli.errors import UsageError
 from stmcli.evaluate import Sequence as Clip
 from stmcli.evaluate import list_sequences
 from stmcli.evaluate.layout import by_frame, first_of, frame_key, has_list, mask_files
+from stmcli.evaluate.scoring import Truth, first_shown
 from stmcli.images import check_size, image_size
-from stmcli.masks import VOID, Labels, is_binary, read_labels, read_values
+from stmcli.masks import VOID, object_ids
 from stmcli.metrics import jaccard
 from stmcli.model import STM
 from stmcli.options import Fit
@@ -55,7 +56,7 @@ def _check(clip: Clip) -> None:
         raise UsageError(cause, path=clip.annotations, hint="Leave this clip out")
 
 
-def validate(model: STM, sequences: Sequence[Clip], *, size: int, limit_frames: int | None = None) -> float:
+def validate(model: STM, sequences: Sequence[Clip], *, size: int) -> float:
     """Segment clips from their first mask with an object and return the mean over clips of mean J, 0 to 1.
 
     As DAVIS 2016 defines it: objects merged, first and last frame left out, void ignored. `size` is the shorter
@@ -64,35 +65,27 @@ def validate(model: STM, sequences: Sequence[Clip], *, size: int, limit_frames: 
     device = next(model.parameters()).device
     fast = copy.deepcopy(model).to(device, pick_dtype("auto", device)).eval().requires_grad_(False)
     fast = fast.to(memory_format=torch.channels_last)
-    return float(np.mean([_clip_j(fast, clip, size, limit_frames) for clip in sequences]))
+    return float(np.mean([_clip_j(fast, clip, size) for clip in sequences]))
 
 
-def _clip_j(model: STM, clip: Clip, size: int, limit: int | None) -> float:
-    truths = _truths(clip)
+def _clip_j(model: STM, clip: Clip, size: int) -> float:
+    truth, truths = Truth(clip.annotations, "davis2016"), _truths(clip)
     start, first = next(iter(truths.items()))
-    binary = is_binary(read_values(first))
     scores = []
     with open_source(clip.frames) as source:
         key = {number: frame_key(source.frame_name(number)) for number in source.times()}
-        whole = source.info.width, source.info.height
-        labels = read_labels(first, size=whole)
+        labels = truth.read(first)
         segmenter = Segmenter(model, fit=Fit(size=size))
         frames = dropwhile(lambda frame: key[frame.index] != start, source)
-        for frame, prediction in propagate(segmenter, islice(frames, limit), _merge(labels)):
-            values = read_values(truths[key[frame.index]], size=whole)
-            truth = values > 0 if binary else _merge(values) > 0
-            counts = np.ones_like(truth) if binary else values != VOID
-            scores.append(float(jaccard(truth, (prediction.labels() > 0) & counts)))
+        for frame, prediction in propagate(segmenter, frames, np.where(labels == VOID, 0, labels)):
+            wanted = truth.read(truths[key[frame.index]])
+            scores.append(float(jaccard(wanted == 1, (prediction.labels() > 0) & (wanted != VOID))))
     return float(np.mean(scores[1:-1]))
-
-
-def _merge(labels: Labels) -> Labels:
-    return ((labels > 0) & (labels != VOID)).astype(np.uint8)
 
 
 def _truths(clip: Clip) -> dict[str, Path]:
     """Return the masks of a clip by their frames, from the first one with an object on. Raises UsageError."""
-    files = [*dropwhile(lambda path: not read_values(path).any(), mask_files(clip.annotations))]
-    if not files:
+    first = first_shown(clip.annotations)
+    if not object_ids(Truth(clip.annotations, "davis2016").read(first)):
         raise UsageError("no object in the ground truth", path=clip.annotations, hint="Leave this clip out")
-    return by_frame(files)
+    return by_frame(dropwhile(lambda path: path != first, mask_files(clip.annotations)))

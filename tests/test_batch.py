@@ -1,3 +1,4 @@
+import fcntl
 import hashlib
 import json
 import os
@@ -11,14 +12,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from conftest import hear_interrupts, picture, write_clip
 from PIL import Image
 
 from stmcli import batch as batch_module
 from stmcli.batch import Batch, run_batch
 from stmcli.engines import Outcome, task
+from stmcli.engines.here import Here
 from stmcli.engines.processes import networks, threads_each
-from stmcli.errors import Interrupted, PartialError, StmError, Terminated
+from stmcli.engines.task import Task, do
+from stmcli.errors import Interrupted, LockedError, PartialError, StmError, Terminated
+from stmcli.job import Job
 from stmcli.options import BatchOptions, ExportOptions, NetworkOptions
 from stmcli.pairing import Pair, pair_clips
 from stmcli.results import lock
@@ -238,6 +243,20 @@ def test_a_dry_run_plans_and_writes_nothing(many, shots, tmp_path):
     assert 0 < seen["bytes_needed"] < seen["bytes_free"]
 
 
+def test_a_lock_that_was_removed_and_made_anew_is_another_runs(tmp_path, monkeypatch):
+    take = fcntl.flock
+
+    def late(file, how):
+        (tmp_path / ".lock").unlink()
+        (tmp_path / ".lock").touch()
+        take(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(LockedError, match="another run has just ended here"), lock(tmp_path):
+        raise AssertionError
+    assert (tmp_path / ".lock").exists()
+
+
 def test_two_batches_do_not_mix(many, shots, tmp_path):
     shots("a.mp4")
     with lock(tmp_path / "out"):
@@ -300,6 +319,21 @@ def test_a_clip_whose_worker_died_is_tried_once_more(tmp_path, tiny_weights, mon
     assert {line["clip"]: (line["status"], line["tries"]) for line in records(tmp_path / "out")} == {
         **{"a": ("ok", 1), "b": ("ok", 2), "c": ("failed", 2), "d": ("ok", 1), "e": ("ok", 1)}
     }
+
+
+def test_a_device_that_fails_costs_its_worker_and_not_the_other_clips(tmp_path, tiny_weights, monkeypatch):
+    def fails(*_, **__):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("stmcli.engines.task.segment_video", fails)
+    job = Job(tmp_path / "a.mp4", ("m.png",), tmp_path / "out")
+    outcome = do(Task("a", job), lambda: None, lambda _: None)
+    assert outcome.lost
+    assert "a.mp4: the device failed (CUDA error: an illegal" in outcome.error
+    engine = Here(NetworkOptions(str(tiny_weights), "cpu"), lambda _: None)
+    engine.submit(Task("a", job))
+    with pytest.raises(StmError, match="the device failed"):
+        engine.wait()
 
 
 def test_every_gpu_has_a_process_and_the_cores_are_divided(monkeypatch):

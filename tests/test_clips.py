@@ -1,7 +1,9 @@
 """Check synthetic clips on stills whose objects have a colour of their own."""
 
 import io
+import struct
 import tarfile
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 from stmcli.clips import ClipMaker, StillClips, load_stills
 from stmcli.clips.cutouts import cutout
 from stmcli.errors import TrainingError, UsageError
+from stmcli.masks import object_ids, read_labels
 from stmcli.options import ClipOptions
 
 RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (128, 128, 128)
@@ -32,6 +35,14 @@ def png(pixels):
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
     return content.getvalue()
+
+
+def write_grey_png(path, rows, *, width, height, bits):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">2I5B", width, height, bits, 0, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
 def write_stills(folder, pairs):
@@ -100,6 +111,37 @@ def test_what_is_no_collection_is_named(tmp_path, name, content, error, text):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=f"{name}: {text}"):
         load_stills([tmp_path / name])
+
+
+def test_stills_of_one_name_in_several_folders_keep_their_own_masks(tmp_path):
+    write_stills(tmp_path / "all/a", {"0001": still(RED), "0002": still(RED)})
+    write_stills(tmp_path / "all/b", {"0001": still(BLUE, box=(0, 0, 10, 10)), "0002": still(BLUE)})
+    (tmp_path / "all/b/masks/0002.png").unlink()
+    for path in (tmp_path / "all", pack(tmp_path / "all", tmp_path / "all.tar")):
+        found = load_stills([path])
+        assert len(found) == 3
+        for one in found:
+            top, left, *_ = one.boxes[1]
+            assert one.pixels[:3, top + 2, left + 2].argmax() == np.argmax(RED if top else BLUE)
+
+
+def test_small_ids_that_share_a_byte_are_read_as_everywhere_else(tmp_path):
+    rgb, labels = still(number=1)
+    labels[:8, :8] = 3
+    folder = write_stills(tmp_path / "a", {"a": (rgb, labels)})
+    rows = b"".join(b"\0" + np.packbits(np.unpackbits(row[:, None], axis=1)[:, 6:]).tobytes() for row in labels)
+    write_grey_png(folder / "masks/a.png", rows, width=80, height=64, bits=2)
+    (loaded,) = load_stills([folder])
+    assert sorted(loaded.boxes) == [1, 3] == list(object_ids(read_labels(folder / "masks/a.png")))
+
+
+def test_void_does_not_become_an_object_where_the_objects_are_too_small_to_be_left(tmp_path):
+    rgb, labels = still(width=1024, height=1024, box=(0, 0, 200, 200), number=255)
+    labels[900, 901] = 5
+    write_stills(tmp_path / "a", {"a": (rgb, labels), "b": still()})
+    (loaded,) = load_stills([tmp_path / "a"])
+    assert loaded.boxes.keys() == {1}
+    assert loaded.pixels[3].unique().tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from conftest import write_clip
@@ -9,7 +10,8 @@ from test_batch import records, sums
 
 from stmcli.batch import Batch, run_batch
 from stmcli.engines import open_engine
-from stmcli.errors import PartialError, UsageError
+from stmcli.engines.cluster import STARTS
+from stmcli.errors import PartialError, StmError, UsageError
 from stmcli.options import BatchOptions, ExportOptions, NetworkOptions
 from stmcli.pairing import pair_clips
 
@@ -106,3 +108,65 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UsageError, match=r"stmcli\[ray\]"):
         open_engine(BatchOptions(engine="ray"), NetworkOptions(), lambda _: None)
+
+
+class NoRoom:
+    """A stand-in for Ray on a cluster where no actor can start."""
+
+    class exceptions:  # noqa: N801
+        class RayError(Exception):
+            pass
+
+    def __init__(self, gpus=0):
+        self.gpus, self.started, self.asked = gpus, 0, {}
+
+    def is_initialized(self):
+        return True
+
+    def cluster_resources(self):
+        return {"CPU": 8.0, "GPU": float(self.gpus)}
+
+    def remote(self, _kind):
+        return self
+
+    def options(self, **asked):
+        self.asked = asked
+        return Kind(self)
+
+    def wait(self, words, **_):
+        return words[:1], words[1:]
+
+    def get(self, _word):
+        raise self.exceptions.RayError("no module named\nstmcli")
+
+    def kill(self, _actor):
+        pass
+
+
+class Kind:
+    """Starts actors that never get ready."""
+
+    def __init__(self, ray):
+        self._ray = ray
+
+    def remote(self, *_):
+        self._ray.started += 1
+        return SimpleNamespace(ready=SimpleNamespace(remote=object), do=None)
+
+
+def test_a_cluster_where_no_worker_can_start_is_given_up(monkeypatch):
+    ray = NoRoom()
+    monkeypatch.setattr("stmcli.engines.cluster._import_ray", lambda: ray)
+    cluster = open_engine(BatchOptions(engine="ray", jobs=2), NetworkOptions(), lambda _: None)
+    waits = (cluster.wait() for _ in range(100))
+    with pytest.raises(StmError, match=r"no worker can start in the cluster \(no module named stmcli\)"):
+        assert not any(waits)
+    assert ray.started <= 2 + STARTS
+
+
+@pytest.mark.parametrize(("device", "gpus", "asked"), [("auto", 0, 0), ("auto", 2, 1), ("cuda", 0, 1), ("cpu", 8, 0)])
+def test_workers_of_a_cluster_get_gpus_where_there_are_enough(monkeypatch, device, gpus, asked):
+    ray = NoRoom(gpus)
+    monkeypatch.setattr("stmcli.engines.cluster._import_ray", lambda: ray)
+    open_engine(BatchOptions(engine="ray", jobs=2), NetworkOptions(device=device), lambda _: None)
+    assert ray.asked["num_gpus"] == asked

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from spoilt import flipped_clip, two_sizes
 
 from stmcli import checkpoint
 from stmcli.directions import forward_weight
-from stmcli.errors import Interrupted, UsageError
+from stmcli.errors import Interrupted, UsageError, VideoError
 from stmcli.given import GivenMask
 from stmcli.job import Job
 from stmcli.masks import read_values, write_labels
@@ -115,6 +116,33 @@ def test_frames_backward_are_those_forward(make_clip, monkeypatch, name):
         found = list(frames_backward(source, first=3, last=33))
     assert len(found) == 31
     assert all(same(*pair) for pair in zip(found[::-1], wanted, strict=True))
+
+
+@pytest.mark.parametrize("more", [{}, {"options": {"bf": "3", "x264-params": "open-gop=1", "preset": "medium"}}])
+def test_a_transport_stream_is_entered_close_to_the_frames_that_are_wanted(make_clip, monkeypatch, more):
+    monkeypatch.setattr("stmcli.video.reverse.CHUNK_FRAMES", 20)
+    monkeypatch.setattr("stmcli.video.reverse._decoded", None)
+    with open_source(make_clip("a.ts", frames=200, gop=10, **more)) as source:
+        wanted = list(source)
+        found = list(frames_backward(source, first=0, last=199))
+    assert all(same(*pair) for pair in zip(found[::-1], wanted, strict=True))
+
+
+def test_frames_that_are_lost_are_repeated_on_the_way_back_too(make_clip, make_folder, monkeypatch):
+    clip, folder = flipped_clip(make_clip), make_folder([f"{number}.png" for number in range(24) if number != 11])
+    for path in (clip, folder):
+        for size in (6, 11, 12, 13):
+            monkeypatch.setattr("stmcli.video.reverse.CHUNK_FRAMES", size)
+            with open_source(path, on_corrupt="skip") as source:
+                wanted = list(source)
+                found = list(frames_backward(source, first=0, last=23))
+            assert [frame.corrupt for frame in wanted].count(True) == 1
+            assert all(same(*pair) for pair in zip(found[::-1], wanted, strict=True))
+
+
+def test_a_change_of_size_is_named_on_the_way_back_too(make_clip):
+    with open_source(two_sizes(make_clip)) as source, pytest.raises(VideoError, match="frame 6 is 96x64 but the first"):
+        list(frames_backward(source, first=0, last=11))
 
 
 def test_a_file_is_entered_close_to_the_frames_that_are_wanted(make_clip):

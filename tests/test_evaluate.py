@@ -11,6 +11,7 @@ from PIL import Image
 
 from stmcli.errors import MaskError, UsageError
 from stmcli.evaluate import evaluate_folder, list_sequences
+from stmcli.evaluate.layout import annotation_folders
 from stmcli.masks import write_labels
 from stmcli.metrics import boundary_f, jaccard
 
@@ -325,6 +326,21 @@ def test_a_gap_in_dense_ground_truth_is_named(tree, protocol):
     (tree / "truth" / "cat" / "00002.png").unlink()
     refusal(tree, tree / "truth" / "cat", "no ground truth for frame 00002.", protocol=protocol)
     assert len(score(tree, "folder").sequences["cat"][1].j) == 2
+
+
+def test_two_masks_of_one_frame_are_named(tree):
+    (tree / "predicted" / "cat" / "2.png").write_bytes((tree / "predicted" / "cat" / "00001.png").read_bytes())
+    refusal(tree, tree / "predicted" / "cat", "00002.png and 2.png are the same frame")
+
+
+def test_an_empty_folder_of_ground_truth_is_named(tree):
+    (tree / "ImageSets" / "2017").mkdir(parents=True)
+    (tree / "ImageSets" / "2017" / "val.txt").write_text("cat\nowl\n")
+    (tree / "Annotations").mkdir()
+    (tree / "truth" / "cat").rename(tree / "Annotations" / "cat")
+    (tree / "Annotations" / "owl").mkdir()
+    with pytest.raises(UsageError, match="no ground truth for clip owl"):
+        annotation_folders(tree, "davis2017")
 
 
 def test_junk_beside_the_masks_is_no_frame(tree):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from faults import check_fault, check_refusal, forbid_network
 
+from stmcli import matting
 from stmcli.model import STM
 
 
@@ -45,6 +46,34 @@ def test_memory_that_never_suffices_is_one_line_with_what_to_do(scene, segment, 
         segment(*scene.job, "-q"), 1, r"^error: cpu: too little memory\. Use a smaller --size or --mem-max\.$"
     )
     assert not list(scene.output.glob("masks/*"))
+
+
+def test_memory_that_is_short_beside_the_network_costs_time_and_nothing_else(scene, segment, monkeypatch):
+    assert segment(*scene.job, "-e", "cutout").exit_code == 0
+    whole, calls = masks(scene), []
+
+    def every_other(name):
+        work = getattr(matting, name)
+
+        def short(*given, **options):
+            calls.append(name)
+            return work(*given, **options) if calls.count(name) % 2 == 0 else out_of_memory()
+
+        monkeypatch.setattr(matting, name, short)
+
+    every_other("refine")
+    every_other("foreground")
+    result = segment(*scene.job, "-e", "cutout", "-y", "--no-resume")
+    assert result.exit_code == 0, result.stderr
+    assert masks(scene) == whole
+    assert {*calls} == {"refine", "foreground"}
+
+
+def test_memory_that_is_short_anywhere_is_one_line(scene, segment, monkeypatch):
+    monkeypatch.setattr("stmcli.segmenter.Segmenter.step", out_of_memory)
+    check_refusal(
+        segment(*scene.job, "-q"), 1, r"^error: cpu: too little memory\. Use a smaller --size or --mem-max\.$"
+    )
 
 
 def test_a_frame_whose_numbers_half_precision_cannot_hold_is_computed_again(scene, stm, tiny_weights, monkeypatch):

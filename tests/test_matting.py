@@ -3,12 +3,12 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from alphas import alpha_errors
 from scenes import SCENES, scene
 from scipy.ndimage import convolve1d
 
 from stmcli import matting
 from stmcli.matting import Matted, colour_lines, find_window, foreground, grow, mix, refine, shrink, solve, spread
-from stmcli.metrics import alpha_errors
 from stmcli.options import MattingOptions
 from stmcli.outputs import AlphaWriter
 from stmcli.prediction import Prediction

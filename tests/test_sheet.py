@@ -82,6 +82,15 @@ def test_worst_frames_are_apart_and_in_order():
     ]
 
 
+def test_frames_before_an_object_enters_need_no_prediction(root):
+    for index in range(4):
+        write_labels(root / "Annotations" / "clip" / f"{index:05}.png", np.zeros((60, 80), np.uint8))
+        (root / "predicted" / "clip" / f"{index:05}.png").unlink()
+    for path in (root / "predicted" / "clip").glob("*.png"):
+        path.write_bytes((root / "Annotations" / "clip" / path.name).read_bytes())
+    assert load(draw(root, root / "late.png")[0]).width == WIDTH
+
+
 def test_small_objects_are_shown_closer_and_none_is_cut():
     mask = np.zeros((100, 200), bool)
     assert _view(mask) == (0, 0, 200, 100)

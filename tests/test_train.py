@@ -19,8 +19,10 @@ from stmcli.curve import CURVE
 from stmcli.errors import Interrupted, TrainingError, UsageError, WeightsError
 from stmcli.evaluate import list_sequences
 from stmcli.losses import clip_loss, unroll
+from stmcli.masks import read_values, write_labels
 from stmcli.model import SIZES, Dims
 from stmcli.options import ClipOptions, TrainOptions
+from stmcli.runfiles import RunFiles
 from stmcli.train import train, validate
 from stmcli.trainer import Trainer, new_model
 from stmcli.validation import validation_clips
@@ -421,6 +423,28 @@ def test_the_weights_kept_are_those_that_validated_best(stills, dataset, tmp_pat
     assert load(tmp_path / "a")["progress"][2:4] == (0.6, 0.4)
 
 
+def test_the_best_weights_do_not_count_before_they_are_kept(stills, dataset, tmp_path, monkeypatch):
+    scores = iter([0.2, 0.6, 0.6, 0.5])
+    monkeypatch.setattr("stmcli.train.validate", lambda *_, **__: next(scores))
+    settings = {"options": replace(OPTIONS, steps=3, validate_every=0.0), "clips": CLIPS, "device": "cpu"}
+    kept = []
+
+    def keep(files, trainer):
+        kept.append(trainer.step)
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+        save_weights(files, trainer)
+
+    save_weights = RunFiles.keep_weights
+    monkeypatch.setattr(RunFiles, "keep_weights", keep)
+    with pytest.raises(Interrupted):
+        train(stills, tmp_path / "a", validation=dataset, **settings)
+    assert "1 steps" in read(tmp_path / "a/best.safetensors")[1].origin
+    done = train(stills, tmp_path / "a", resume=True, validation=dataset, **settings)
+    assert (kept, done.score) == ([1, 2, 2], 0.6)
+    assert "2 steps" in read(done.weights)[1].origin
+
+
 def curve_of(folder):
     """Return step and J of each line of the curve."""
     with (folder / "curve.csv").open() as file:
@@ -494,8 +518,16 @@ def test_validation_scores_the_merged_objects_between_the_ends(dataset):
     """A network that never moves its mask scores what plain numpy says."""
     found = validate(new_model("tiny"), list_sequences(dataset, "davis2016"), size=32)
     assert found == pytest.approx(np.mean([overlap(1), overlap(2)]))
-    short = validate(new_model("tiny"), list_sequences(dataset, "davis2016"), size=32, limit_frames=3)
-    assert short == pytest.approx(overlap(1))
+
+
+@pytest.mark.usefixtures("stay")
+def test_void_alone_in_the_first_mask_is_no_object(dataset):
+    for path in masks_of(dataset).glob("*.png"):
+        labels = read_values(path)
+        labels[-2:] = 255
+        write_labels(path, labels * (labels == 255) if path.stem == "00000" else labels)
+    found = validate(new_model("tiny"), validation_clips(dataset), size=32)
+    assert found == pytest.approx(np.mean([overlap(1)]))
 
 
 @pytest.mark.usefixtures("stay")

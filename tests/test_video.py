@@ -1,6 +1,7 @@
 import os
 import re
 import socket
+import struct
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +14,9 @@ from PIL import Image
 from spoilt import cut, flipped_clip, hidden_frames, huge_clip, no_frames, stamped_clip, two_sizes
 
 from stmcli.errors import StmError, UsageError, VideoError
-from stmcli.video import FrameFolder, VideoReader, frame_times, open_source, probe, read_frame
+from stmcli.video import FrameFolder, VideoReader, clip_facts, frame_times, open_source, probe, read_frame
 from stmcli.video.folder import natural_key
+from stmcli.video.position import first_frame_from
 
 RED = np.array((220, 30, 30))
 
@@ -362,6 +364,29 @@ def test_odd_names_work(make_clip, monkeypatch, name):
     assert len(read(name)) == 2
 
 
+@pytest.mark.parametrize(("name", "codec"), [("h264", "libx264"), ("hevc", "libx265")])
+def test_a_bare_stream_has_the_times_of_its_rate(make_clip, tmp_path, name, codec):
+    options = {"preset": "medium"} if codec == "libx264" else {}
+    path = tmp_path / f"bare.{name}"
+    clip = make_clip("clip.mkv", frames=14, codec=codec, options=options)
+    with av.open(str(clip)) as source, av.open(str(path), "w", format=name) as bare:
+        stream = bare.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                bare.mux(packet)
+    with open_source(path) as source:
+        frames = list(source)
+        assert [frame.time for frame in frames] == list(source.times().values()) == [Fraction(i, 25) for i in range(14)]
+    assert clip_facts(path).usable
+    assert first_frame_from(path, Fraction(1, 2)) == 13
+
+
+def test_a_frame_that_cannot_be_decoded_is_not_shown_as_another(make_clip):
+    with pytest.raises(VideoError, match="frame 11 cannot be decoded"):
+        read_frame(flipped_clip(make_clip), 11)
+
+
 # -- folders -----------------------------------------------------------------------------------
 
 
@@ -417,7 +442,7 @@ def test_frames_that_are_missing_are_like_damaged_ones(make_folder):
         assert [frame.index for frame in source] == list(source.times()) == [8, 9]
         assert source.corrupt_frames == [10]
     assert [frame.index for frame in read(folder, on_corrupt="stop", start=12)] == [12]
-    assert_refused(folder, "frame 11 is missing, with nothing before it", code=1, on_corrupt="skip", start=11)
+    assert_refused(folder, "frame 11 is missing after s.09.png", code=1, start=11)
 
 
 def test_more_missing_frames_than_frames_are_refused(make_folder):
@@ -463,6 +488,22 @@ def test_a_broken_image_is_named_or_repeated(make_folder):
     with open_source(folder, on_corrupt="stop") as source:
         assert [frame.index for frame in source] == [0]
         assert source.corrupt_frames == [1]
+
+
+@pytest.mark.parametrize(("kind", "value"), [(2, b"x\0\0\0"), (7, b"\6\0\0\0"), (3, b"\0\x09\0\0"), (4, b"\0\0\0\0")])
+def test_an_odd_orientation_in_metadata_is_no_matter(tmp_path, kind, value):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHI", 0x0112, kind, 1) + value + bytes(4)
+    Image.new("RGB", (40, 20)).save(tmp_path / "0.jpg", exif=exif)
+    assert read(tmp_path)[0].rgb.shape == (20, 40, 3)
+
+
+def test_a_folder_that_is_given_by_the_way_back_to_it_has_its_name(make_folder, tmp_path, monkeypatch):
+    folder = make_folder(["0.png"])
+    (folder / "inner").mkdir()
+    monkeypatch.chdir(folder / "inner")
+    for path in ("..", f"../../{folder.name}", f"../../{folder.name}/%d.png"):
+        with open_source(path) as source:
+            assert (source.info.name, source.info.path.parent) in ((folder.name, tmp_path), (folder.name, folder))
 
 
 @pytest.mark.parametrize("pattern", ["shot.%04d.png", "shot.####.png"])

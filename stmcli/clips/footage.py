@@ -22,7 +22,7 @@ from stmcli.clips.videos import Shot, Video, Videos
 from stmcli.errors import MaskError, TrainingError
 from stmcli.images import open_image
 from stmcli.machine import usable_cores
-from stmcli.masks import VOID, colour_codes, ids_of_colours
+from stmcli.masks import VOID, colour_codes, ids_of_colours, samples
 from stmcli.options import ClipOptions
 
 ROOM = 0.4  # share of the free memory that decoded frames may take
@@ -75,7 +75,7 @@ class Frames:
 
 def _ids(mask: Image.Image, path: Path) -> Pixels:
     if mask.mode in MASK_MODES:
-        return np.asarray(mask).astype(np.uint8)
+        return samples(mask).astype(np.uint8, copy=False)
     if mask.mode in ("RGB", "RGBA"):
         return np.asarray(ids_of_colours(colour_codes(np.asarray(mask.convert("RGB"))), path)).astype(np.uint8)
     raise MaskError(f"colour mode {mask.mode} cannot be read")

@@ -16,7 +16,7 @@ from stmcli.errors import TrainingError
 from stmcli.files import require_file
 from stmcli.images import open_image
 from stmcli.machine import usable_cores
-from stmcli.masks import is_binary
+from stmcli.masks import is_binary, samples
 
 CANVAS = 256  # side of the square that a layer is cut from, px, unless the crop is larger
 MASK_MODES = ("1", "L", "P")
@@ -52,15 +52,15 @@ def load_stills(paths: Sequence[Path], *, device: torch.device | str = "cpu", ca
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
-    """Yield (stem, image file, mask file)."""
-    images: dict[str, bytes] = {}
-    masks: dict[str, bytes] = {}
+    """Yield (stem, image file, mask file): of one stem, in `images` and `masks` of one folder."""
+    images: dict[tuple[Path, str], bytes] = {}
+    masks: dict[tuple[Path, str], bytes] = {}
     for name, content in _members(path):
         folder = {"images": images, "masks": masks}.get(name.parent.name)
         if folder is not None and name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith("."):
-            folder[name.stem] = content
-    for stem in sorted(images.keys() & masks.keys()):
-        yield stem, images[stem], masks[stem]
+            folder[name.parent.parent, name.stem] = content
+    for key in sorted(images.keys() & masks.keys()):
+        yield key[1], images[key], masks[key]
 
 
 def _members(path: Path) -> Iterator[tuple[Path, bytes]]:
@@ -94,9 +94,9 @@ def _still(path: Path, stem: str, image: bytes, mask: bytes, *, canvas: int) -> 
         raise TrainingError(cause, path=path, hint="Replace or remove it")
     scale = canvas / min(ids.size)
     size = (max(canvas, round(ids.width * scale)), max(canvas, round(ids.height * scale)))
-    labels = np.asarray(ids.resize(size, Image.Resampling.NEAREST)).astype(np.uint8)
-    if is_binary(labels):
-        labels = (labels > 0).astype(np.uint8)
+    values = samples(ids)
+    values = (values > 0).astype(np.uint8) if is_binary(values) else values
+    labels = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
     boxes = {i: _box(labels == i) for i in np.flatnonzero(np.bincount(labels.ravel())).tolist() if i not in (0, 255)}
     if not boxes:
         return None

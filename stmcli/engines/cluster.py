@@ -15,6 +15,7 @@ from stmcli.listeners import unheard
 from stmcli.options import BatchOptions, NetworkOptions
 from stmcli.weights import load_model
 
+STARTS = 5  # that fail one after the other, and then no more are tried
 WAIT = 1.0  # seconds after which a wait ends, so that a signal is heard
 
 
@@ -29,11 +30,13 @@ class Cluster:
         if Path(network.weights).exists():
             network = replace(network, weights=str(Path(network.weights).absolute()))
         self._settings = network, options.threads
-        gpus = 1 if network.device.startswith("cuda") else 0
+        enough = ray.cluster_resources().get("GPU", 0) >= options.jobs
+        gpus = 1 if network.device.startswith("cuda") or (network.device == "auto" and enough) else 0
         self._kind = ray.remote(_Actor).options(num_cpus=options.threads or 1, num_gpus=gpus)
         self._idle: list[Any] = []
         self._waking: dict[Any, Any] = {}  # actors that are not there yet, by the word that they are
         self._tasks: dict[Any, tuple[Any, Task]] = {}  # at work, by the outcome to come
+        self._failed_starts = 0  # one after the other
         for _ in range(options.jobs):
             self._wake()
 
@@ -70,17 +73,28 @@ class Cluster:
         self._waking[actor.ready.remote()] = actor
 
     def _take(self, word: Any) -> list[Outcome]:
-        """Take what an actor has said; when it died, wake another."""
+        """Take what an actor has said; when it died or is of no more use, wake another. Raises StmError."""
         actor, task = self._tasks.pop(word, (self._waking.pop(word, None), None))
         try:
             said = self._ray.get(word)
         except self._ray.exceptions.RayError as error:
-            with suppress(self._ray.exceptions.RayError):
-                self._ray.kill(actor)
-            self._wake()
+            self._replace(actor, error, starting=task is None)
             return [loss(task, f"its worker died ({type(error).__name__})")] if task else []
+        self._failed_starts = 0
+        if task and said.lost:
+            self._replace(actor, None, starting=False)
+            return [said]
         self._idle.append(actor)
         return [said] if task else []
+
+    def _replace(self, actor: Any, error: Exception | None, *, starting: bool) -> None:
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(actor)
+        self._failed_starts += starting
+        if self._failed_starts >= STARTS:
+            cause = f"no worker can start in the cluster ({' '.join(str(error).split())[:200]})"
+            raise StmError(cause, hint="Install the same stmcli on every machine.")
+        self._wake()
 
 
 class _Actor:

@@ -3,6 +3,7 @@
 from functools import cache
 
 from stmcli.engines.task import Hear, Outcome, Task, do
+from stmcli.errors import StmError
 from stmcli.options import NetworkOptions
 from stmcli.weights import load_model
 
@@ -28,10 +29,13 @@ class Here:
         self._task = task
 
     def wait(self) -> list[Outcome]:
-        """Do the task."""
+        """Do the task. Raises StmError when no other can be done after it."""
         assert self._task is not None
         task, self._task = self._task, None
-        return [do(task, self._load, self._hear)]
+        outcome = do(task, self._load, self._hear)
+        if outcome.lost:  # and with it whatever comes after it
+            raise StmError(outcome.error)
+        return [outcome]
 
     def close(self, *, now: bool = False) -> None:
         """Do nothing: no process is left behind."""

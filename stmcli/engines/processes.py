@@ -106,6 +106,8 @@ class _Worker:
                 said: Advanced | Outcome = self.pipe.recv()
                 if isinstance(said, Outcome):
                     self.task = None
+                    if said.lost:
+                        self.kill()
                     return [said]
                 hear(said)
         except (EOFError, OSError):

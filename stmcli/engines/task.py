@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from stmcli.errors import Interrupted, PartialError, StmError
 from stmcli.given import mask_in
 from stmcli.job import Job
@@ -37,7 +39,7 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a clip ended: `status` is ok, partial or failed; `lost` when its worker died."""
+    """How a clip ended: `status` is ok, partial or failed; `lost` when its worker died or is of no more use."""
 
     name: str
     status: str
@@ -76,6 +78,8 @@ def do(task: Task, load: Callable[[], STM], hear: Hear) -> Outcome:
         if isinstance(error.result, Result):
             return _outcome(task, error.result, "partial", error)
         return failure(task, error)
+    except torch.AcceleratorError as error:  # nothing that this process asks of the device works any more
+        return loss(task, f"the device failed ({' '.join(str(error).split())[:200]})")
     except Exception as error:  # the border: no clip may take others with it
         return failure(task, error)
     return _outcome(task, result, "ok")

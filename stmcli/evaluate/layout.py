@@ -57,7 +57,7 @@ def annotation_folders(root: Path, protocol: str) -> dict[str, Path]:
     if not names:
         raise UsageError("no ground truth here", path=root, hint="It must hold <clip>/*.png")
     folders = {name: mask_folder(base / name) for name in names}
-    missing = [name for name, folder in folders.items() if not folder.is_dir()]
+    missing = [name for name, folder in folders.items() if not (folder.is_dir() and mask_files(folder))]
     if missing:
         raise UsageError(f"no ground truth for {first_of(missing, 'clip')}", path=base, hint="Complete the dataset")
     return folders
@@ -85,8 +85,14 @@ def mask_files(folder: Path) -> list[Path]:
 
 
 def by_frame(files: Iterable[Path]) -> dict[str, Path]:
-    """Return files by the frame they are of; `7.png` and `00007.png` are the same frame."""
-    return {frame_key(path.stem): path for path in files}
+    """Return files by the frame they are of. Raises UsageError for `7.png` beside `00007.png`, the same frame."""
+    found: dict[str, Path] = {}
+    for path in files:
+        other = found.setdefault(frame_key(path.stem), path)
+        if other is not path:
+            cause = f"{other.name} and {path.name} are the same frame"
+            raise UsageError(cause, path=path.parent, hint="Remove one.")
+    return found
 
 
 def frame_key(name: str) -> str:

@@ -1,6 +1,6 @@
 """A picture of how a clip was scored: J of every frame, and the worst frames with both contours."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,13 +62,21 @@ def draw_sheets(scores: Scores, predictions: Path, truth: Path, *, protocol: str
     return written
 
 
-def worst_frames(objects: Objects, count: int = TILES) -> list[Worst]:
-    """Return the frames with the lowest J of any object, some distance apart, in the order of the clip."""
+def worst_frames(objects: Objects, count: int = TILES, *, among: Container[str] | None = None) -> list[Worst]:
+    """Return the frames with the lowest J of any object, some distance apart, in the order of the clip.
+
+    `among` holds the keys of those that can be shown: before an object enters no mask need be predicted.
+    """
     order = sorted({frame for one in objects.values() for frame in one.frames}, key=lambda name: (len(name), name))
     places = {frame: place for place, frame in enumerate(order)}
     pairs = [(number, one) for number, one in objects.items()]
     ranked = sorted(
-        (Worst(frame, number, float(j)) for number, one in pairs for frame, j in zip(one.frames, one.j, strict=True)),
+        (
+            Worst(frame, number, float(j))
+            for number, one in pairs
+            for frame, j in zip(one.frames, one.j, strict=True)
+            if among is None or frame_key(frame) in among
+        ),
         key=lambda worst: (worst.j, places[worst.frame]),
     )
     chosen: list[Worst] = []
@@ -83,8 +91,8 @@ def _sheets(scores: Scores, predictions: Path, truth: Path, protocol: str) -> It
     annotations = annotation_folders(truth, protocol)
     found, images = predicted_folders(predictions, annotations), image_folder(truth)
     for name, objects in scores.sequences.items():
-        worst = worst_frames(dict(objects))
         given, predicted = Truth(annotations[name], protocol), by_frame(mask_files(found[name]))
+        worst = worst_frames(dict(objects), among=predicted)
         tiles = [_tile(one, given, predicted[frame_key(one.frame)], images / name) for one in worst]
         yield name, _sheet(name, dict(objects), worst, tiles)
 

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -113,6 +114,7 @@ class FrameFolder(Source):
             try:
                 rgb = self._read(number)
             except VideoError:
+                rgb = self._before(number) if rgb is None else rgb
                 if self.on_corrupt == "fail" or rgb is None:
                     raise
                 self.corrupt_frames.append(number)
@@ -128,9 +130,15 @@ class FrameFolder(Source):
 
     def _read(self, number: int) -> RGB:
         if number not in self._files:
-            cause = f"frame {number} is missing, with nothing before it that could stand in"
-            raise VideoError(cause, path=self.info.path, hint="Start later.")
+            raise VideoError(f"frame {number} is missing", path=self.info.path, hint="Start later.")
         return read_image(self._files[number])
+
+    def _before(self, number: int) -> RGB | None:
+        """Return the last picture before a frame that can be read, None if there is none."""
+        for earlier in reversed(range(self._numbers[0], number, self._numbers.step)):
+            with suppress(VideoError):
+                return self._read(earlier)
+        return None
 
 
 def is_pattern(path: Path) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from stmcli.errors import VideoError
-from stmcli.images import FORMATS, MAX_PIXELS
+from stmcli.images import FORMATS, MAX_PIXELS, ORIENTATION, SIDEWAYS
 from stmcli.video.color import Color
 from stmcli.video.faults import check_file
 from stmcli.video.frame import RGB
@@ -76,7 +76,7 @@ def _pillow_size(path: Path) -> tuple[int, int]:
         if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
             cause = "pixels of 32 bits, which may mean anything"
             raise VideoError(cause, path=path, hint="Export it with 8 or 16 bits, or as OpenEXR.")
-        turned = not _ignores_exif(image) and image.getexif().get(0x0112, 1) >= 5
+        turned = not _ignores_exif(image) and image.getexif().get(ORIENTATION) in SIDEWAYS
         return image.size[::-1] if turned else image.size
 
 

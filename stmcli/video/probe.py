@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import dropwhile
 from pathlib import Path
 
 import av
@@ -33,6 +34,7 @@ _OPEN_OPTIONS = {
 }
 _CONTAINERS = {"matroska": "mkv", "mpegts": "ts", "mov": "mp4"}
 _LATE_CLOCK = {"mpegts", "mpeg"}
+_BARE = {"h264", "hevc", "m4v", "mpegvideo", "obu"}  # packets of a codec and nothing else
 _STOP_HINT = "Copy it again, or take what is there with --on-corrupt stop."
 _SLACK = Fraction(1, 10)  # seconds, at least, that a container may declare beyond its last packet
 
@@ -114,7 +116,8 @@ def probe(path: Path, *, on_corrupt: OnCorrupt = "fail") -> SourceInfo:
 def frame_times(path: Path) -> tuple[Fraction, ...]:
     """Return the presentation time of every frame that will decode, in order, decoding nothing.
 
-    Follows edit lists, and leaves out what a transport stream cut in its middle cannot show.
+    Follows edit lists, and leaves out what a transport stream cut in its middle cannot show. Frames of a bare stream,
+    which holds no times, are as far apart as its rate says.
     """
     with open_container(path) as container:
         stream = pick_video(container, path)
@@ -123,7 +126,22 @@ def frame_times(path: Path) -> tuple[Fraction, ...]:
             stamps = sorted(_shown(container, stream))
         except av.FFmpegError as error:
             raise explain(path, error) from error
+        if not stamps and container.format.name in _BARE:
+            step = ticks(_rate(stream), base)
+            stamps = [place * step for place in range(_count(path))]
     return tuple(stamp * base for stamp in stamps)
+
+
+def ticks(rate: Fraction, base: Fraction) -> int:
+    """Return how many ticks of a time base, in seconds, a frame lasts at `rate` frames a second."""
+    return max(1, round(1 / (rate * base)))
+
+
+def _count(path: Path) -> int:
+    """Return how many packets there are from the first key frame on."""
+    with open_container(path) as container:
+        packets = (packet for packet in container.demux(pick_video(container, path)) if packet.size)
+        return sum(1 for _ in dropwhile(lambda packet: not packet.is_keyframe, packets))
 
 
 def _shown(container: InputContainer, stream: VideoStream) -> Iterator[int]:

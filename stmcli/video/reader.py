@@ -24,7 +24,7 @@ from stmcli.video.frame import (
     number_name,
 )
 from stmcli.video.orientation import orientation_of
-from stmcli.video.probe import frame_times, open_container, pick_video, probe
+from stmcli.video.probe import frame_times, open_container, pick_video, probe, ticks
 from stmcli.video.rgb import RgbConverter
 
 _REORDERED = {"h264", "hevc"}  # their pictures come out in another order than AVI numbers them
@@ -105,13 +105,16 @@ class VideoReader(Source):
         first, start, end = self.info.first_number, self.info.first_chosen, self.info.end
         clock, converter = _Clock(self.info), RgbConverter()
         rgb: RGB | None = None
+        before: VideoFrame | None = None  # the last picture before `start`
         index = first - 1
         for index, (picture, pts) in enumerate(self._pictures(container, stream), first):
             time = clock.tick(pts)
             if clock.moved:
                 self._remarks["time"] = f"{clock.moved} duplicate or backward timestamps were moved forward"
             if index < start:
+                before = picture or before
                 continue
+            picture = picture or (before if rgb is None else None)
             if picture is not None:
                 self._check_size(picture, index)
                 rgb = converter.convert(picture)
@@ -205,7 +208,7 @@ class _Clock:
     def __init__(self, info: SourceInfo) -> None:
         self.moved = 0
         self._base = info.time_base
-        self._step = max(1, round(1 / (info.rate * info.time_base)))
+        self._step = ticks(info.rate, info.time_base)
         self._last: int | None = None
 
     def tick(self, pts: int | None) -> Fraction:

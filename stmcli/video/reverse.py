@@ -13,6 +13,7 @@ from stmcli.video.source import open_source
 
 CHUNK_BYTES = 2**28  # decoded at once
 CHUNK_FRAMES = 64
+EARLY = (0, 2, 10)  # seconds: in some containers a jump ends behind where it was to go
 
 
 def frames_backward(source: Source, *, first: int, last: int) -> Iterator[Frame]:
@@ -26,8 +27,7 @@ def frames_backward(source: Source, *, first: int, last: int) -> Iterator[Frame]
     size = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // (3 * source.info.width * source.info.height)))
     for place in range(0, len(numbers), size):
         chunk = numbers[place : place + size][::-1]
-        found = _sought(source, {number: times[number] for number in chunk}) if _can_seek(source) else None
-        yield from reversed(_decoded(source, chunk) if found is None else found)
+        yield from reversed(_sought(source, {n: times[n] for n in chunk}) or _decoded(source, chunk))
 
 
 def _can_seek(source: Source) -> bool:
@@ -49,19 +49,33 @@ def _decoded(source: Source, chunk: list[int]) -> list[Frame]:
 
 def _sought(source: Source, times: dict[int, Fraction]) -> list[Frame] | None:
     """Return the frames with these times, entering the file close before them; None if any of them is not found."""
-    numbers = {time: number for number, time in times.items()}
-    first, frames, converter = min(numbers), list[Frame](), RgbConverter()
-    with suppress(av.FFmpegError), open_container(source.info.path) as container:
-        stream = pick_video(container, source.info.path)
+    if _can_seek(source):
+        for early in EARLY:
+            with suppress(av.FFmpegError):
+                frames = _entered(source, {time: number for number, time in times.items()}, early)
+                if [frame.index for frame in frames] == [*times]:
+                    return frames
+    return None
+
+
+def _entered(source: Source, numbers: dict[Fraction, int], early: int) -> list[Frame]:
+    """Return those of the frames, by time, that come out right when the file is entered so many seconds before them."""
+    frames, converter, info = list[Frame](), RgbConverter(), source.info
+    first, whole = min(numbers), False
+    with open_container(info.path) as container:
+        stream = pick_video(container, info.path)
         stream.thread_type = "AUTO"
         base = stream.time_base or Fraction(1)
-        container.seek(int(first / base), stream=stream)
+        container.seek(int((first - early) / base), stream=stream)
         for picture in container.decode(stream):
             time = None if picture.pts is None else picture.pts * base
-            if picture.is_corrupt or time is None:
-                return None
+            whole = whole or (picture.key_frame and time is not None and time <= first)
+            if picture.is_corrupt or time is None or (time >= first and not whole):
+                break
             if time in numbers:
                 frames.append(Frame(numbers[time], time, converter.convert(picture)))
+                if frames[-1].rgb.shape[:2] != (info.height, info.width):
+                    break
             if time >= max(numbers):
-                break
-    return frames if [frame.index for frame in frames] == [*times] else None
+                return frames
+    return []

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stmcli.errors import UsageError
+from stmcli.errors import UsageError, VideoError
 from stmcli.files import can_be, refuse_url
 from stmcli.video.faults import check_file
 from stmcli.video.folder import FrameFolder, is_pattern
@@ -26,6 +26,8 @@ def open_source(
     """
     refuse_url(path)
     whole = Path(path).absolute()
+    if ".." in whole.parts:  # which is no name
+        path = whole = whole.parent.resolve() / whole.name if whole.name != ".." else whole.resolve()
     if not can_be(whole):
         raise UsageError("no file can have this name", path=path, hint="Check it.")
     if is_pattern(whole):
@@ -42,5 +44,7 @@ def read_frame(path: str | Path, index: int | None = None, *, first_number: int 
     """
     with open_source(path, first_number=first_number, start=index, end=index, on_corrupt="skip") as source:
         for frame in source:
+            if frame.corrupt:
+                raise VideoError(f"frame {frame.index} cannot be decoded", path=path, hint="Take another one.")
             return frame
     raise AssertionError(f"{path}: an iteration without a frame")
