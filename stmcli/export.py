@@ -7,16 +7,16 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from stmcli.earlier import edited
 from stmcli.errors import PartialError, UsageError
 from stmcli.files import nearest_name
+from stmcli.identity import content_of
 from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
 from stmcli.listeners import unheard
-from stmcli.masks import Convention, Labels, check_fits, object_ids, read_grey, read_stored
 from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, ExportOptions, MattingOptions
 from stmcli.report import UNFINISHED, add_exports, first_number_of, read_report
-from stmcli.results import MASKS, REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable
+from stmcli.results import MASKS, REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable, source_files
+from stmcli.saved import SavedMasks, SavedPrediction
 from stmcli.threads import Behind, ahead
 from stmcli.video import Frame, Source, list_frames, numbered, open_source
 
@@ -83,85 +83,13 @@ def export_masks(
         end = _end(masks, whole)
     with _open(job, min(masks), end) as source:
         _require_all(masks, source)
-        saved = SavedMasks(masks, source, _soft_folders(job))
+        saved = SavedMasks(masks, source, _soft_folders(job), edited=_edited(job, source))
         wanted = outputs(job.export, saved.object_ids)
         _check(job, wanted)
         predict = _predictions(saved, wanted, job.export)
         on_start(source.count, "from masks")
         with lock(job.folder):
             return _write(job, source, saved, wanted, predict, on_frame)
-
-
-class SavedMasks:
-    """Give back, frame by frame, what a run or a person has stored."""
-
-    def __init__(self, masks: Mapping[int, Path], source: Source, soft: Mapping[int, Path]) -> None:
-        self._masks, self._soft, self._name = masks, soft, source.frame_name
-        self._folder = next(iter(masks.values())).parent
-        self._size = source.info.width, source.info.height
-        self._convention = Convention()
-        stored = [self._learn(path, source.info.path.name) for path in masks.values()]
-        found = {number for values, grey in stored for number in object_ids(self._meant(values, grey))}
-        self.object_ids = tuple(sorted(found | set(soft)))
-        if not self.object_ids:
-            raise UsageError("no object in any of these masks", path=self._folder)
-
-    def __contains__(self, index: int) -> bool:
-        return index in self._masks
-
-    @property
-    def is_soft(self) -> bool:
-        """Tell whether the probabilities of all objects were stored."""
-        return {*self.object_ids} == {*self._soft}
-
-    def check_count(self, frames: int) -> None:
-        """Raise UsageError when the clip has fewer frames than there are masks."""
-        if frames < len(self._masks):
-            lost = self._masks[sorted(self._masks)[frames]]
-            raise UsageError("there is no frame for this mask", path=lost, hint="Give the clip that the masks are of.")
-
-    def labels(self, index: int) -> Labels:
-        """Return the mask (H, W) of a frame."""
-        return self._meant(*read_stored(self._masks[index], size=self._size, warn=unheard))
-
-    def soft(self, index: int) -> np.ndarray:
-        """Return (N+1, H, W) float32, background first: the stored probabilities, else 0 and 1 by the mask."""
-        if not self.is_soft:
-            labels = self.labels(index)
-            return np.stack([labels == number for number in (0, *self.object_ids)]).astype(np.float32)
-        stem = self._name(index)
-        objects = [read_grey(self._soft[number] / f"{stem}.png", size=self._size) for number in self.object_ids]
-        stack = np.stack(objects)
-        return np.concatenate((np.clip(1 - stack.sum(0, keepdims=True), 0, 1), stack))
-
-    def _learn(self, path: Path, video_name: str) -> tuple[Labels, bool]:
-        """Check a mask, and return each value in it once, and whether it is 8-bit grey."""
-        values, grey = read_stored(path)
-        check_fits(values, path, *self._size, video_name)
-        self._convention.learn(values, grey)
-        return np.unique(values), grey
-
-    def _meant(self, values: Labels, grey: bool) -> Labels:
-        """Return the ids that values of a mask stand for, same shape."""
-        return self._convention.labels(values, grey, path=self._folder, warn=unheard)
-
-
-@dataclass(frozen=True)
-class SavedPrediction:
-    """What is stored of one frame."""
-
-    object_ids: tuple[int, ...]
-    saved: Labels
-    prob: Any = None  # a tensor (N+1, H, W) where soft alpha is asked for
-    sure: tuple[float, ...] = ()  # the confidence in each object, where it is known
-
-    def labels(self) -> Labels:
-        """Return (H, W) object ids."""
-        return self.saved
-
-    def confidence(self) -> tuple[float, ...]:
-        """Return the confidence in each object, 0..1."""
-        return self.sure
 
 
 def _open(job: ExportJob, start: int | None = None, end: int | None = None) -> Source:
@@ -275,12 +203,34 @@ def _write(
     facts = {writer.path.name: dict(writer.facts) for writer in writers}
     if job.folder / MASKS == job.mask_folder and (job.folder / REPORT).exists():
         add_exports(job.folder / REPORT, facts)
-    hard = [] if saved.is_soft or not any(output.kind in SOFT_EXPORTS for output in wanted) else [FROM_HARD]
-    notes = [*source.warnings, *hard, *(note for writer in writers for note in writer.notes)]
+    notes = [
+        *source.warnings,
+        *_doubts(job, source, saved, wanted),
+        *(note for writer in writers for note in writer.notes),
+    ]
     result = Exported(tuple(writer.path for writer in writers), count, tuple(notes), facts)
     refuse_corrupt(source, job.video, job.folder, result)
     _refuse_unfinished(job, result)
     return result
+
+
+def _edited(job: ExportJob, source: Source) -> list[int]:
+    """Return the frames whose masks were edited since they were made."""
+    return edited(job.mask_folder.parent, source, job.run) if job.run else []
+
+
+def _doubts(job: ExportJob, source: Source, saved: SavedMasks, wanted: Sequence[Output]) -> list[str]:
+    """Say what a person may not have meant."""
+    found, clip = [], job.run.get("identity", {}).get("clip")
+    if clip and clip[1] != content_of(source_files(source.info.path)):
+        found.append(f"{job.video} is not the very file that was segmented")
+    if any(output.kind in SOFT_EXPORTS for output in wanted):
+        if not saved.is_soft:
+            found.append(FROM_HARD)
+        elif saved.edited:
+            listed = ", ".join(map(str, saved.edited[:10])) + ", ..." * (len(saved.edited) > 10)
+            found.append(f"made of the masks that were edited, where they were: frame {listed}")
+    return found
 
 
 def _predictions(

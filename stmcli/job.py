@@ -14,9 +14,11 @@ import torch
 from stmcli import __version__
 from stmcli.annotations import is_annotations
 from stmcli.device import check_compiler, pick_device
+from stmcli.earlier import Kinship, earlier_result
 from stmcli.errors import Faults, UsageError
 from stmcli.footprint import check_room
 from stmcli.given import GivenMask, MaskFile, check_readable, from_first, ids_of, list_mask_files, mask_in, read_given
+from stmcli.identity import content_of, differences
 from stmcli.kinds import Output, outputs, soft_outputs
 from stmcli.memory import given_room
 from stmcli.options import (
@@ -29,11 +31,9 @@ from stmcli.options import (
     SegmentOptions,
 )
 from stmcli.report import source_facts
-from stmcli.results import MASKS, REPORT, check_folder, earlier_result, output_names, source_files
+from stmcli.results import MASKS, REPORT, check_folder, output_names, source_files
 from stmcli.video import Source, open_source
 from stmcli.weights import card_of, digest, find, sha256, suited
-
-HASHED = 2**20  # bytes at either end of a source that its fingerprint looks at
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,7 @@ class Job:
     def fingerprint(self) -> str:
         """Identify the result: source, mask, weights, and the options that change it."""
         masks = [(str(file.frame), *_mask_identity(file)) for file in list_mask_files(self.masks)]
-        return _digest({**self._parts(), "masks": masks})
-
-    def likeness(self) -> str:
-        """Identify all but the masks."""
-        return _digest(self._parts())
+        return _digest({**self.identity(), "masks": masks})
 
     @property
     def can_go_on(self) -> bool:
@@ -65,12 +61,13 @@ class Job:
         """
         return not {*self.export.kinds}.intersection(SOFT_FILMS) and self.segment.on_corrupt != "skip"
 
-    def _parts(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """Return all that the result depends on but the masks, as values that JSON knows."""
         unlike: dict[str, Any] = {"overwrite": False, "resume": True, "keep_memory": False, "page": True}
         unlike["on_corrupt"] = SegmentOptions.on_corrupt  # a result with corrupt frames never counts as finished
         return {
             "version": __version__,
-            "source": _identity(self.video),
+            "clip": [self.video.name, content_of(source_files(self.video))],
             "weights": digest(find(self.network.weights)),
             "segment": asdict(replace(self.segment, **unlike)),
             "network": asdict(self.network) | asdict(suited(self.network)) | {"weights": ""},
@@ -218,23 +215,24 @@ def _check_direction(options: SegmentOptions) -> None:
 def done_before(job: Job, given: Sequence[GivenMask], source: Source) -> dict[str, Any] | None:
     """Return the report of this very job when it is finished. Raises UsageError when another's would be lost.
 
-    A job that corrects a result, by masks after the first, is no other one.
+    A job that corrects a result, by masks after the first, is no other one; nor is one whose result was corrected.
     """
+    masks = {str(mask.frame): mask.digest() for mask in given}
 
-    def is_corrected(report: dict[str, Any]) -> bool:
-        masks = report.get("given", {})
-        first = next(iter(masks.items()), None)
-        return report.get("likeness") == job.likeness() and first == (str(given[0].frame), given[0].digest())
+    def compare(report: dict[str, Any]) -> Kinship:
+        others = differences(report.get("identity", {}), job.identity())
+        was = report.get("given", {})
+        first = str(given[0].frame)
+        if next(iter(was.items()), None) != (first, masks[first]):
+            others.append(f"the mask of frame {first}")
+        return Kinship(
+            tuple(others),
+            more=tuple(frame for frame in was if frame not in masks),
+            fewer=tuple(frame for frame, mask in masks.items() if was.get(frame) != mask),
+        )
 
     wanted = job.segment
-    return earlier_result(
-        job.output,
-        job.fingerprint(),
-        source,
-        overwrite=wanted.overwrite,
-        resume=wanted.resume,
-        is_corrected=is_corrected,
-    )
+    return earlier_result(job.output, source, compare, overwrite=wanted.overwrite, resume=wanted.resume)
 
 
 # -- facts -----------------------------------------------------------------------------------------------------------
@@ -244,22 +242,11 @@ def _digest(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _identity(path: Path) -> list[Any]:
-    """Tell a source from others without reading all of it."""
-    if not path.is_file():  # the frames of a folder or a pattern
-        return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in source_files(path)]
-    with path.open("rb") as file:
-        head = file.read(HASHED)
-        file.seek(max(0, path.stat().st_size - HASHED))
-        tail = file.read(HASHED)
-    return [path.name, path.stat().st_size, hashlib.sha256(head + tail).hexdigest()]
-
-
 def _mask_identity(file: MaskFile) -> list[Any]:
     """Tell a mask from others; of annotations all counts, for what changes may be anywhere in the file."""
     if is_annotations(file.path) and file.path.is_file():
         return [[file.path.name, sha256(file.path)], file.object]
-    return [_identity(file.path)]
+    return [file.path.name, content_of([file.path])]
 
 
 def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[str, Any]:
@@ -269,7 +256,7 @@ def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[st
         "stm": __version__,
         "torch": torch.__version__,
         "fingerprint": job.fingerprint(),
-        "likeness": job.likeness(),
+        "identity": job.identity(),
         "given": {str(mask.frame): mask.digest() for mask in given},
         "weights": {"path": str(entry), "sha256": digest(entry), "licence": card_of(entry).licence},
         "source": source_facts(source.info),

@@ -3,7 +3,7 @@
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,14 +76,24 @@ def segment_video(
         done = done_before(job, given, source)
         if done is None:
             return _run(job, source, given, notes, load, on_start, on_frame, on_adapt)
-        return _done_before(job, done, on_start, on_frame)
+        return _done_before(job, done, given, on_start, on_frame)
+
+
+def _corrected(done: Mapping[str, Any], given: Sequence[GivenMask]) -> list[str]:
+    """Say which masks a finished result was made with that the job has not."""
+    more = [frame for frame in done.get("given", {}) if int(frame) not in {mask.frame for mask in given}]
+    return [f"it was corrected by masks of frame {', '.join(more)} too; -y makes it without them"] if more else []
 
 
 def _done_before(
-    job: Job, done: dict[str, Any], on_start: Callable[[int | None, str], None], on_frame: Callable[[int], None]
+    job: Job,
+    done: dict[str, Any],
+    given: Sequence[GivenMask],
+    on_start: Callable[[int | None, str], None],
+    on_frame: Callable[[int], None],
 ) -> Result:
     """Return a result that is there already, with its page, and with no more beside it than the job wants."""
-    notes = [*done["notes"]]
+    notes = [*done["notes"], *_corrected(done, given)]
     if not job.segment.keep_memory:
         shutil.rmtree(job.output / STATE, ignore_errors=True)
     elif not (job.output / STATE).exists():

@@ -123,6 +123,7 @@ def first_number_of(report: Mapping[str, Any]) -> int | None:
     return number if isinstance(number, int) else None
 
 
+GROUPS = ("segment", "network", "memory", "export")  # of options
 UNFINISHED = ("running", "interrupted", "failed")  # statuses
 
 
@@ -131,13 +132,21 @@ def is_finished(report: Mapping[str, Any]) -> bool:
     return report.get("status") == "ok" and _fits(report, WHOLE)
 
 
+def shows(facts: Mapping[str, Any], labels: npt.NDArray[np.integer]) -> bool:
+    """Tell whether a mask (H, W) has the areas and boxes that a report tells of its frame."""
+    known = {int(number): one for number, one in facts["objects"].items()}
+    others = np.setdiff1d(labels, (0, *known))
+    return not others.size and all(_extent(labels == n).items() <= one.items() for n, one in known.items())
+
+
 def add_exports(path: Path, checked: Mapping[str, Mapping[str, Any]]) -> None:
     """Note in a finished report what was made of its masks later, and what is in it. Raises WriteError."""
     content = read_report(path)
     if not content:  # damaged: what is left of it stays as it is
         return
-    frames = [json.dumps(frame) for frame in content.pop("frames", [])]
+    frames, was = [json.dumps(frame) for frame in content.pop("frames", [])], path.stat()
     _write(path, content | {"exported": {**content.get("exported", {}), **checked}}, frames)
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))  # so that masks that were edited are newer
 
 
 def source_facts(info: SourceInfo) -> dict[str, Any]:
@@ -200,6 +209,10 @@ def _are_digests(value: Any) -> bool:
     return _by_number(value, _is_text)
 
 
+def _is_identity(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name, {}), dict) for name in GROUPS)
+
+
 def _are_exports(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_path, value))
 
@@ -218,9 +231,10 @@ def _is_pair(value: Any) -> bool:
 
 # Of each entry that others rely on: a check, [one form] of all in a list, or {key: form} of what must be there.
 FORM: Mapping[str, Any] = {
-    **{"status": _is_text, "fingerprint": _is_text, "likeness": _is_text, "device": _is_text},
+    **{"status": _is_text, "fingerprint": _is_text, "device": _is_text},
     **{"frames_written": _is_count, "peak_host_bytes": _is_count},
     "given": _are_digests,
+    "identity": _is_identity,
     "outputs": [_is_path],
     "exported": _are_exports,
     "notes": [_is_text],

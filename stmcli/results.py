@@ -7,11 +7,10 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from stmcli.errors import LockedError, PartialError, UsageError
 from stmcli.files import can_be
-from stmcli.report import is_finished, read_report
+from stmcli.report import read_report
 from stmcli.video import Source, last_number, list_frames
 
 MASKS, REPORT, PAGE, LOCK = "masks", "report.json", "report.html", ".lock"
@@ -118,38 +117,6 @@ def _loss(source: Source) -> str:
     if source.missing_from is not None:
         causes.append(f"the file was cut short, the clip is missing from frame {source.missing_from} on")
     return "; ".join(causes)
-
-
-def earlier_result(
-    out: Path,
-    fingerprint: str,
-    source: Source,
-    *,
-    overwrite: bool,
-    resume: bool,
-    is_corrected: Callable[[dict[str, Any]], bool],
-) -> dict[str, Any] | None:
-    """Return the report of the finished result of this very job, None when there is something to do.
-
-    `source` tells which masks are its own. A result that `is_corrected` by the job, as its report tells, may be
-    replaced. Raises UsageError when what is there would be lost.
-    """
-    report = read_report(out / REPORT)
-    if not report and any((out / MASKS).glob("*.png")):
-        if (out / REPORT).exists():
-            hint = f"Remove it and {out / MASKS}, or choose another --output."
-            raise UsageError("damaged, so nobody knows whose masks are beside it", path=out / REPORT, hint=hint)
-        raise UsageError("holds masks that stm did not write", path=out / MASKS, hint=ELSEWHERE)
-    if overwrite or _is_empty(out):
-        return None
-    if report.get("fingerprint") != fingerprint:
-        if is_corrected(report):
-            return None
-        cause = "holds the result of another job" if report else "is not empty, and holds no result of stm"
-        raise UsageError(cause, path=out, hint="Choose another --output, or replace what is there with -y.")
-    masks = sum(source.number_of(image.stem) is not None for image in (out / MASKS).glob("*.png"))
-    whole = is_finished(report) and masks == report["frames_written"]
-    return report if resume and whole and all((out / name).exists() for name in report["outputs"]) else None
 
 
 def _refuse_kind(path: Path) -> None:
@@ -262,7 +229,7 @@ def _folders(out: Path) -> list[Path]:
     return [path for path in found if FOLDERS.fullmatch(path.relative_to(out).as_posix()) and path.is_dir()]
 
 
-def _is_empty(out: Path) -> bool:
+def is_empty(out: Path) -> bool:
     """Tell whether nothing but the beginnings of a run of ours is there."""
     if not out.exists():
         return True

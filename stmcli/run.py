@@ -10,7 +10,6 @@ from itertools import islice
 from stmcli import __version__
 from stmcli.checkpoint import Checkpoint, Checkpoints
 from stmcli.directions import BackwardPass
-from stmcli.export import SavedPrediction
 from stmcli.given import GivenMask, ids_of
 from stmcli.images import is_whole_png
 from stmcli.job import Job
@@ -23,6 +22,7 @@ from stmcli.page import Pictures
 from stmcli.prediction import Prediction
 from stmcli.report import UNFINISHED, Report, read_report
 from stmcli.results import MASKS, STATE
+from stmcli.saved import SavedPrediction
 from stmcli.segmenter import Follower, State, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead
 from stmcli.video import Frame, Source
@@ -54,7 +54,7 @@ class Run:
         self._ids = ids_of(given)
         self._kept: Checkpoint | None = None
         self._state = job.output / STATE
-        key = {"stm": __version__, "likeness": report.facts["likeness"], "device": report.facts["device"]}
+        key = {"stm": __version__, "identity": report.facts["identity"], "device": report.facts["device"]}
         direction = job.segment.direction
         self._back: BackwardPass | None = None
         if direction != "forward":  # then all masks have a say in every frame

@@ -459,6 +459,31 @@ def test_a_second_sound_is_left_out_and_said_so(stm, make_clip, tmp_path):
     assert "overlay.mp4 has the first of 2 sound tracks" in made.stderr
 
 
+def test_masks_that_were_edited_count_and_that_is_said(done):
+    mask = done.output / "masks/00003.png"
+    labels = read_values(mask)
+    exports(done, "cutout", "overlay", refine=False)
+    before = cutout(done, "cutout", 3)[..., 3]
+    labels[30:40, 40:60] = 3
+    write_labels(mask, labels)
+    for kind in ("mattes", "coco"):  # the second after a report that was written later than the edit
+        made = exports(done, kind, "cutout", refine=False, overwrite=True)
+        assert "made of the masks that were edited, where they were: frame 3" in made.notes
+        after = cutout(done, "cutout", 3)[..., 3]
+        assert (after == 255 * (labels > 0)).all()
+        assert (after[30:40, 40:60] != before[30:40, 40:60]).any()
+
+
+def test_another_clip_of_the_same_length_is_told(done, make_clip):
+    other = make_clip("other.mp4", frames=6, width=70, options={"crf": "40"})
+    assert not any("very file" in note for note in exports(done, "overlay").notes)
+    made = exports(replace(done, video=other), "overlay", overwrite=True)
+    assert f"{other} is not the very file that was segmented" in made.notes
+    moved = other.rename(other.with_name("moved.mp4"))
+    moved.write_bytes(done.video.read_bytes())
+    assert not any("very file" in note for note in exports(replace(done, video=moved), "overlay", overwrite=True).notes)
+
+
 def test_an_export_of_a_run_that_was_stopped_says_so(done):
     report = done.output / "report.json"
     report.write_text(report.read_text().replace('"status": "ok"', '"status": "running"'))

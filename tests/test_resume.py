@@ -1,6 +1,7 @@
 """Runs that go on in the middle of a clip: after a kill, and after a correction."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +12,14 @@ from soak.kills import hashes
 
 from stmcli import checkpoint, run
 from stmcli.checkpoint import Checkpoints
+from stmcli.earlier import edited
 from stmcli.errors import Interrupted, UsageError
 from stmcli.job import Job
-from stmcli.masks import write_labels
+from stmcli.masks import read_values, write_labels
 from stmcli.options import ExportOptions, Fit, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
 from stmcli.segmenter import Segmenter, State
-from stmcli.video import frame_times
+from stmcli.video import frame_times, open_source
 from stmcli.weights import read
 
 
@@ -215,9 +217,42 @@ def test_a_correction_keeps_the_frames_before_it_and_computes_only_the_others(jo
     assert report_of(other)["frames"] == report_of(whole)["frames"]
     assert report_of(other)["objects"] == [1, 2, 3]
     assert segment_video(other).done_before
+
+
+def test_the_command_of_before_a_correction_leaves_the_corrected_result(job, put, steps):
+    segment_video(job)
+    other = corrected(job, put)
+    segment_video(other)
+    before = hashes(job.output, "**/*.*")
     steps.clear()
-    segment_video(job)  # back again: the checkpoints before the correction still hold
-    assert len(steps) == 4
+    found = segment_video(job)
+    assert found.done_before
+    assert "it was corrected by masks of frame 8 too; -y makes it without them" in found.notes
+    elsewhere = corrected(job, put, frame=9)
+    with pytest.raises(UsageError, match=r"corrected by masks of frame 8 too\. Give these as well, or .* -y"):
+        segment_video(elsewhere)
+    with pytest.raises(UsageError, match="corrected by masks of frame 8 too"):
+        segment_video(replace(job, segment=SegmentOptions(resume=False)))
+    assert hashes(job.output, "**/*.*") == before
+    assert not steps
+    segment_video(replace(job, segment=SegmentOptions(overwrite=True)))
+    assert hashes(job.output) == hashes(run_whole(job).output)
+
+
+def test_masks_that_were_edited_are_not_replaced_by_a_correction(job, put):
+    segment_video(job)
+    mask = job.output / "masks" / "00009.png"
+    labels = read_values(mask)
+    os.utime(mask)  # as by a copy: newer, but as it was
+    assert edited(job.output, open_source(job.video), report_of(job)) == []
+    labels[40:48, 50:60] = 1
+    write_labels(mask, labels)
+    before = hashes(job.output, "**/*.*")
+    assert segment_video(job).done_before
+    with pytest.raises(UsageError, match=r"edited by hand, of frame 9\. Copy them and give them by --mask 9:FILE"):
+        segment_video(corrected(job, put))
+    assert hashes(job.output, "**/*.*") == before
+    assert not segment_video(replace(corrected(job, put), segment=SegmentOptions(overwrite=True))).done_before
 
 
 def test_without_its_memory_a_corrected_result_is_computed_again(job, put, steps):
@@ -234,8 +269,14 @@ def test_a_changed_first_mask_or_option_is_another_job(job, put):
     segment_video(job)
     before = hashes(job.output, "**/*.*")
     first = replace(job, masks=(put("z.png", {1: (9, 9)}), job.masks[1]))
-    for other in (first, replace(corrected(job, put), memory=MemoryOptions(every=3))):
-        with pytest.raises(UsageError, match="holds the result of another job"):
+    more = replace(job, export=ExportOptions(("overlay", "coco")))
+    others = {
+        "the mask of frame 0 differ": first,
+        "--mem-every differ": replace(corrected(job, put), memory=MemoryOptions(every=3)),
+        r"--export differ\)\. More exports of it are made by stm export": more,
+    }
+    for words, other in others.items():
+        with pytest.raises(UsageError, match=rf"holds the result of another job \({words}"):
             segment_video(other)
     assert hashes(job.output, "**/*.*") == before
 

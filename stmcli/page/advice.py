@@ -5,55 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stmcli.flags import FLAGS, SWITCHES
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.report import first_number_of
 
-# What a command line must repeat so that a second run does what the first one did, by option dataclass and field.
-FLAGS = {
-    "network": {
-        "weights": "--weights",
-        "device": "--device",
-        "precision": "--precision",
-        "size": "--size",
-        "top_k": "--top-k",
-        "reach": "--reach",
-        "tta": "--tta",
-        "adapt": "--adapt",
-        "focus": "--focus",
-        "anchor": "--anchor",
-        "augment": "--augment",
-        "gate": "--memory-gate",
-    },
-    "memory": {
-        "every": "--mem-every",
-        "max_slots": "--mem-max",
-        "policy": "--mem-policy",
-        "keep": "--mem-keep",
-    },
-    "segment": {
-        "start": "--start",
-        "end": "--end",
-        "first_number": "--first-number",
-        "direction": "--direction",
-        "on_corrupt": "--on-corrupt",
-        "soft_bits": "--soft-bits",
-    },
-    "export": {
-        "audio": "--audio",
-        "encoder": "--encoder",
-        "opacity": "--opacity",
-        "alpha_codec": "--alpha-codec",
-        "alpha_mode": "--alpha-mode",
-        "bits": "--bits",
-        "background": "--background",
-    },
-}
-SWITCHES = {
-    "network": {"compile": "--compile"},
-    "memory": {"half": "--mem-half"},
-    "segment": {"keep_soft": "--keep-soft", "keep_memory": "--keep-memory", "page": "--no-page"},
-    "export": {"per_object": "--per-object", "refine": "--no-refine", "contour": "--no-contour"},
-}
 DEFAULTS = {
     "network": NetworkOptions(),
     "memory": MemoryOptions(),

@@ -19,13 +19,13 @@ from stmcli.clips.stills import load_stills
 from stmcli.clips.videos import load_videos
 from stmcli.datasets import CocoWriter, YtvisWriter
 from stmcli.errors import Interrupted
-from stmcli.export import SavedPrediction
 from stmcli.job import Job
 from stmcli.masks import write_labels
 from stmcli.model import STM, Dims
 from stmcli.options import ExportOptions, Fit, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
 from stmcli.review import Review
+from stmcli.saved import SavedPrediction
 from stmcli.video import open_source
 from stmcli.video.plate import is_plate
 from stmcli.weights import Card, save

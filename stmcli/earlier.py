@@ -1,0 +1,89 @@
+"""The result that is in a folder already: whose it is, and whether it may be replaced."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stmcli.errors import UsageError
+from stmcli.masks import read_values
+from stmcli.report import is_finished, read_report, shows
+from stmcli.results import ELSEWHERE, MASKS, REPORT, is_empty
+from stmcli.video import Source
+
+REPLACE = "Choose another --output, or replace what is there with -y."
+
+
+@dataclass(frozen=True)
+class Kinship:
+    """How the job of a result is related to another one."""
+
+    others: tuple[str, ...] = ()  # what differs between them beside masks after the first
+    more: tuple[str, ...] = ()  # frames whose masks the result was made with, and the other job has not
+    fewer: tuple[str, ...] = ()  # frames of whose masks the other job alone has these
+
+
+def earlier_result(
+    out: Path,
+    source: Source,
+    compare: Callable[[dict[str, Any]], Kinship],
+    *,
+    overwrite: bool,
+    resume: bool,
+) -> dict[str, Any] | None:
+    """Return the report of the finished result of this very job, None when there is something to do.
+
+    `source` tells which masks are its own, `compare` from a report how its job is related to this one. A result that
+    was corrected by more masks than the job has is finished too; one with fewer is to be made anew, unless somebody has
+    edited what it holds. Raises UsageError when what is there would be lost.
+    """
+    report = read_report(out / REPORT)
+    if not report and any((out / MASKS).glob("*.png")):
+        if (out / REPORT).exists():
+            hint = f"Remove it and {out / MASKS}, or choose another --output."
+            raise UsageError("damaged, so nobody knows whose masks are beside it", path=out / REPORT, hint=hint)
+        raise UsageError("holds masks that stm did not write", path=out / MASKS, hint=ELSEWHERE)
+    if overwrite or is_empty(out):
+        return None
+    if not report:
+        raise UsageError("is not empty, and holds no result of stm", path=out, hint=REPLACE)
+    kin = compare(report)
+    if kin.others:
+        hint = f"More exports of it are made by stm export. {REPLACE}" if {*kin.others} == {"--export"} else REPLACE
+        raise UsageError(f"holds the result of another job ({_some(kin.others)} differ)", path=out, hint=hint)
+    if kin.fewer and not kin.more:
+        _refuse_edited(out, source, report)
+        return None
+    masks = sum(source.number_of(image.stem) is not None for image in (out / MASKS).glob("*.png"))
+    whole = is_finished(report) and masks == report["frames_written"]
+    if resume and whole and not kin.fewer and all((out / name).exists() for name in report["outputs"]):
+        return report
+    if kin.more:
+        cause = f"holds a result that was corrected by masks of frame {_some(kin.more)} too"
+        raise UsageError(cause, path=out, hint="Give these as well, or replace what is there with -y.")
+    return None
+
+
+def _some(words: Sequence[object]) -> str:
+    """List the first of them, and how many more there are."""
+    listed = ", ".join(map(str, words[:6]))
+    return listed + f" and {len(words) - 6} more" * (len(words) > 6)
+
+
+def _refuse_edited(out: Path, source: Source, report: Mapping[str, Any]) -> None:
+    """Raise UsageError when masks of a result that is to be made anew were edited by hand."""
+    if frames := edited(out, source, report):
+        cause = f"masks that are to be replaced were edited by hand, of frame {_some(frames)}"
+        word = f"--mask {frames[0]}:FILE"
+        raise UsageError(cause, path=out / MASKS, hint=f"Copy them and give them by {word}, or replace them with -y.")
+
+
+def edited(out: Path, source: Source, report: Mapping[str, Any]) -> list[int]:
+    """Return the frames whose masks in a result are newer than its report and not those that it tells of."""
+    ended, found = (out / REPORT).stat().st_mtime_ns, []
+    names = source.times().keys()
+    for facts in report.get("frames", []):
+        mask = out / MASKS / f"{source.frame_name(facts['frame'])}.png" if facts["frame"] in names else out
+        if mask.is_file() and mask.stat().st_mtime_ns > ended and not shows(facts, read_values(mask)):
+            found.append(facts["frame"])
+    return found
