@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from stmcli.identity import content_of
 from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
 from stmcli.listeners import unheard
 from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, ExportOptions, MattingOptions
-from stmcli.report import UNFINISHED, add_exports, first_number_of, read_report
+from stmcli.report import UNFINISHED, add_exports, first_number_of, fps_of, read_report
 from stmcli.results import MASKS, REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable, source_files
 from stmcli.saved import SavedMasks, SavedPrediction
 from stmcli.threads import Behind, ahead
@@ -38,6 +39,7 @@ class ExportJob:
     on_corrupt: str = "fail"
     overwrite: bool = False
     first_number: int | None = None  # None: as the run that made the masks was told, else the source's own
+    fps: str | None = None  # of an image sequence; None: as the run that made the masks was told
 
     @property
     def mask_folder(self) -> Path:
@@ -77,7 +79,7 @@ def export_masks(
     there already is replaced only when the job allows it.
     """
     files = _mask_files(job)
-    with _open(job) as whole:
+    with _open(replace(job, on_corrupt="skip")) as whole:  # its numbers alone
         _check_clip(job, whole)
         masks = _numbered_masks(job, files, whole)
         end = _end(masks, whole)
@@ -94,7 +96,8 @@ def export_masks(
 
 def _open(job: ExportJob, start: int | None = None, end: int | None = None) -> Source:
     on_corrupt: Any = job.on_corrupt
-    return open_source(job.video, first_number=_first_number(job), start=start, end=end, on_corrupt=on_corrupt)
+    first, rate = _first_number(job), Fraction(job.fps or fps_of(job.run))
+    return open_source(job.video, first_number=first, start=start, end=end, on_corrupt=on_corrupt, rate=rate)
 
 
 def _mask_files(job: ExportJob) -> list[Path]:

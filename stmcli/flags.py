@@ -26,6 +26,7 @@ FLAGS = {
         "start": "--start",
         "end": "--end",
         "first_number": "--first-number",
+        "fps": "--fps",
         "direction": "--direction",
         "on_corrupt": "--on-corrupt",
         "soft_bits": "--soft-bits",

@@ -217,7 +217,9 @@ def _frame_of(file: MaskFile, source: Source, chosen: range) -> int:
     if not file.in_folder:
         if file.frame is None:
             return chosen[0]
-        return first_frame_from(source.info.path, file.frame, first_number=source.info.first_number)
+        return first_frame_from(
+            source.info.path, file.frame, first_number=source.info.first_number, rate=source.info.rate
+        )
     stem = file.path.stem
     frame = source.number_of(stem)
     if frame is None and not (stem.isascii() and stem.isdecimal()):

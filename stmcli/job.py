@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +202,8 @@ def check(job: Job) -> None:
 
 def _open_source(job: Job, start: int | None, end: int | None) -> Source:
     on_corrupt: Any = job.segment.on_corrupt
-    first = job.segment.first_number
-    return open_source(job.video, first_number=first, start=start, end=end, on_corrupt=on_corrupt)
+    first, rate = job.segment.first_number, Fraction(job.segment.fps)
+    return open_source(job.video, first_number=first, start=start, end=end, on_corrupt=on_corrupt, rate=rate)
 
 
 def _check_direction(options: SegmentOptions) -> None:

@@ -6,6 +6,7 @@ MEMORY_KEEPS = ("recent", "useful")
 MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous")
 TTA = AUGMENT = ("flip", "scale")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+FPS = "24"  # of an image sequence, which says nothing about time
 SOFT_FILMS = ("alpha", "matte", "green")
 SOFT_STILLS = ("mattes", "cutout")  # folders of an image for each frame
 SOFT_EXPORTS = (*SOFT_FILMS, *SOFT_STILLS)  # made of soft alpha
@@ -115,6 +116,7 @@ class SegmentOptions:
     resume: bool = True  # take the finished result of the same job as done
     keep_memory: bool = False  # so that a later correction computes only the frames that it changes
     direction: str = "forward"  # backward: from the last mask; both: from the masks on either side
+    fps: str = FPS  # frames a second of an image sequence, a fraction
     corrections: bool = True  # later masks correct known objects; off: they only bring new ones
 
 

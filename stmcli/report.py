@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,10 @@ import numpy.typing as npt
 
 from stmcli.files import write_whole
 from stmcli.lines import Lines
+from stmcli.options import FPS
 from stmcli.video import Frame, SourceInfo
+
+_FRACTION = re.compile(r"[1-9][0-9]{0,8}(/[1-9][0-9]{0,8})?")
 
 
 class Prediction(Protocol):
@@ -124,6 +128,14 @@ def first_number_of(report: Mapping[str, Any]) -> int | None:
 
 
 GROUPS = ("segment", "network", "memory", "export")  # of options
+
+
+def fps_of(report: Mapping[str, Any]) -> str:
+    """Return how many frames of an image sequence the run took to be in a second."""
+    fps = report.get("options", {}).get("segment", {}).get("fps")
+    return fps if isinstance(fps, str) and _FRACTION.fullmatch(fps) else FPS
+
+
 UNFINISHED = ("running", "interrupted", "failed")  # statuses
 
 

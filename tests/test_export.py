@@ -438,6 +438,27 @@ def test_sound_that_lasts_longer_than_the_pictures_is_whole_when_all_frames_are(
     assert sound_seconds(tmp_path / "overlay.mp4") < 0.2
 
 
+def test_films_of_a_sequence_have_the_rate_of_their_run(segment, stm, make_folder, make_mask, tmp_path):
+    folder = make_folder([f"{number}.png" for number in range(6)])
+    made = segment(folder, "-m", make_mask(), "-o", "out", "--fps", "29.97", "--start", "0.05s", "--keep-soft")
+    assert made.exit_code == 0, made.stderr
+    rate = Fraction(30000, 1001)
+    assert (tmp_path / "out/masks/2.png").exists()
+    assert not (tmp_path / "out/masks/1.png").exists()
+    for more, name, wanted in (((), "matte", rate), (("--fps", "25"), "green", Fraction(25))):
+        assert stm("export", "out", "--video", folder, "--to", name, *more).exit_code == 0
+        times = frame_times(tmp_path / f"out/{name}.mp4")
+        assert [time - times[0] for time in times] == [number / wanted for number in range(4)]
+    assert frame_times(tmp_path / "out/overlay.mp4")[-1] == 3 / rate
+
+
+def test_a_gap_behind_the_masks_is_no_matter_to_an_export(segment, stm, make_folder, make_mask):
+    folder = make_folder(["0.png", "1.png", "4.png"])
+    assert segment(folder, "-m", make_mask(), "-o", "out", "--end", 1, "-e", "none").exit_code == 0
+    made = stm("export", "out", "--video", folder, "--to", "overlay", "--to", "coco")
+    assert made.exit_code == 0, made.stderr
+
+
 def sound_seconds(path):
     with av.open(str(path)) as container:
         return max(float((p.pts + p.duration) * p.time_base) for p in container.demux(audio=0) if p.size)

@@ -16,7 +16,7 @@ from spoilt import cut, flipped_clip, hidden_frames, huge_clip, no_frames, stamp
 from stmcli.errors import StmError, UsageError, VideoError
 from stmcli.video import FrameFolder, VideoReader, clip_facts, frame_times, open_source, probe, read_frame
 from stmcli.video.folder import natural_key
-from stmcli.video.position import first_frame_from
+from stmcli.video.position import first_frame_from, last_frame_until, parse_rate
 
 RED = np.array((220, 30, 30))
 
@@ -453,6 +453,37 @@ def test_more_missing_frames_than_frames_are_refused(make_folder):
 def test_a_frame_out_of_step_is_named(make_folder):
     folder = make_folder(["00.png", "05.png", "10.png", "12.png", "15.png"])
     assert_refused(folder, "12.png is out of step: most numbers are 5 apart", code=1, on_corrupt="skip")
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("25", Fraction(25)),
+        (" 24 ", Fraction(24)),
+        ("23.976", Fraction(24000, 1001)),
+        ("23.98", Fraction(24000, 1001)),
+        ("29.97", Fraction(30000, 1001)),
+        ("59.94", Fraction(60000, 1001)),
+        ("30000/1001", Fraction(30000, 1001)),
+        ("12.5", Fraction(25, 2)),
+    ],
+)
+def test_a_rate_is_a_fraction_and_those_of_broadcasts_are_exact(text, rate):
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "0", "-25", "x", "1/0", "nan", "inf", "1001"])
+def test_what_is_no_rate_is_refused(text):
+    with pytest.raises(UsageError, match="is no rate"):
+        parse_rate(text)
+
+
+def test_a_sequence_has_the_rate_that_is_said(make_folder):
+    folder = make_folder([f"{number}.png" for number in range(5)])
+    rate = Fraction(30000, 1001)
+    assert [frame.time for frame in read(folder, rate=rate)] == [number / rate for number in range(5)]
+    assert first_frame_from(folder, Fraction(1, 10), rate=rate) == 3
+    assert last_frame_until(folder, Fraction(1, 10), rate=rate) == 2
 
 
 def test_transparency_that_is_not_used_is_told(tmp_path):

@@ -241,6 +241,8 @@ KeepOption = Annotated[
     str, typer.Option(help="Frames that stay when memory is full: recent, or useful ones, that are read most.")
 ]
 HalfOption = Annotated[bool, typer.Option("--mem-half", help="Store the memory in bf16 beside a network in fp32.")]
+FPS_HELP = "Frames a second of an image sequence, like 25 or 23.976; a video has its own."
+FpsOption = Annotated[str, typer.Option(metavar="RATE", help=FPS_HELP)]
 FirstNumberOption = Annotated[
     int | None,
     typer.Option(min=0, help="Number of the clip's first frame, in all names and options.", show_default="its own"),
@@ -284,6 +286,16 @@ def root(
     verbose: VerboseOption = 0,
 ) -> None:
     """Hold the options that stand before every command."""
+
+
+def rate_of(option: str, text: str) -> str:
+    """Return a rate as a fraction, which must be one; raise UsageError for others."""
+    from stmcli.video import parse_rate
+
+    try:
+        return str(parse_rate(text))
+    except UsageError as error:
+        raise UsageError(f"{option} {error.cause}", hint=error.hint) from None
 
 
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:

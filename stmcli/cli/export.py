@@ -6,10 +6,22 @@ from typing import Annotated
 
 import typer
 
-from stmcli.cli.app import JsonOption, OverwriteOption, QuietOption, VerboseOption, app, give, one_of, part_of, say
+from stmcli.cli.app import (
+    FPS_HELP,
+    JsonOption,
+    OverwriteOption,
+    QuietOption,
+    VerboseOption,
+    app,
+    give,
+    one_of,
+    part_of,
+    rate_of,
+    say,
+)
 from stmcli.cli.groups import Exports, grouped
 from stmcli.errors import PartialError
-from stmcli.options import EXPORTS, ON_CORRUPT, SegmentOptions
+from stmcli.options import EXPORTS, FPS, ON_CORRUPT, SegmentOptions
 
 
 @app.command()
@@ -27,6 +39,9 @@ def export(
         int | None,
         typer.Option(min=0, help="Number of the clip's first frame.", show_default="that of the run, or its own"),
     ] = None,
+    fps: Annotated[
+        str | None, typer.Option(metavar="RATE", help=FPS_HELP, show_default=f"that of the run, or {FPS}")
+    ] = None,
     on_corrupt: Annotated[str, typer.Option(help=f"{', '.join(ON_CORRUPT)}.")] = SegmentOptions.on_corrupt,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -39,10 +54,11 @@ def export(
     """
     options = exports.options("--to", to)
     one_of("--on-corrupt", on_corrupt, ON_CORRUPT)
+    rate = None if fps is None else rate_of("--fps", fps)
     from stmcli.cli.progress import show_progress
     from stmcli.export import Exported, ExportJob, export_masks
 
-    job = ExportJob(masks, video, output, options, on_corrupt, overwrite, first_number)
+    job = ExportJob(masks, video, output, options, on_corrupt, overwrite, first_number, rate)
     with show_progress(video.name, quiet=quiet) as show:
         fault = None
         try:

@@ -19,6 +19,7 @@ from stmcli.cli.app import (
     EveryOption,
     FirstNumberOption,
     FocusOption,
+    FpsOption,
     GateOption,
     HalfOption,
     KeepOption,
@@ -34,6 +35,7 @@ from stmcli.cli.app import (
     memory_options,
     network_options,
     one_of,
+    rate_of,
 )
 from stmcli.cli.exports import (
     EXPORT,
@@ -201,6 +203,7 @@ class Clip:
     ] = None
     objects: Annotated[str, typer.Option(help="Ids to follow, e.g. 1,3.", show_default="all")] = ""
     first_number: FirstNumberOption = SEGMENT.first_number
+    fps: FpsOption = SEGMENT.fps
     keep_soft: Annotated[
         bool, typer.Option("--keep-soft", help="Store the network's probabilities for stm export.")
     ] = SEGMENT.keep_soft
@@ -227,6 +230,7 @@ class Clip:
         return SegmentOptions(
             objects=_ids(self.objects),
             first_number=self.first_number,
+            fps=rate_of("--fps", self.fps),
             start=start,
             end=end,
             keep_soft=self.keep_soft,

@@ -50,7 +50,8 @@ def _rows(facts: ClipFacts) -> Iterator[tuple[str, str]]:
         yield "container", facts.info.container
         yield "size", f"{facts.info.width}x{facts.info.height}"
     if facts.pace is not None:
-        yield from _pace_rows(facts.pace, facts.declared)
+        assumed = facts.info is not None and not facts.info.is_video
+        yield from _pace_rows(facts.pace, facts.declared, assumed=assumed)
     if facts.info is not None:
         yield from _picture_rows(facts.info)
         sound = facts.sound
@@ -60,7 +61,7 @@ def _rows(facts: ClipFacts) -> Iterator[tuple[str, str]]:
     yield "usable", "yes" if facts.usable else "no"
 
 
-def _pace_rows(pace: Pace, declared: int | None) -> Iterator[tuple[str, str]]:
+def _pace_rows(pace: Pace, declared: int | None, *, assumed: bool) -> Iterator[tuple[str, str]]:
     also = f", declares {declared}" if declared not in (None, pace.frames) else ""
     yield "frames", f"{pace.frames} will decode (counted {_SOURCES[pace.counted_by]}){also}"
     step = f" in steps of {pace.step}" if pace.step != 1 else ""
@@ -69,7 +70,7 @@ def _pace_rows(pace: Pace, declared: int | None) -> Iterator[tuple[str, str]]:
         gaps = f"{_decimal(1000 * pace.shortest)} to {_decimal(1000 * pace.longest)} ms between frames"
         yield "rate", f"variable, {_decimal(pace.rate)} fps on average, {gaps}"
     else:
-        yield "rate", f"{_decimal(pace.rate)} fps, constant"
+        yield "rate", f"{_decimal(pace.rate)} fps, {'assumed: --fps says otherwise' if assumed else 'constant'}"
     yield "duration", f"{float(pace.duration):.3f} s"
 
 

@@ -1,6 +1,7 @@
 """stm segment, and stm frame for the mask that it needs."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from stmcli.cli.app import (
     MEMORY,
     FirstNumberOption,
+    FpsOption,
     JsonOption,
     OverwriteOption,
     QuietOption,
@@ -16,12 +18,13 @@ from stmcli.cli.app import (
     app,
     give,
     part_of,
+    rate_of,
     say,
 )
 from stmcli.cli.groups import Clip, Exports, Memory, Network, grouped
 from stmcli.cli.review import serve
 from stmcli.errors import Faults, PartialError
-from stmcli.options import ExportOptions, NetworkOptions, SegmentOptions
+from stmcli.options import FPS, ExportOptions, NetworkOptions, SegmentOptions
 
 if TYPE_CHECKING:
     from stmcli.pipeline import Result
@@ -60,10 +63,12 @@ def segment(
     verbose: VerboseOption = 0,
 ) -> None:
     """Follow the objects of a first-frame mask through a clip."""
-    first = clip.first_number
+    first, fps = clip.first_number, clip.fps
     faults = Faults()  # an option that is wrong leaves a value with which the rest can be checked
     choices = (
-        faults.look(lambda: clip.options(start=_first_frame(video, start, first), end=_last_frame(video, end, first)))
+        faults.look(
+            lambda: clip.options(start=_first_frame(video, start, first, fps), end=_last_frame(video, end, first, fps))
+        )
         or SegmentOptions(first_number=first),
         faults.look(network.options) or NetworkOptions(network.weights, network.device),
         faults.look(memory.options) or MEMORY,
@@ -115,18 +120,24 @@ def _give_result(result: "Result", *, as_json: bool, verbose: int) -> None:
         give("\n".join(files))
 
 
-def _first_frame(video: Path, text: str | None, first_number: int | None) -> int | None:
+def _first_frame(video: Path, text: str | None, first_number: int | None, fps: str) -> int | None:
     """Return the frame number of --start."""
     from stmcli.video import first_frame_from, parse_position
 
-    return None if text is None else first_frame_from(video, parse_position(text), first_number=first_number)
+    if text is None:
+        return None
+    rate = Fraction(rate_of("--fps", fps))
+    return first_frame_from(video, parse_position(text), first_number=first_number, rate=rate)
 
 
-def _last_frame(video: Path, text: str | None, first_number: int | None) -> int | None:
+def _last_frame(video: Path, text: str | None, first_number: int | None, fps: str) -> int | None:
     """Return the frame number of --end."""
     from stmcli.video import last_frame_until, parse_position
 
-    return None if text is None else last_frame_until(video, parse_position(text), first_number=first_number)
+    if text is None:
+        return None
+    rate = Fraction(rate_of("--fps", fps))
+    return last_frame_until(video, parse_position(text), first_number=first_number, rate=rate)
 
 
 def _give_facts(facts: dict[str, Any], *, as_json: bool) -> None:
@@ -164,6 +175,7 @@ def frame(
         typer.Option(help=f"Which frame: {POSITION}.", metavar="FRAME|TIME", show_default="the first"),
     ] = None,
     first_number: FirstNumberOption = None,
+    fps: FpsOption = FPS,
     output: Annotated[Path, typer.Option("--output", "-o", help="A PNG.")] = Path("frame.png"),
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -172,7 +184,7 @@ def frame(
     from stmcli.results import check_picture
     from stmcli.video import read_frame
 
-    index = _first_frame(video, at, first_number)
+    index = _first_frame(video, at, first_number, fps)
     picture = read_frame(video, index, first_number=first_number).rgb
     check_picture(output, video, overwrite=overwrite)
     write_picture(output, picture)

@@ -6,7 +6,7 @@ from stmcli.video.facts import ClipFacts, clip_facts
 from stmcli.video.film import FilmFacts, check_film
 from stmcli.video.folder import FrameFolder, last_number, list_frames, numbered
 from stmcli.video.frame import Frame, OnCorrupt, Source, SourceInfo
-from stmcli.video.position import Position, first_frame_from, last_frame_until, parse_position
+from stmcli.video.position import Position, first_frame_from, last_frame_until, parse_position, parse_rate
 from stmcli.video.probe import frame_times
 from stmcli.video.reader import VideoReader
 from stmcli.video.reverse import frames_backward
@@ -46,6 +46,7 @@ __all__ = [
     "open_source",
     "opens",
     "parse_position",
+    "parse_rate",
     "read_frame",
     "write_rgba",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stmcli.errors import UsageError, VideoError
 from stmcli.files import LONGEST_NAME, nearest_name
+from stmcli.options import FPS
 from stmcli.video.color import oddities
 from stmcli.video.frame import (
     RGB,
@@ -23,7 +24,7 @@ from stmcli.video.frame import (
 )
 from stmcli.video.image import SUFFIXES, read_image, samples_of, shown_size
 
-RATE = Fraction(24)  # a folder says nothing about time
+RATE = Fraction(FPS)
 _PATTERN = re.compile(r"%(?:0(\d+))?d|(#+)")
 _LAST_NUMBER = re.compile(r"(\d+)(?=\D*$)")
 _NUMBER = re.compile(r"[^0-9]*([0-9]{1,18})")  # of a name from its end

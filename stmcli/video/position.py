@@ -1,13 +1,17 @@
 """Find frames by number or by time."""
 
+import math
 import re
 from fractions import Fraction
 from pathlib import Path
 
 from stmcli.errors import UsageError
+from stmcli.video.folder import RATE
 from stmcli.video.source import open_source
 
 Position = int | Fraction  # a frame number, or seconds since its first frame
+FASTEST = 1000  # frames a second
+ROUNDED = Fraction(1, 150)  # how far 23.97 and 23.98 are from 24000/1001
 _SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d{2}(?:\.\d*)?)")
 
@@ -30,15 +34,34 @@ def parse_position(text: str) -> Position:
     raise UsageError(f"{text or 'nothing'} is neither a frame number nor a time", hint=hint)
 
 
-def first_frame_from(path: str | Path, position: Position, *, first_number: int | None = None) -> int:
+def parse_rate(text: str) -> Fraction:
+    """Return frames a second: ``25``, ``30000/1001``, and ``23.976`` and the like as what they stand for.
+
+    Raises UsageError for anything else.
+    """
+    try:
+        rate = Fraction(text.strip())
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= FASTEST:
+        raise UsageError(
+            f"{text or 'nothing'} is no rate", hint="Write frames a second, like 25, 23.976 or 30000/1001."
+        )
+    broadcast = Fraction(math.ceil(rate) * 1000, 1001)
+    return broadcast if abs(rate - broadcast) < ROUNDED and rate.denominator != 1 else rate
+
+
+def first_frame_from(
+    path: str | Path, position: Position, *, first_number: int | None = None, rate: Fraction = RATE
+) -> int:
     """Return the number of the first frame at `position` or later; a number is returned as it is.
 
-    Times count from the first frame of the clip, numbers as in `open_source`. Raises UsageError when there
+    Times count from the first frame of the clip, numbers and `rate` as in `open_source`. Raises UsageError when there
     is no such frame.
     """
     if isinstance(position, int):
         return position
-    times = _times(path, first_number)
+    times = _times(path, first_number, rate)
     found = next((number for number, time in times.items() if time >= position), None)
     if found is None:
         last = max(times.values())
@@ -47,15 +70,17 @@ def first_frame_from(path: str | Path, position: Position, *, first_number: int 
     return found
 
 
-def last_frame_until(path: str | Path, position: Position, *, first_number: int | None = None) -> int:
+def last_frame_until(
+    path: str | Path, position: Position, *, first_number: int | None = None, rate: Fraction = RATE
+) -> int:
     """Return the number of the last frame at `position` or earlier; a number is returned as it is."""
     if isinstance(position, int):
         return position
-    return max(number for number, time in _times(path, first_number).items() if time <= position)
+    return max(number for number, time in _times(path, first_number, rate).items() if time <= position)
 
 
-def _times(path: str | Path, first_number: int | None) -> dict[int, Fraction]:
-    with open_source(path, first_number=first_number, on_corrupt="skip") as source:
+def _times(path: str | Path, first_number: int | None, rate: Fraction) -> dict[int, Fraction]:
+    with open_source(path, first_number=first_number, on_corrupt="skip", rate=rate) as source:
         times = source.times()
     first = min(times.values())
     return {number: time - first for number, time in times.items()}

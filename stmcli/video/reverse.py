@@ -43,6 +43,7 @@ def _decoded(source: Source, chunk: list[int]) -> list[Frame]:
         start=chunk[0],
         end=chunk[-1],
         on_corrupt=source.on_corrupt,
+        rate=info.rate,
     ) as part:
         return list(part)
 

@@ -1,11 +1,12 @@
 """Open whatever holds frames: a video file, a folder, a numbered sequence."""
 
+from fractions import Fraction
 from pathlib import Path
 
 from stmcli.errors import UsageError, VideoError
 from stmcli.files import can_be, refuse_url
 from stmcli.video.faults import check_file
-from stmcli.video.folder import FrameFolder, is_pattern
+from stmcli.video.folder import RATE, FrameFolder, is_pattern
 from stmcli.video.frame import Frame, OnCorrupt, Source
 from stmcli.video.reader import VideoReader
 
@@ -17,11 +18,13 @@ def open_source(
     start: int | None = None,
     end: int | None = None,
     on_corrupt: OnCorrupt = "fail",
+    rate: Fraction = RATE,
 ) -> Source:
     """Open a video file, a folder of frames or a pattern such as ``shot.%04d.png``.
 
     `first_number` is what the first frame of the whole source is to be called; None: a video's is 0, a
-    sequence's as in its name. `start` and `end` are such numbers, `end` inclusive. Raises UsageError (no
+    sequence's as in its name. `start` and `end` are such numbers, `end` inclusive. `rate` is how many frames of a
+    sequence there are in a second; a video has its own. Raises UsageError (no
     such source, not a regular file, no such frame) and VideoError (it cannot be read).
     """
     refuse_url(path)
@@ -30,11 +33,11 @@ def open_source(
         path = whole = whole.parent.resolve() / whole.name if whole.name != ".." else whole.resolve()
     if not can_be(whole):
         raise UsageError("no file can have this name", path=path, hint="Check it.")
-    if is_pattern(whole):
-        return FrameFolder(whole, first_number=first_number, start=start, end=end, on_corrupt=on_corrupt)
-    whole = check_file(path)
-    kind = FrameFolder if whole.is_dir() else VideoReader
-    return kind(whole, first_number=first_number, start=start, end=end, on_corrupt=on_corrupt)
+    if not is_pattern(whole):
+        whole = check_file(path)
+    if is_pattern(whole) or whole.is_dir():
+        return FrameFolder(whole, first_number=first_number, start=start, end=end, on_corrupt=on_corrupt, rate=rate)
+    return VideoReader(whole, first_number=first_number, start=start, end=end, on_corrupt=on_corrupt)
 
 
 def read_frame(path: str | Path, index: int | None = None, *, first_number: int | None = None) -> Frame:
