@@ -16,7 +16,17 @@ import numpy as np
 from stmcli.annotations import is_annotations, load_annotations, read_annotated
 from stmcli.errors import MaskError, UsageError
 from stmcli.listeners import unheard
-from stmcli.masks import Convention, Labels, Warn, check_fits, object_ids, read_stored, select_objects
+from stmcli.masks import (
+    INVERTED_NOTE,
+    Convention,
+    Labels,
+    Warn,
+    check_fits,
+    is_inverted,
+    object_ids,
+    read_stored,
+    select_objects,
+)
 from stmcli.video import Position, Source, first_frame_from, frame_times, parse_position
 from stmcli.video.folder import natural_key
 
@@ -179,7 +189,9 @@ def _place(files: list[MaskFile], source: Source, warn: Warn) -> dict[int, MaskF
         _require_chosen(file, number, source, whole, chosen)
         if number in placed and not _takes_place(file, placed[number]):
             cause = f"a second mask for frame {number}, beside {placed[number].path}"
-            raise UsageError(cause, path=file.path, hint="Give one mask for each frame.")
+            bare = None in (file.frame, placed[number].frame)
+            hint = "A mask without FRAME: is that of the first frame." if bare else "Give one mask for each frame."
+            raise UsageError(cause, path=file.path, hint=hint)
         replaced += number in placed
         placed[number] = file
     if replaced:
@@ -318,7 +330,9 @@ def _require_first(mask: GivenMask, source: Source) -> None:
 
 
 def _tell(masks: list[GivenMask], warn: Warn) -> None:
-    """Say which objects come only later."""
+    """Say what a person may not have meant, and which objects come only later."""
+    if is_inverted(masks[0].labels()):
+        warn(f"{masks[0].path} {INVERTED_NOTE}")
     known = {*masks[0].ids}
     for mask in masks[1:]:
         if new := [number for number in mask.ids if number not in known]:

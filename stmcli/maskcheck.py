@@ -14,10 +14,12 @@ from stmcli.maskfix import Cleaned, clean, parts
 from stmcli.masks import (
     ALPHA_MODES,
     GREY_MODES,
+    INVERTED_NOTE,
     VOID,
     WIDE_MODES,
     Labels,
     check_fits,
+    is_inverted,
     object_ids,
     read_labels,
     samples,
@@ -89,6 +91,8 @@ def check_mask(path: Path, *, video: Path | None = None) -> MaskFacts:
     if info is not None:
         problems += _misfit(image, path, info)
         notes += _turned(info)
+    if labels is not None and is_inverted(labels):
+        notes.append(f"it {INVERTED_NOTE}")
     shown = cleaned.labels if problems and cleaned else labels
     return MaskFacts(
         path=path,

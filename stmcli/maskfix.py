@@ -1,8 +1,9 @@
 """Clean masks: soft edges resolved, colours snapped to the palette, turned and resized to fit a clip."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from stmcli.options import MaskOptions
 from stmcli.render import palette
 from stmcli.video import SourceInfo, open_source
 
+NONE: Mapping[int, int] = MappingProxyType({})
 SNAP = 12.0  # how far a colour may be from the palette's and still be meant
 FEW = 22  # ids that a colour may be snapped to unseen: the palette's own are 64 apart there; others must be seen exact
 NO_MASK = 0.25  # a picture with a larger share of its pixels in no flat colour is a photograph
@@ -47,13 +49,20 @@ class Cleaned:
     shades: int = 0  # values that these have
 
 
-def fix_mask(path: Path, *, video: Path | None = None, turn: int = 0, speck: int = MaskOptions().speck) -> Cleaned:
+def fix_mask(
+    path: Path,
+    *,
+    video: Path | None = None,
+    turn: int = 0,
+    speck: int = MaskOptions().speck,
+    ids: Mapping[int, int] = NONE,
+) -> Cleaned:
     """Return what `clean` does, turned by `turn` degrees counter-clockwise, and made to fit a clip.
 
     With a clip the mask is turned and resized to its size where only one way fits. Parts of an object of fewer pixels
     than `speck` become what is around them. Raises MaskError, and what `open_source` raises.
     """
-    cleaned = clean(path)
+    cleaned = clean(path, ids)
     labels, changes = cleaned.labels, [*cleaned.changes]
     if turn:
         labels = np.rot90(labels, turn // 90)
@@ -66,16 +75,21 @@ def fix_mask(path: Path, *, video: Path | None = None, turn: int = 0, speck: int
     return replace(cleaned, labels=labels, changes=tuple(changes))
 
 
-def clean(path: Path) -> Cleaned:
-    """Return the ids in a mask file, soft edges resolved, with what was changed. Raises MaskError."""
+def clean(path: Path, ids: Mapping[int, int] = NONE) -> Cleaned:
+    """Return the ids in a mask file, soft edges resolved, with what was changed.
+
+    `ids` are those of colours, 0xRRGGBB, that are not in the DAVIS palette or mean another id. Raises MaskError.
+    """
     image = without_idle_alpha(load_image(path))
+    if ids and image.mode != "RGB":
+        raise MaskError("its values are ids, not colours", path=path, hint="Leave out --id, or save it as RGB")
     if image.format == "JPEG" or image.mode not in ("RGB", "P", *GREY_MODES, *WIDE_MODES):
         changes: list[str] = []
         return Cleaned(read_labels(path, warn=changes.append), tuple(changes))
     if image.mode == "RGB":
-        return _clean_colours(colour_codes(np.array(image)), path)
+        return _clean_colours(colour_codes(np.array(image)), path, ids)
     if image.mode == "P" and _means_its_colours(image):
-        cleaned = _clean_colours(_palette_codes(image)[samples(image)], path)
+        cleaned = _clean_colours(_palette_codes(image)[samples(image)], path, NONE)
         cause = "its palette indices are no ids: the background is not index 0; its colours are the DAVIS palette's"
         return replace(cleaned, problem=cause, changes=("read by its colours, not by its indices", *cleaned.changes))
     return _clean_values(image, path)
@@ -107,21 +121,25 @@ def _clean_values(image: Image.Image, path: Path) -> Cleaned:
     return _cleaned(labels, path, changes, wrong, stored)
 
 
-def _clean_colours(stored: Codes, path: Path) -> Cleaned:
+def _clean_colours(stored: Codes, path: Path, ids: Mapping[int, int]) -> Cleaned:
+    own = np.array([*ids], dtype=np.int32)
     flat = np.setdiff1d(stored, thin_codes(stored))
     davis = colour_codes(palette())
-    known = np.unique([*davis[:FEW], davis[VOID], WHITE, *np.intersect1d(davis, flat)])
+    known = np.unique([*davis[:FEW], davis[VOID], WHITE, *own, *np.intersect1d(davis, flat)])
     snapped = _snap(stored, known)
     wrong = np.isin(snapped, np.setdiff1d(thin_codes(snapped), known)) | find_ghosts(snapped, _as_rgb)
     if wrong.mean() > NO_MASK:
         cause = f"{wrong.mean():.0%} of its pixels are in no flat colour: a photograph, or blurred"
         raise MaskError(cause, path=path, hint="Paint the mask in flat colours")
-    codes = settle(snapped, wrong, _as_rgb)
+    codes = painted = settle(snapped, wrong, _as_rgb)
     unknown = np.argwhere(~np.isin(codes, known))
     if len(unknown):
         y, x = (int(value) for value in unknown[0])
         cause = f"colour #{codes[y, x]:06x} at x={x}, y={y} is near no colour of the DAVIS palette"
-        raise MaskError(cause, path=path, hint="Repaint it: id 1 is #800000, id 2 #008000, id 3 #808000")
+        hint = f"Say which id it is by --id {codes[y, x]:06x}=1, or repaint it: id 1 is #800000, id 2 #008000"
+        raise MaskError(cause, path=path, hint=hint)
+    for colour in ids:
+        codes = np.where(painted == colour, davis[ids[colour]], codes)
     if len(np.setdiff1d(codes, (0, WHITE))) and (codes == WHITE).any():
         raise MaskError("white beside colours may be anything", path=path, hint="Paint the background black")
     moved = (stored != snapped) & ~wrong

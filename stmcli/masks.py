@@ -28,6 +28,8 @@ WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
 OPAQUE_MODES = {"RGBA": "RGB", "LA": "L", "PA": "P"}  # what is left when the alpha says nothing
 PACKED_GREY = {"L;2": 85, "L;4": 17}  # what Pillow multiplies 2-bit and 4-bit samples by
+INVERTED_NOTE = "takes most of the frame and of its edge: is it inverted?"
+INVERTED = 0.75  # share of a frame and of its edge that an object seldom takes
 WHITE = 0xFFFFFF
 MANY_GREYS = 16  # a grey mask with so many values between 0 and 255 has soft edges when white or thin lines prevail
 
@@ -83,6 +85,13 @@ def read_labels(path: Path, *, size: tuple[int, int] | None = None, warn: Warn =
     if not object_ids(labels):
         raise MaskError("no object in this mask", path=path, hint="Paint each object with its own id")
     return labels
+
+
+def is_inverted(labels: Labels) -> bool:
+    """Tell whether a mask of one object looks as if object and background had been swapped."""
+    inside = labels > 0
+    edge = np.concatenate((inside[0], inside[-1], inside[:, 0], inside[:, -1]))
+    return bool(inside.mean() > INVERTED < edge.mean())
 
 
 def read_values(path: Path, *, size: tuple[int, int] | None = None, warn: Warn = warnings.warn) -> Labels:
@@ -239,7 +248,7 @@ def ids_of_colours(codes: npt.NDArray[np.int32], path: Path) -> Labels:
         raise MaskError(
             f"colour #{codes[y, x]:06x} at x={x}, y={y} is not in the DAVIS palette",
             path=path,
-            hint="Save the mask as palette PNG, without soft edges, or use stm mask fix",
+            hint="Save the mask as palette PNG, without soft edges, or use stm mask fix with --id RRGGBB=ID",
         )
     return ids.astype(np.uint8)
 

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 from test_masks import exif, png
 
 from stmcli.maskcheck import check_mask, describe
@@ -258,3 +258,25 @@ def test_faults_of_the_clip_and_of_the_options_are_one_line_too(stm, mask):
         result = stm("mask", "fix", mask(1), "-o", "f.png", *words)
         assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
         assert message in result.stderr
+
+
+def test_a_mask_that_looks_inverted_is_doubted(stm, tmp_path, make_clip, segment):
+    labels = np.full((48, 64), 255, np.uint8)
+    labels[10:30, 10:30] = 0
+    Image.fromarray(labels).save(tmp_path / "m.png")
+    assert "is it inverted?" in stm("mask", "check", "m.png").stdout
+    assert (
+        "m.png takes most of the frame and of its edge: is it inverted?" in segment(make_clip(), "-m", "m.png").stderr
+    )
+    Image.fromarray(255 - labels).save(tmp_path / "m.png")
+    assert "inverted" not in stm("mask", "check", "m.png").stdout
+
+
+def test_everything_that_is_wrong_is_named(stm, tmp_path, make_clip):
+    large = Image.new("L", (160, 120))
+    large.paste(255, (40, 40, 90, 90))
+    large.resize((80, 60), Image.Resampling.BILINEAR).filter(ImageFilter.GaussianBlur(2)).save(tmp_path / "m.png")
+    checked = stm("mask", "check", "m.png", "--video", make_clip())
+    assert checked.exit_code == 2
+    assert "soft edges" in checked.stderr
+    assert "problem: the mask is 80x60 but clip.mp4 is 64x48" in checked.stdout

@@ -228,6 +228,33 @@ def test_a_colour_far_from_the_palette_is_named_not_guessed(path):
     refusal(path, "#ff0000 at x=130, y=0 is near no colour", "id 1 is #800000")
 
 
+def test_colours_of_ones_own_get_the_ids_that_are_said(path):
+    large = drawing(1, 2, 5)
+    own = np.zeros((256, 3), np.uint8)
+    own[[1, 2, 5]] = (255, 0, 0), (0, 255, 0), (70, 130, 180)
+    size = (large.shape[1] // TIMES, large.shape[0] // TIMES)
+    Image.fromarray(own[large]).resize(size, Image.Resampling.BOX).save(path)
+    refusal(path, "Say which id it is by --id", "=1")
+    fixed = fix_mask(path, ids={0xFF0000: 1, 0x00FF00: 2, 0x4682B4: 5})
+    assert wrong(fixed.labels, shrunk(large)) < 0.005
+    write_labels(path, fixed.labels)
+    refusal(path, "its values are ids, not colours", ids={0xFF0000: 1})
+
+
+def test_an_id_of_a_colour_is_said_in_words(stm, path, tmp_path):
+    rgb = np.zeros((48, 64, 3), np.uint8)
+    rgb[8:30, 8:30], rgb[32:44, 8:60] = (255, 0, 0), (0, 0, 255)
+    Image.fromarray(rgb).save(path)
+    made = stm("mask", "fix", path, "-o", tmp_path / "a.png", "--id", "ff0000=7", "--id", "#0000FF=2")
+    assert made.exit_code == 0, made.stderr
+    assert read_labels(tmp_path / "a.png")[[10, 40], [10, 10]].tolist() == [7, 2]
+    for word in ("ff0000", "red=1", "ff0000=255", "ff0000=x"):
+        refused = stm("mask", "fix", path, "-o", tmp_path / "b.png", "--id", word)
+        assert (refused.exit_code, "Write it like ff0000=1" in refused.stderr) == (2, True)
+    refused = stm("mask", "fix", path, "-o", tmp_path / "b.jpg", "--id", "ff0000=7")
+    assert (refused.exit_code, "b.jpg: masks are written as PNG alone. Call it b.png." in refused.stderr) == (2, True)
+
+
 def test_a_photograph_is_no_mask(path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     Image.fromarray(noise).filter(ImageFilter.GaussianBlur(2)).save(path)

@@ -240,3 +240,10 @@ def test_the_page_of_many_clips_needs_no_summary(tmp_path):
     (tmp_path / "a" / "x").mkdir(parents=True)
     (tmp_path / "a" / "x" / "report.json").write_text(json.dumps(report([0.5])))
     assert "a/x" in "".join(read(write_batch_page(tmp_path)).words)
+
+
+def test_the_page_of_a_run_that_is_not_finished_waits_for_it(stm, tmp_path):
+    (tmp_path / "out/masks").mkdir(parents=True)
+    (tmp_path / "out/report.json").write_text('{"status": "running", "frames": []}')
+    refused = stm("report", "out")
+    assert (refused.exit_code, "out: is not finished (running). Wait for it" in refused.stderr) == (2, True)

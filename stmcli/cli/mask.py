@@ -1,6 +1,7 @@
 """stm mask: what is in a mask file, and how to make a clean one of it."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from stmcli.options import MaskOptions
 if TYPE_CHECKING:
     from stmcli.maskcheck import MaskFacts
 
+LARGEST = 254  # id that is told from void in 8 bits
 TURNS = (0, 90, 180, 270)
 MASK = MaskOptions()
 
@@ -50,6 +52,10 @@ def fix(
     speck: Annotated[
         int, typer.Option(min=0, help="Remove parts of an object of fewer pixels.", show_default="none")
     ] = MASK.speck,
+    ids: Annotated[
+        list[str] | None,
+        typer.Option("--id", metavar="RRGGBB=ID", help="The id of a colour; repeatable.", show_default="DAVIS palette"),
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a clean mask in the DAVIS palette.
@@ -62,12 +68,24 @@ def fix(
 
     if rotate not in TURNS:
         raise UsageError(f"--rotate {rotate}: unknown", hint="Use 90, 180 or 270.")
-    fixed = fix_mask(mask, video=video, turn=rotate, speck=speck)
+    if output.suffix.lower() != ".png":
+        raise UsageError("masks are written as PNG alone", path=output, hint=f"Call it {output.stem}.png.")
+    fixed = fix_mask(mask, video=video, turn=rotate, speck=speck, ids=dict(map(_id_of, ids or ())))
     check_picture(output, *(path for path in (mask, video) if path), overwrite=overwrite)
     write_labels(output, fixed.labels)
     for change in fixed.changes or ("the ids were clean already",):
         say(change)
     give(output)
+
+
+def _id_of(text: str) -> tuple[int, int]:
+    """Return the colour and the id in `RRGGBB=ID`."""
+    found = re.fullmatch(r"#?([0-9a-fA-F]{6})=(\d{1,3})", text.strip())
+    if not found or not 0 <= int(found[2]) <= LARGEST:
+        raise UsageError(
+            f"--id {text}: not a colour and its id", hint=f"Write it like ff0000=1; ids are 0 to {LARGEST}."
+        )
+    return int(found[1], 16), int(found[2])
 
 
 def _show(facts: "MaskFacts") -> None:
@@ -78,6 +96,8 @@ def _show(facts: "MaskFacts") -> None:
     give(f"soft edges: {facts.ghosts} pixels of {facts.ghost_values} values")
     for note in facts.notes:
         give(f"note: {note}")
+    for cause, hint in facts.problems[1:]:
+        give(f"problem: {cause}. {hint}")
     give(facts.reading)
     from rich.table import Table
 

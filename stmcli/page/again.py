@@ -9,7 +9,7 @@ from stmcli.errors import UsageError
 from stmcli.masks import Labels, read_values
 from stmcli.page.clip import write_page
 from stmcli.page.pictures import Pictures
-from stmcli.report import first_number_of, read_report
+from stmcli.report import UNFINISHED, first_number_of, read_report
 from stmcli.results import MASKS, PAGE, REPORT
 from stmcli.video import Source, open_source
 
@@ -64,6 +64,9 @@ def result_report(folder: Path) -> dict[str, Any]:
     report = read_report(folder / REPORT)
     if not report and (folder / REPORT).is_file():
         raise UsageError("damaged, or no report of stm", path=folder / REPORT, hint="Segment the clip again.")
+    if report.get("status") in UNFINISHED and not report.get("frames"):
+        cause = f"is not finished ({report['status']})"
+        raise UsageError(cause, path=folder, hint="Wait for it, or finish it by its own command.")
     if not report.get("frames"):
         raise UsageError("holds no result of stm segment", path=folder, hint=f"It must hold {REPORT} and {MASKS}/.")
     return report
