@@ -4,6 +4,7 @@
     |-- VideoError          exit 1   the clip cannot be read to its end
     |-- WeightsError        exit 1   the weights cannot be used
     |-- TrainingError       exit 1   training cannot start or go on
+    |-- DeviceError         exit 1   the device failed, and this process can use it no more
     |-- LockedError         exit 1   another run works in the same output folder
     |-- WriteError          exit 1   an output cannot be written (encoder refuses)
     |   `-- NoRoomError     exit 1   the disk is full
@@ -54,6 +55,10 @@ class WeightsError(StmError):
 
 class TrainingError(StmError):
     """Training cannot start or go on."""
+
+
+class DeviceError(StmError):
+    """The device failed, and this process can use it no more."""
 
 
 class LockedError(StmError):

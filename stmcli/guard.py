@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from stmcli.errors import StmError
+from stmcli.errors import DeviceError, StmError
 from stmcli.model import STM, Anchor, Segmentation
 from stmcli.recorder import Recorder
 
@@ -24,12 +24,20 @@ def _itself(found: Segmentation) -> Segmentation:
 
 
 @contextmanager
-def memory_explained(device: torch.device, hint: str) -> Iterator[None]:
-    """Raise StmError where the memory of a device is too little, with a hint at what needs less."""
+def device_explained(device: torch.device, hint: str) -> Iterator[None]:
+    """Raise StmError where the memory of a device is too little, with a hint at what needs less.
+
+    Raises DeviceError where the device itself fails.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise StmError("too little memory", path=str(device), hint=hint) from error
+    except torch.AcceleratorError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DeviceError(
+            f"the device failed ({reason})", path=str(device), hint="Run the same command again."
+        ) from error
 
 
 class Guard:

@@ -18,7 +18,7 @@ from stmcli.errors import Interrupted, StmError, UsageError
 from stmcli.evaluate import NONE_AT_FIRST, first_shown, list_sequences
 from stmcli.evaluate import Sequence as Clip
 from stmcli.given import GivenMask, ids_of
-from stmcli.guard import NEED_LESS, memory_explained
+from stmcli.guard import NEED_LESS, device_explained
 from stmcli.job import Job, done_before, lost, open_job, run_facts
 from stmcli.kinds import open_writers, opened
 from stmcli.listeners import unheard
@@ -134,7 +134,7 @@ def _run(
         report.save("running")  # so that the same command may go on after a kill
         clear((job.output / name for name in (MASKS, PAGE, *before)), is_frame, keep=run.kept_names())
         pictures = [Pictures(source.count)] if job.segment.page else []
-        with memory_explained(parameter.device, NEED_LESS):
+        with device_explained(parameter.device, NEED_LESS):
             if job.network.adapt:
                 model = _adapt(model, job, given[0], on_adapt)
             follower = make_follower(model, job.network, job.memory)

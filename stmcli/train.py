@@ -12,7 +12,7 @@ from stmcli.curve import draw_curve
 from stmcli.device import pick_device
 from stmcli.errors import Interrupted, UsageError
 from stmcli.evaluate import Sequence as Clip
-from stmcli.guard import memory_explained
+from stmcli.guard import device_explained
 from stmcli.listeners import unheard
 from stmcli.model import SIZES, STM
 from stmcli.model.stm import STRIDE
@@ -71,7 +71,7 @@ def train(
     with build_trainer(stills, videos, options, clips, device, init, sequences) as trainer, closing(trainer):
         if resume:
             trainer.restore(files.load(trainer))
-        with memory_explained(next(trainer.model.parameters()).device, "Use a smaller --batch or --crop."):
+        with device_explained(next(trainer.model.parameters()).device, "Use a smaller --batch or --crop."):
             if trainer.ranks.leads:
                 try:
                     _lead(trainer, sequences, files, on_step)

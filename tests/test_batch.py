@@ -23,6 +23,7 @@ from stmcli.engines.here import Here
 from stmcli.engines.processes import networks, threads_each
 from stmcli.engines.task import Task, do
 from stmcli.errors import Interrupted, LockedError, PartialError, StmError, Terminated
+from stmcli.guard import device_explained
 from stmcli.job import Job
 from stmcli.options import BatchOptions, ExportOptions, NetworkOptions
 from stmcli.pairing import Pair, pair_clips
@@ -323,13 +324,16 @@ def test_a_clip_whose_worker_died_is_tried_once_more(tmp_path, tiny_weights, mon
 
 def test_a_device_that_fails_costs_its_worker_and_not_the_other_clips(tmp_path, tiny_weights, monkeypatch):
     def fails(*_, **__):
-        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        with device_explained(torch.device("cuda"), ""):
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with ...")
 
     monkeypatch.setattr("stmcli.engines.task.segment_video", fails)
     job = Job(tmp_path / "a.mp4", ("m.png",), tmp_path / "out")
     outcome = do(Task("a", job), lambda: None, lambda _: None)
     assert outcome.lost
-    assert "a.mp4: the device failed (CUDA error: an illegal" in outcome.error
+    assert outcome.error == (
+        "cuda: the device failed (CUDA error: an illegal memory access was encountered). Run the same command again."
+    )
     engine = Here(NetworkOptions(str(tiny_weights), "cpu"), lambda _: None)
     engine.submit(Task("a", job))
     with pytest.raises(StmError, match="the device failed"):

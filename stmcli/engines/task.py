@@ -4,9 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from stmcli.errors import Interrupted, PartialError, StmError
+from stmcli.errors import DeviceError, Interrupted, PartialError, StmError
 from stmcli.given import mask_in
 from stmcli.job import Job
 from stmcli.model import STM
@@ -78,8 +76,8 @@ def do(task: Task, load: Callable[[], STM], hear: Hear) -> Outcome:
         if isinstance(error.result, Result):
             return _outcome(task, error.result, "partial", error)
         return failure(task, error)
-    except torch.AcceleratorError as error:  # nothing that this process asks of the device works any more
-        return loss(task, f"the device failed ({' '.join(str(error).split())[:200]})")
+    except DeviceError as error:
+        return replace(failure(task, error), lost=True)
     except Exception as error:  # the border: no clip may take others with it
         return failure(task, error)
     return _outcome(task, result, "ok")
