@@ -76,6 +76,15 @@ def test_memory_that_is_short_anywhere_is_one_line(scene, segment, monkeypatch):
     )
 
 
+def test_a_device_that_fails_is_one_line(scene, segment, monkeypatch):
+    def fails(*_, **__):
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`")
+
+    monkeypatch.setattr("stmcli.segmenter.Segmenter.step", fails)
+    words = r"^error: cpu: the device failed \(CUDA error: unspecified launch failure\)\. Run the same command again\.$"
+    check_refusal(segment(*scene.job, "-q"), 1, words)
+
+
 def test_a_frame_whose_numbers_half_precision_cannot_hold_is_computed_again(scene, stm, tiny_weights, monkeypatch):
     decode = STM.segment
 
