@@ -16,7 +16,7 @@ from stmcli.errors import MaskError, UsageError
 from stmcli.images import check_file, check_size
 from stmcli.masks import VOID, Labels, Warn
 from stmcli.video import Source
-from stmcli.video.folder import last_number
+from stmcli.video.numbering import last_number
 
 MAX_BYTES = 2**28  # parsed, it takes several times as much memory
 LARGEST_ID = 65535

@@ -89,6 +89,10 @@ def run_batch(
             run.summarise("interrupted", time.monotonic() - began)
             cause = f"stopped after {sum(run.ended.values())} of {run.wanted} clips"
             raise Interrupted(cause, path=batch.out, by=_signal_of(stop)) from None
+        except StmError:
+            engine.close(now=True)
+            run.summarise("failed", time.monotonic() - began)
+            raise
         except BaseException:
             engine.close(now=True)
             raise

@@ -1,6 +1,6 @@
 """The result that is in a folder already: whose it is, and whether it may be replaced."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,16 @@ def earlier_result(
     source: Source,
     compare: Callable[[dict[str, Any]], Kinship],
     *,
+    given: Collection[int],
     overwrite: bool,
     resume: bool,
 ) -> dict[str, Any] | None:
     """Return the report of the finished result of this very job, None when there is something to do.
 
     `source` tells which masks are its own, `compare` from a report how its job is related to this one. A result that
-    was corrected by more masks than the job has is finished too; one with fewer is to be made anew, unless somebody has
-    edited what it holds. Raises UsageError when what is there would be lost.
+    was corrected by more masks than the job has is finished too; one with fewer, or one that is not whole, is to be
+    made anew, unless somebody has edited masks of it, but for those of `given` frames. Raises UsageError when what is
+    there would be lost.
     """
     report = read_report(out / REPORT)
     if not report and any((out / MASKS).glob("*.png")):
@@ -51,9 +53,6 @@ def earlier_result(
     if kin.others:
         hint = f"More exports of it are made by stm export. {REPLACE}" if {*kin.others} == {"--export"} else REPLACE
         raise UsageError(f"holds the result of another job ({_some(kin.others)} differ)", path=out, hint=hint)
-    if kin.fewer and not kin.more:
-        _refuse_edited(out, source, report)
-        return None
     masks = sum(source.number_of(image.stem) is not None for image in (out / MASKS).glob("*.png"))
     whole = is_finished(report) and masks == report["frames_written"]
     if resume and whole and not kin.fewer and all((out / name).exists() for name in report["outputs"]):
@@ -61,6 +60,7 @@ def earlier_result(
     if kin.more:
         cause = f"holds a result that was corrected by masks of frame {_some(kin.more)} too"
         raise UsageError(cause, path=out, hint="Give these as well, or replace what is there with -y.")
+    refuse_edited([frame for frame in edited(out, source, report) if frame not in given], out)
     return None
 
 
@@ -70,20 +70,26 @@ def _some(words: Sequence[object]) -> str:
     return listed + f" and {len(words) - 6} more" * (len(words) > 6)
 
 
-def _refuse_edited(out: Path, source: Source, report: Mapping[str, Any]) -> None:
-    """Raise UsageError when masks of a result that is to be made anew were edited by hand."""
-    if frames := edited(out, source, report):
+def refuse_edited(frames: Sequence[int], out: Path) -> None:
+    """Raise UsageError when there are frames whose masks would be replaced though they were edited."""
+    if frames:
         cause = f"masks that are to be replaced were edited by hand, of frame {_some(frames)}"
         word = f"--mask {frames[0]}:FILE"
         raise UsageError(cause, path=out / MASKS, hint=f"Copy them and give them by {word}, or replace them with -y.")
 
 
 def edited(out: Path, source: Source, report: Mapping[str, Any]) -> list[int]:
-    """Return the frames whose masks in a result are newer than its report and not those that it tells of."""
-    ended, found = (out / REPORT).stat().st_mtime_ns, []
+    """Return the frames whose masks in a result have changed since its report and are not those that it tells of."""
+    ended, found = (out / REPORT).stat().st_mtime_ns, list[int]()
     names = source.times().keys()
     for facts in report.get("frames", []):
         mask = out / MASKS / f"{source.frame_name(facts['frame'])}.png" if facts["frame"] in names else out
-        if mask.is_file() and mask.stat().st_mtime_ns > ended and not shows(facts, read_values(mask)):
+        if mask.is_file() and _changed(mask) > ended and not shows(facts, read_values(mask)):
             found.append(facts["frame"])
     return found
+
+
+def _changed(path: Path) -> int:
+    """Return when a file was last written, or put where it is: copies may keep the date of what they copy."""
+    facts = path.stat()
+    return max(facts.st_mtime_ns, facts.st_ctime_ns)

@@ -1,15 +1,24 @@
 """What makes a job this one and no other, and in what two of them differ."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from stmcli.flags import flag_of
+from stmcli.results import source_files
 
 WHOLE = 2**26  # bytes of a clip that are all looked at; of a larger one that many, in pieces spread over it
 PIECE = 2**20
+
+
+def clip_identity(video: Path) -> list[str]:
+    """Tell a clip from others: what its results are called, and what is in it."""
+    files = source_files(video)
+    names = [Path(os.path.abspath(video)).name, *(file.name for file in files)]
+    return [hashlib.sha256(repr(names).encode(errors="surrogateescape")).hexdigest(), content_of(files)]
 
 
 def content_of(files: Sequence[Path]) -> str:
@@ -51,6 +60,8 @@ def _pieces(size: int, most: int) -> Iterator[tuple[int, int]]:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Name what differs between the identities of two jobs, in the words of the command line."""
+    if not old:
+        return ["the stm that made it"]
     found = [name for name in ("clip", "weights") if old.get(name) != new.get(name)]
     for group in ("segment", "network", "memory", "export"):
         was, now = old.get(group, {}), new.get(group, {})

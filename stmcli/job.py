@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -19,11 +19,12 @@ from stmcli.earlier import Kinship, earlier_result
 from stmcli.errors import Faults, UsageError
 from stmcli.footprint import check_room
 from stmcli.given import GivenMask, MaskFile, check_readable, from_first, ids_of, list_mask_files, mask_in, read_given
-from stmcli.identity import content_of, differences
+from stmcli.identity import clip_identity, content_of, differences
 from stmcli.kinds import Output, outputs, soft_outputs
 from stmcli.memory import given_room
 from stmcli.options import (
     DIRECTIONS,
+    FPS,
     SOFT_EXPORTS,
     SOFT_FILMS,
     ExportOptions,
@@ -32,7 +33,7 @@ from stmcli.options import (
     SegmentOptions,
 )
 from stmcli.report import source_facts
-from stmcli.results import MASKS, REPORT, check_folder, output_names, source_files
+from stmcli.results import MASKS, REPORT, check_folder, output_names
 from stmcli.video import Source, open_source
 from stmcli.weights import card_of, digest, find, sha256, suited
 
@@ -66,9 +67,11 @@ class Job:
         """Return all that the result depends on but the masks, as values that JSON knows."""
         unlike: dict[str, Any] = {"overwrite": False, "resume": True, "keep_memory": False, "page": True}
         unlike["on_corrupt"] = SegmentOptions.on_corrupt  # a result with corrupt frames never counts as finished
+        if self.video.is_file():
+            unlike["fps"] = FPS  # it has its own
         return {
             "version": __version__,
-            "clip": [self.video.name, content_of(source_files(self.video))],
+            "clip": clip_identity(self.video),
             "weights": digest(find(self.network.weights)),
             "segment": asdict(replace(self.segment, **unlike)),
             "network": asdict(self.network) | asdict(suited(self.network)) | {"weights": ""},
@@ -93,6 +96,12 @@ def lost(before: Sequence[str], now: Sequence[str]) -> list[str]:
     return (
         [f"removed what was made of the masks before: {', '.join(names)}; stm export makes it again"] if names else []
     )
+
+
+def corrected(done: Mapping[str, Any], given: Sequence[GivenMask]) -> list[str]:
+    """Say which masks a finished result was made with that the job has not."""
+    more = [frame for frame in done.get("given", {}) if int(frame) not in {mask.frame for mask in given}]
+    return [f"it was corrected by masks of frame {', '.join(more)} too; -y makes it without them"] if more else []
 
 
 def default_output(video: Path) -> Path:
@@ -121,7 +130,7 @@ def plan(job: Job) -> dict[str, Any]:
             "notes": [
                 *notes,
                 *source.warnings,
-                *([] if done else lost(output_names(job.output), job.names(ids_of(given)))),
+                *(corrected(done, given) if done else lost(output_names(job.output), job.names(ids_of(given)))),
             ],
         }
 
@@ -219,13 +228,14 @@ def done_before(job: Job, given: Sequence[GivenMask], source: Source) -> dict[st
     A job that corrects a result, by masks after the first, is no other one; nor is one whose result was corrected.
     """
     masks = {str(mask.frame): mask.digest() for mask in given}
+    backward = job.segment.direction == "backward"
 
     def compare(report: dict[str, Any]) -> Kinship:
         others = differences(report.get("identity", {}), job.identity())
         was = report.get("given", {})
-        first = str(given[0].frame)
-        if next(iter(was.items()), None) != (first, masks[first]):
-            others.append(f"the mask of frame {first}")
+        start = str(given[-1 if backward else 0].frame)  # from where the clip is followed
+        if [*was.items()][-1 if backward else 0 :][:1] != [(start, masks[start])]:
+            others.append(f"the mask of frame {start}")
         return Kinship(
             tuple(others),
             more=tuple(frame for frame in was if frame not in masks),
@@ -233,7 +243,8 @@ def done_before(job: Job, given: Sequence[GivenMask], source: Source) -> dict[st
         )
 
     wanted = job.segment
-    return earlier_result(job.output, source, compare, overwrite=wanted.overwrite, resume=wanted.resume)
+    frames = [mask.frame for mask in given]
+    return earlier_result(job.output, source, compare, given=frames, overwrite=wanted.overwrite, resume=wanted.resume)
 
 
 # -- facts -----------------------------------------------------------------------------------------------------------

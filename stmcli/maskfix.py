@@ -140,6 +140,10 @@ def _clean_colours(stored: Codes, path: Path, ids: Mapping[int, int]) -> Cleaned
         raise MaskError(cause, path=path, hint=hint)
     for colour in ids:
         codes = np.where(painted == colour, davis[ids[colour]], codes)
+    if absent := [f"#{colour:06x}" for colour in ids if not (painted == colour).any()]:
+        raise MaskError(
+            f"no pixel is {', '.join(absent)}", path=path, hint="Leave out its --id, or look at the colours"
+        )
     if len(np.setdiff1d(codes, (0, WHITE))) and (codes == WHITE).any():
         raise MaskError("white beside colours may be anything", path=path, hint="Paint the background black")
     moved = (stored != snapped) & ~wrong

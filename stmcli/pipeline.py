@@ -3,7 +3,7 @@
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from stmcli.evaluate import NONE_AT_FIRST, first_shown, list_sequences
 from stmcli.evaluate import Sequence as Clip
 from stmcli.given import GivenMask, ids_of
 from stmcli.guard import NEED_LESS, device_explained
-from stmcli.job import Job, done_before, lost, open_job, run_facts
+from stmcli.job import Job, corrected, done_before, lost, open_job, run_facts
 from stmcli.kinds import open_writers, opened
 from stmcli.listeners import unheard
 from stmcli.model import STM
@@ -79,12 +79,6 @@ def segment_video(
         return _done_before(job, done, given, on_start, on_frame)
 
 
-def _corrected(done: Mapping[str, Any], given: Sequence[GivenMask]) -> list[str]:
-    """Say which masks a finished result was made with that the job has not."""
-    more = [frame for frame in done.get("given", {}) if int(frame) not in {mask.frame for mask in given}]
-    return [f"it was corrected by masks of frame {', '.join(more)} too; -y makes it without them"] if more else []
-
-
 def _done_before(
     job: Job,
     done: dict[str, Any],
@@ -93,7 +87,7 @@ def _done_before(
     on_frame: Callable[[int], None],
 ) -> Result:
     """Return a result that is there already, with its page, and with no more beside it than the job wants."""
-    notes = [*done["notes"], *_corrected(done, given)]
+    notes = [*done["notes"], *corrected(done, given)]
     if not job.segment.keep_memory:
         shutil.rmtree(job.output / STATE, ignore_errors=True)
     elif not (job.output / STATE).exists():

@@ -113,7 +113,7 @@ def _loss(source: Source) -> str:
     count, causes = len(source.corrupt_frames), []
     if count:
         listed = ", ".join(map(str, source.corrupt_frames[:10])) + ", ..." * (count > 10)
-        causes.append(f"{count} frame{'s' * (count > 1)} could not be decoded ({listed})")
+        causes.append(f"{count} frame{'s' * (count > 1)} could not be read ({listed})")
     if source.missing_from is not None:
         causes.append(f"the file was cut short, the clip is missing from frame {source.missing_from} on")
     return "; ".join(causes)

@@ -10,6 +10,7 @@ from itertools import islice
 from stmcli import __version__
 from stmcli.checkpoint import Checkpoint, Checkpoints
 from stmcli.directions import BackwardPass
+from stmcli.earlier import refuse_edited
 from stmcli.given import GivenMask, ids_of
 from stmcli.images import is_whole_png
 from stmcli.job import Job
@@ -20,7 +21,7 @@ from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, MattingOptions
 from stmcli.outputs import Film, Writer
 from stmcli.page import Pictures
 from stmcli.prediction import Prediction
-from stmcli.report import UNFINISHED, Report, read_report
+from stmcli.report import UNFINISHED, Report, read_report, shows
 from stmcli.results import MASKS, STATE
 from stmcli.saved import SavedPrediction
 from stmcli.segmenter import Follower, State, propagate
@@ -79,9 +80,16 @@ class Run:
         self._kept = kept = self._checkpoints.latest(self._is_there)
         if kept is None:
             return
+        refuse_edited([json.loads(line)["frame"] for line in kept.lines if not self._holds(line)], self._job.output)
         self._report.go_on(kept.lines, self._ids)
         self._report.facts["kept_until"] = kept.frame
         self._report.notes.append(f"the results up to frame {kept.frame} were kept, the network went on from there")
+
+    def _holds(self, line: str) -> bool:
+        """Tell whether the mask of a frame is still the one that an earlier run has noted."""
+        facts = json.loads(line)
+        name = self._source.frame_name(facts["frame"])
+        return shows(facts, read_values(self._job.output / MASKS / f"{name}.png"))
 
     def _note_new_beginning(self) -> None:
         """Say why the network begins again where it was stopped before."""

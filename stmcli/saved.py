@@ -34,8 +34,8 @@ class SavedMasks:
 
     @property
     def is_soft(self) -> bool:
-        """Tell whether the probabilities of all objects were stored."""
-        return {*self.object_ids} == {*self._soft}
+        """Tell whether probabilities were stored; an object that somebody has painted in later has none."""
+        return bool(self._soft)
 
     def check_count(self, frames: int) -> None:
         """Raise UsageError when the clip has fewer frames than there are masks."""
@@ -53,8 +53,10 @@ class SavedMasks:
             labels = self.labels(index)
             return np.stack([labels == number for number in (0, *self.object_ids)]).astype(np.float32)
         stem = self._name(index)
-        objects = [read_grey(self._soft[number] / f"{stem}.png", size=self._size) for number in self.object_ids]
-        stack = np.stack(objects)
+        stack = np.zeros((len(self.object_ids), *self._size[::-1]), np.float32)
+        for place, number in enumerate(self.object_ids):
+            if number in self._soft:
+                stack[place] = read_grey(self._soft[number] / f"{stem}.png", size=self._size)
         return np.concatenate((np.clip(1 - stack.sum(0, keepdims=True), 0, 1), stack))
 
     def _learn(self, path: Path, video_name: str) -> tuple[Labels, bool]:

@@ -336,8 +336,9 @@ def test_a_device_that_fails_costs_its_worker_and_not_the_other_clips(tmp_path, 
     )
     engine = Here(NetworkOptions(str(tiny_weights), "cpu"), lambda _: None)
     engine.submit(Task("a", job))
+    assert engine.wait() == [outcome]
     with pytest.raises(StmError, match="the device failed"):
-        engine.wait()
+        engine.free()
 
 
 def test_every_gpu_has_a_process_and_the_cores_are_divided(monkeypatch):

@@ -165,7 +165,7 @@ def test_what_a_partial_job_has_made_is_on_stdout(segment, stm, make_folder, mak
     broken.write_bytes(broken.read_bytes()[:99])
     made = segment(clip, "-m", mask, "-o", "out", "-e", "none", "--on-corrupt", "skip", "--json")
     assert (made.exit_code, json.loads(made.stdout)["files"]) == (3, ["out/masks", "out/report.json"])
-    assert made.stderr.splitlines()[-1].endswith("frames: 1 frame could not be decoded (2). The others are in out.")
+    assert made.stderr.splitlines()[-1].endswith("frames: 1 frame could not be read (2). The others are in out.")
     exported = stm("export", "out", "--video", clip, "--to", "overlay", "--on-corrupt", "stop")
     assert (exported.exit_code, exported.stdout) == (3, "out/overlay.mp4\n")
     assert "note: stopped at frame 2" in exported.stderr

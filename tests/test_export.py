@@ -334,7 +334,7 @@ def test_corrupt_frames_end_partially(make_folder, tmp_path, how, count):
     broken = frames / "2.png"
     broken.write_bytes(broken.read_bytes()[:99])
     job = ExportJob(masks, frames, tmp_path / "out", ExportOptions(("overlay",)), on_corrupt=how)
-    with pytest.raises(PartialError, match=r"frames: 1 frame could not be decoded \(2\)\. The others are in .*out"):
+    with pytest.raises(PartialError, match=r"frames: 1 frame could not be read \(2\)\. The others are in .*out"):
         export_masks(job)
     assert len(decoded(tmp_path / "out" / "overlay.mp4")) == count
 
@@ -493,6 +493,21 @@ def test_masks_that_were_edited_count_and_that_is_said(done):
         after = cutout(done, "cutout", 3)[..., 3]
         assert (after == 255 * (labels > 0)).all()
         assert (after[30:40, 40:60] != before[30:40, 40:60]).any()
+
+
+def test_an_object_that_was_painted_in_later_leaves_the_others_soft(done):
+    mask = done.output / "masks/00003.png"
+    exports(done, "cutout", bits=16)
+    with av.open(str(done.output / "cutout/00002.png")) as image:
+        before = next(image.decode(video=0)).to_ndarray()[..., 3]
+    labels = read_values(mask)
+    labels[40:44, 60:66] = 9
+    write_labels(mask, labels)
+    made = exports(done, "cutout", bits=16, overwrite=True)
+    assert not any("hard masks" in note for note in made.notes)
+    with av.open(str(done.output / "cutout/00002.png")) as image:
+        after = next(image.decode(video=0)).to_ndarray()[..., 3]
+    assert (before == after).all()
 
 
 def test_another_clip_of_the_same_length_is_told(done, make_clip):

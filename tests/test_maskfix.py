@@ -237,6 +237,7 @@ def test_colours_of_ones_own_get_the_ids_that_are_said(path):
     refusal(path, "Say which id it is by --id", "=1")
     fixed = fix_mask(path, ids={0xFF0000: 1, 0x00FF00: 2, 0x4682B4: 5})
     assert wrong(fixed.labels, shrunk(large)) < 0.005
+    refusal(path, "no pixel is #123456", ids={0xFF0000: 1, 0x00FF00: 2, 0x4682B4: 5, 0x123456: 7})
     write_labels(path, fixed.labels)
     refusal(path, "its values are ids, not colours", ids={0xFF0000: 1})
 

@@ -367,7 +367,7 @@ def test_an_error_of_the_decoder_reaches_the_caller(job, make_folder):
 @pytest.mark.parametrize(("how", "count"), [("skip", 6), ("stop", 3)])
 def test_corrupt_frames_are_repeated_or_end_the_clip_and_are_named(job, make_folder, how, count):
     job = exporting(replace(job, video=spoiled_folder(make_folder, 3)), "none", segment={"on_corrupt": how})
-    with pytest.raises(PartialError, match=r"1 frames? could not be decoded \(3\)") as caught:
+    with pytest.raises(PartialError, match=r"1 frames? could not be read \(3\)") as caught:
         segment_video(job)
     assert caught.value.exit_code == 3
     assert len(hashes(job.output)) == count

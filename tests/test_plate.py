@@ -1,8 +1,10 @@
+import struct
+
 import numpy as np
 import pytest
 from conftest import picture
 from PIL import Image
-from plates import exr, write_plate
+from plates import attribute, exr, write_plate
 
 from stmcli.errors import VideoError
 from stmcli.video import open_source
@@ -50,6 +52,30 @@ def test_an_exr_whose_picture_begins_elsewhere_is_refused(tmp_path):
     (tmp_path / "a.exr").write_bytes(exr(LIGHT, window=(1, 1, 4, 3)))
     with pytest.raises(VideoError, match="its display window begins at 1,1"):
         open_source(tmp_path)
+
+
+def test_a_long_header_is_read(tmp_path):
+    whole = exr(LIGHT[:, :, ::-1])
+    more = attribute("cryptomatte/manifest", "string", b"x" * 300_000)
+    head, rest = whole[:8], whole[8:]
+    end = len(whole) - 5 * (8 + 6 * 3 * 4)  # where the lines begin
+    table = end - 5 * 8
+    offsets = [offset + len(more) for offset in struct.unpack_from("<5Q", whole, table)]
+    (tmp_path / "a.exr").write_bytes(head + more + rest[: table - 8] + struct.pack("<5Q", *offsets) + whole[end:])
+    assert plate_size(tmp_path / "a.exr") == (6, 5)
+    assert np.abs(read_plate(tmp_path / "a.exr") - srgb(LIGHT)).max() < 0.6
+
+
+def test_passes_beside_the_frames_are_left_out_and_a_cut_first_plate_is_survived(tmp_path):
+    for number in range(3):
+        Image.fromarray(picture(number)).save(tmp_path / f"f.{number}.png")
+        (tmp_path / f"f.{number}.exr").write_bytes(exr(LIGHT))
+    with open_source(tmp_path) as source:
+        assert (source.count, source.info.codec) == (3, "png")
+        assert "left out beside the other images: f.0.exr, f.1.exr, f.2.exr" in source.warnings
+    (tmp_path / "f.1.exr").write_bytes(exr(LIGHT)[:-9])
+    with open_source(tmp_path / "f.#.exr", on_corrupt="skip", start=1) as source:
+        assert [frame.corrupt for frame in source] == [True, False]
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, 300, -90, -1])

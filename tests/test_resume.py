@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,6 +238,77 @@ def test_the_command_of_before_a_correction_leaves_the_corrected_result(job, put
     assert not steps
     segment_video(replace(job, segment=SegmentOptions(overwrite=True)))
     assert hashes(job.output) == hashes(run_whole(job).output)
+
+
+def edit(path):
+    labels = read_values(path)
+    labels[40:48, 50:60] = 1
+    write_labels(path, labels)
+    return labels
+
+
+def test_masks_that_were_edited_are_not_replaced_when_something_else_is_missing(job):
+    segment_video(job)
+    labels = edit(job.output / "masks/00009.png")
+    with pytest.raises(UsageError, match="edited by hand, of frame 9"):
+        segment_video(replace(job, segment=SegmentOptions(resume=False)))
+    (job.output / "masks/00004.png").unlink()
+    with pytest.raises(UsageError, match="edited by hand, of frame 9"):
+        segment_video(job)
+    assert np.array_equal(read_values(job.output / "masks/00009.png"), labels)
+
+
+def test_an_edit_in_a_stopped_run_is_not_taken_for_its_own(job):
+    stop(job, 9)
+    labels = edit(job.output / "masks/00001.png")
+    with pytest.raises(UsageError, match="edited by hand, of frame 1"):
+        segment_video(job)
+    assert np.array_equal(read_values(job.output / "masks/00001.png"), labels)
+
+
+def test_an_edited_mask_that_keeps_its_date_is_seen_and_can_be_given(job, tmp_path):
+    segment_video(job)
+    mask = job.output / "masks/00009.png"
+    date = mask.stat().st_mtime_ns
+    labels = edit(mask)
+    os.utime(mask, ns=(date, date))
+    write_labels(tmp_path / "mine.png", labels)
+    other = replace(job, masks=(*job.masks, f"10:{tmp_path / 'mine.png'}"))
+    with pytest.raises(UsageError, match="edited by hand, of frame 9"):
+        segment_video(other)
+    given = replace(job, masks=(*job.masks, f"9:{tmp_path / 'mine.png'}"))
+    assert not segment_video(given).done_before
+    assert np.array_equal(read_values(mask), labels)
+
+
+def test_frames_that_were_renamed_are_another_clip(job, make_folder):
+    folder = make_folder([f"f.{number:04d}.png" for number in range(12)])
+    job = replace(job, video=folder)
+    segment_video(job)
+    before = hashes(job.output)
+    for path in folder.iterdir():
+        path.rename(path.with_name(path.name.replace("f", "g", 1)))
+    with pytest.raises(UsageError, match=r"another job \(clip differ"):
+        segment_video(job)
+    assert hashes(job.output) == before
+
+
+def test_a_clip_is_the_same_whatever_way_leads_to_it(job, make_folder, monkeypatch):
+    folder = make_folder([f"{number:04d}.png" for number in range(12)])
+    segment_video(replace(job, video=folder))
+    monkeypatch.chdir(folder)
+    assert segment_video(replace(job, video=Path())).done_before
+
+
+def test_a_correction_on_the_way_back_lies_before_the_mask_that_it_begins_with(job, put):
+    job = replace(job, segment=SegmentOptions(direction="backward"))
+    segment_video(job)
+    early = replace(job, masks=(f"2:{put('c.png', {1: (30, 10)})}", job.masks[1]))
+    early = replace(early, masks=(*early.masks, f"0:{put('a.png', {1: (0, 0)})}"))
+    assert not segment_video(early).done_before
+    late = replace(job, masks=(job.masks[0], f"5:{put('d.png', {2: (1, 1)})}"))
+    with pytest.raises(UsageError, match=r"another job \(the mask of frame 5 differ"):
+        segment_video(late)
 
 
 def test_masks_that_were_edited_are_not_replaced_by_a_correction(job, put):

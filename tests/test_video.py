@@ -447,7 +447,20 @@ def test_frames_that_are_missing_are_like_damaged_ones(make_folder):
 
 def test_more_missing_frames_than_frames_are_refused(make_folder):
     folder = make_folder(["1.png", "2.png", "20241129.png"])
-    assert_refused(folder, "frame 3 is missing after 2.png", code=1, on_corrupt="skip")
+    assert_refused(folder, "more frames are missing than are there, the first after 2.png", code=1, on_corrupt="skip")
+
+
+def test_frames_of_which_every_other_is_missing_are_taken(make_folder):
+    folder = make_folder([f"{number:02d}.png" for number in (1, 2, 4, 6, 8, 10)])
+    frames = read(folder, on_corrupt="skip")
+    assert [frame.index for frame in frames if not frame.corrupt] == [1, 2, 4, 6, 8, 10]
+    assert len(frames) == 10
+
+
+def test_a_sequence_cannot_begin_with_a_missing_frame(make_folder):
+    folder = make_folder(["1.png", "2.png", "4.png", "5.png"])
+    assert_refused(folder, "frame 3 is missing", code=1, on_corrupt="stop", start=3)
+    assert [frame.corrupt for frame in read(folder, on_corrupt="skip", start=3)] == [True, False, False]
 
 
 def test_a_frame_out_of_step_is_named(make_folder):
@@ -466,13 +479,14 @@ def test_a_frame_out_of_step_is_named(make_folder):
         ("59.94", Fraction(60000, 1001)),
         ("30000/1001", Fraction(30000, 1001)),
         ("12.5", Fraction(25, 2)),
+        ("25.12345678901", Fraction("25.12345678901").limit_denominator(10**6)),
     ],
 )
 def test_a_rate_is_a_fraction_and_those_of_broadcasts_are_exact(text, rate):
     assert parse_rate(text) == rate
 
 
-@pytest.mark.parametrize("text", ["", "0", "-25", "x", "1/0", "nan", "inf", "1001"])
+@pytest.mark.parametrize("text", ["", "0", "-25", "x", "1/0", "nan", "inf", "1001", "1e3", "1/" + "0" * 9, "9" * 20])
 def test_what_is_no_rate_is_refused(text):
     with pytest.raises(UsageError, match="is no rate"):
         parse_rate(text)

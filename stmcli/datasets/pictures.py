@@ -6,7 +6,8 @@ from pathlib import Path
 from PIL import Image
 
 from stmcli.video import Frame, SourceInfo
-from stmcli.video.folder import list_frames, numbered
+from stmcli.video.folder import list_frames
+from stmcli.video.numbering import numbered
 
 QUALITY = 95
 ORIENTATION = 0x0112  # the Exif tag

@@ -15,9 +15,12 @@ class Here:
         self._load = cache(lambda: load_model(network))
         self._hear = hear
         self._task: Task | None = None
+        self._dead = ""  # why nothing can be done any more
 
     def free(self) -> bool:
-        """Tell whether a task can be taken."""
+        """Tell whether a task can be taken. Raises StmError when none can be any more."""
+        if self._dead:
+            raise StmError(self._dead)
         return self._task is None
 
     def busy(self) -> bool:
@@ -29,12 +32,11 @@ class Here:
         self._task = task
 
     def wait(self) -> list[Outcome]:
-        """Do the task. Raises StmError when no other can be done after it."""
+        """Do the task."""
         assert self._task is not None
         task, self._task = self._task, None
         outcome = do(task, self._load, self._hear)
-        if outcome.lost:  # and with it whatever comes after it
-            raise StmError(outcome.error)
+        self._dead = outcome.error if outcome.lost else ""
         return [outcome]
 
     def close(self, *, now: bool = False) -> None:

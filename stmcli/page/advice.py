@@ -27,14 +27,16 @@ def frame_command(report: Mapping[str, Any], frame: int, picture: str) -> str:
 def fix_command(report: Mapping[str, Any], output: Path, mask: str, *, frame: int) -> str:
     """Return the command that segments the same clip with one more word of `--mask`, of `frame` and perhaps later ones.
 
-    Only a mask up to the first given one makes it another job, which needs leave to replace the result.
+    A mask up to the first given one makes it another job, which needs leave to replace the result; on the way back
+    one from the last on.
     """
     words = ["stm", "segment", _path(_source(report))]
     for word in [*_given(report), mask]:
         words += ["--mask", word]
-    first = min((given["frame"] for given in report.get("masks", [])), default=frame)
+    masks = [given["frame"] for given in report.get("masks", [])] or [frame]
+    backward = report.get("options", {}).get("segment", {}).get("direction") == "backward"
     words += [*_options(report.get("options", {})), "-o", str(output.absolute())]
-    return shlex.join([*words, *["-y"] * (frame <= first)])
+    return shlex.join([*words, *["-y"] * (frame >= max(masks) if backward else frame <= min(masks))])
 
 
 def _source(report: Mapping[str, Any]) -> str:

@@ -4,8 +4,9 @@ from stmcli.video.codecs import ALPHA_CODECS, H264, H264_NVENC, Codec, ffmpeg_ve
 from stmcli.video.color import Color
 from stmcli.video.facts import ClipFacts, clip_facts
 from stmcli.video.film import FilmFacts, check_film
-from stmcli.video.folder import FrameFolder, last_number, list_frames, numbered
+from stmcli.video.folder import FrameFolder, list_frames
 from stmcli.video.frame import Frame, OnCorrupt, Source, SourceInfo
+from stmcli.video.numbering import last_number, numbered
 from stmcli.video.position import Position, first_frame_from, last_frame_until, parse_position, parse_rate
 from stmcli.video.probe import frame_times
 from stmcli.video.reader import VideoReader

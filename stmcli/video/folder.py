@@ -1,17 +1,16 @@
 """Read a folder or a numbered sequence of still images as a clip."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from pathlib import Path
 
 from stmcli.errors import UsageError, VideoError
 from stmcli.files import LONGEST_NAME, nearest_name
 from stmcli.options import FPS
-from stmcli.video.color import oddities
+from stmcli.video.color import Color, oddities
 from stmcli.video.frame import (
     RGB,
     Frame,
@@ -20,14 +19,13 @@ from stmcli.video.frame import (
     SourceInfo,
     check_range,
     no_such_frame,
-    number_name,
 )
 from stmcli.video.image import SUFFIXES, read_image, samples_of, shown_size
+from stmcli.video.numbering import gaps, numbered, odd_names, refuse_gap, stems, whole_range
+from stmcli.video.plate import is_plate
 
 RATE = Fraction(FPS)
 _PATTERN = re.compile(r"%(?:0(\d+))?d|(#+)")
-_LAST_NUMBER = re.compile(r"(\d+)(?=\D*$)")
-_NUMBER = re.compile(r"[^0-9]*([0-9]{1,18})")  # of a name from its end
 
 
 class FrameFolder(Source):
@@ -50,19 +48,18 @@ class FrameFolder(Source):
     ) -> None:
         check_range(path, start, end, first=first_number)
         self._files = numbered(path, list_frames(path), first=first_number)
-        self._numbers = _whole_range(path, self._files)
-        self._stems = _stems(self._files, self._numbers, renumbered=first_number is not None)
+        self._numbers = whole_range(path, self._files)
+        self._stems = stems(self._files, self._numbers, renumbered=first_number is not None)
         self._by_name = {name: number for number, name in self._stems.items()}
         width, height = _common_size(list(self._files.values()))
         first, last = self._numbers[0], self._numbers[-1]
         chosen = [n for n in self._numbers if (start is None or n >= start) and (end is None or n <= end)]
         if not chosen or (start is not None and start not in self._numbers):
             raise no_such_frame(path, start or end or 0, first=first, last=last, count=len(self._numbers))
-        if on_corrupt == "fail":
-            _refuse_gap(path, self._files, chosen)
+        if on_corrupt == "fail" or (on_corrupt == "stop" and chosen[0] not in self._files):
+            refuse_gap(path, self._files, chosen)
         self._chosen = chosen
-        sample = next((self._files[number] for number in chosen if number in self._files), self._files[first])
-        color = samples_of(sample)
+        sample, color = _sample([self._files[number] for number in chosen if number in self._files], on_corrupt)
         info = SourceInfo(
             path=path,
             name=path.name if path.is_dir() else _pattern_name(path),
@@ -79,7 +76,12 @@ class FrameFolder(Source):
             first_number=first,
             start=start,
             end=end,
-            warnings=(*_odd_names(self._files.values()), *_gaps(self._files, chosen), *oddities(color)),
+            warnings=(
+                *_left_out(path, sample),
+                *odd_names(self._files.values()),
+                *gaps(self._files, chosen),
+                *oddities(color),
+            ),
         )
         super().__init__(info, on_corrupt=on_corrupt)
 
@@ -150,7 +152,8 @@ def is_pattern(path: Path) -> bool:
 def list_frames(path: Path) -> list[Path]:
     """Return the images of a folder or of a pattern in natural order; raise UsageError without any."""
     if path.is_dir():
-        files = [f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+        files = _images(path)
+        files = [f for f in files if not is_plate(f)] or files  # passes of a rendering may lie beside its frames
         cause, hint = "no frames in this folder", f"Images end in {', '.join(sorted(SUFFIXES))}."
     else:
         if not path.parent.is_dir():
@@ -163,76 +166,32 @@ def list_frames(path: Path) -> list[Path]:
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
+def _images(folder: Path) -> list[Path]:
+    return [f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+
+
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Return a sort key that puts ``frame2`` before ``frame10``."""
     parts = re.split(r"(\d+)", name)
     return tuple((0, int(p), p) if p.isdigit() and p.isascii() else (1, 0, p.casefold()) for p in parts)
 
 
-def last_number(stem: str) -> int | None:
-    """Return the last number in the name of a frame, None without one."""
-    number = _NUMBER.match(stem[::-1])
-    return int(number[1][::-1]) if number else None
+def _left_out(path: Path, taken: Path) -> list[str]:
+    """Say which files of a folder are no frames beside those that are taken."""
+    others = [file.name for file in _images(path) if is_plate(file)] if path.is_dir() and not is_plate(taken) else []
+    listed = ", ".join(sorted(others)[:3]) + ", ..." * (len(others) > 3)
+    return [f"left out beside the other images: {listed}"] if others else []
 
 
-def numbered(path: Path, files: list[Path], *, first: int | None = None) -> dict[int, Path]:
-    """Return the frame number of each file, in order; raise VideoError when two have the same.
-
-    Numbers are those in the names, moved so that they begin with `first` if it is given.
-    """
-    found = _numbers(path, files)
-    shift = 0 if first is None else first - next(iter(found))
-    return {number + shift: file for number, file in found.items()}
-
-
-def _numbers(path: Path, files: list[Path]) -> dict[int, Path]:
-    if not _hold_numbers(files):
-        for file, following in pairwise(sorted(files, key=lambda file: file.stem)):
-            if file.stem == following.stem:  # so would their masks be
-                cause = f"{file.name} and {following.name} have the same name"
-                raise VideoError(cause, path=path, hint="Rename or remove one.")
-        return dict(enumerate(files))
-    pairs = sorted((int(_LAST_NUMBER.findall(file.stem)[0]), file) for file in files)
-    for (number, file), (other, following) in pairwise(pairs):
-        if number == other:
-            cause = f"{file.name} and {following.name} are the same frame"
-            raise VideoError(cause, path=path, hint="Remove one.")
-    return dict(pairs)
-
-
-def _whole_range(path: Path, files: Mapping[int, Path]) -> range:
-    """Return all numbers from the first to the last, in the step that is usual between two.
-
-    Raises VideoError when files are out of step, and when more are missing than there are.
-    """
-    numbers = list(files)
-    steps = [after - before for before, after in pairwise(numbers)]
-    usual = max(steps, key=lambda step: (steps.count(step), -step), default=1)
-    whole = range(numbers[0], numbers[-1] + 1, usual)
-    if odd := next((number for number in numbers if number not in whole), None):
-        cause = f"{files[odd].name} is out of step: most numbers are {usual} apart"
-        raise VideoError(cause, path=path, hint="Remove or rename what does not belong there.")
-    if len(whole) > 2 * len(numbers):
-        _refuse_gap(path, files, whole)
-    return whole
-
-
-def _gaps(files: Mapping[int, Path], numbers: Sequence[int]) -> list[str]:
-    """Say how many of the frames have no file, if any."""
-    missing = [number for number in numbers if number not in files]
-    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return [f"frame {missing[0]}{more} of {len(numbers)} missing"] if missing else []
-
-
-def _refuse_gap(path: Path, files: Mapping[int, Path], numbers: Sequence[int]) -> None:
-    """Raise VideoError when there is no file for one of the numbers."""
-    missing = next((number for number in numbers if number not in files), None)
-    if missing is None:
-        return
-    before = max((number for number in files if number < missing), default=None)
-    place = "" if before is None else f" after {files[before].name}"
-    hint = "Render or copy what is missing there, take a part without it, or go on with --on-corrupt stop or skip."
-    raise VideoError(f"frame {missing} is missing{place}", path=path, hint=hint)
+def _sample(files: Sequence[Path], on_corrupt: OnCorrupt) -> tuple[Path, Color]:
+    """Return the first file that can be read, and its samples. Raises VideoError."""
+    for place, file in enumerate(files, 1):
+        try:
+            return file, samples_of(file)
+        except VideoError:
+            if on_corrupt == "fail" or place == len(files):
+                raise
+    raise AssertionError("no files")
 
 
 def _common_size(files: list[Path]) -> tuple[int, int]:
@@ -242,37 +201,6 @@ def _common_size(files: list[Path]) -> tuple[int, int]:
             cause = f"is {size[0]}x{size[1]} but {files[0].name} is {first[0]}x{first[1]}"
             raise VideoError(cause, path=file, hint="All frames must have one size.")
     return first
-
-
-def _hold_numbers(files: Iterable[Path]) -> bool:
-    """Return whether names differ in their last number and in nothing else."""
-    names = [file.stem for file in files]
-    return all(map(_LAST_NUMBER.search, names)) and len({_LAST_NUMBER.sub("", name) for name in names}) == 1
-
-
-def _odd_names(files: Iterable[Path]) -> tuple[str, ...]:
-    """Say which names keep the numbers of the others from counting, when it is but a few."""
-    names = [file.stem for file in files]
-    bases = Counter(_LAST_NUMBER.sub("", name) if _LAST_NUMBER.search(name) else None for name in names)
-    usual, count = bases.most_common(1)[0]
-    odd = [name for name in names if not _LAST_NUMBER.search(name) or _LAST_NUMBER.sub("", name) != usual]
-    if usual is None or not odd or count < 0.5 * len(names):
-        return ()
-    listed = ", ".join(odd[:3]) + ", ..." * (len(odd) > 3)
-    return (f"not numbered like the other frames: {listed}; so all are counted from 0, in the order of their names",)
-
-
-def _stems(files: Mapping[int, Path], numbers: Sequence[int], *, renumbered: bool) -> dict[int, str]:
-    """Return the name of each frame, also of those that are missing; new numbers are as wide as the old, or wider."""
-    if renumbered and not _hold_numbers(files.values()):
-        return {number: number_name(number) for number in numbers}
-    first = files[numbers[0]]
-    own = {} if renumbered else {number: file.stem for number, file in files.items()}
-    return {number: own.get(number) or _renamed(files.get(number, first).stem, number) for number in numbers}
-
-
-def _renamed(stem: str, number: int) -> str:
-    return _LAST_NUMBER.sub(lambda own: f"{number:0{len(own[0])}d}", stem)
 
 
 def _pattern_regex(name: str) -> re.Pattern[str]:

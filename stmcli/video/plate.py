@@ -3,9 +3,12 @@
 OpenEXR: Kainz et al., "Technical Introduction to OpenEXR", file layout; DPX: SMPTE ST 268-1.
 """
 
+import io
+import os
 import struct
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -20,7 +23,7 @@ from stmcli.video.frame import RGB
 from stmcli.video.rgb import RgbConverter
 
 PLATES = {".exr": "exr", ".dpx": "dpx", ".tga": "targa"}  # by suffix: the decoder
-_HEAD = 2**18  # bytes, more than any header
+_HEAD = 2**10  # bytes that tell the size of a DPX or a Targa
 _DPX_ORDERS = {b"SDPX": ">", b"XPDS": "<"}
 _HALVES = 2**16
 _EXR_CUT = "the file was cut short, or its rendering was stopped"
@@ -35,18 +38,17 @@ def is_plate(path: Path) -> bool:
 def plate_size(path: Path) -> tuple[int, int]:
     """Return width and height from the header alone. Raises OSError, one of BROKEN, or VideoError."""
     with path.open("rb") as file:
-        head = file.read(_HEAD)
-    match path.suffix.lower():
-        case ".exr":
-            _, (left, top, right, bottom) = _exr_header(head)
+        if path.suffix.lower() == ".exr":
+            left, top, right, bottom = _exr_window(file)
             if (left, top) != (0, 0):  # FFmpeg's decoder would put it elsewhere
                 cause = f"its display window begins at {left},{top}"
                 raise VideoError(cause, path=path, hint="Export it with one that begins at 0,0.")
             width, height = right + 1, bottom + 1
-        case ".dpx":
-            width, height = struct.unpack_from(f"{_DPX_ORDERS[head[:4]]}2I", head, 772)
-        case _:
-            width, height = struct.unpack_from("<2H", head, 12)
+        else:
+            head = file.read(_HEAD)
+            dpx = path.suffix.lower() == ".dpx"
+            layout, place = (f"{_DPX_ORDERS[head[:4]]}2I", 772) if dpx else ("<2H", 12)
+            width, height = struct.unpack_from(layout, head, place)
     if min(width, height) < 1:
         raise ValueError("it has no size")
     return width, height
@@ -85,28 +87,36 @@ def _decode(path: Path) -> VideoFrame:
     return pictures[0]
 
 
-def _exr_header(data: bytes) -> tuple[int, tuple[int, int, int, int]]:
-    """Return where the headers of an OpenEXR file end, and its display window: left, top, right, bottom, inclusive."""
-    magic, version = struct.unpack_from("<2I", data)
+def _exr_window(file: BinaryIO) -> tuple[int, int, int, int]:
+    """Read the headers of an OpenEXR file, of all its parts; return the first display window, both ends inclusive."""
+    magic, version = struct.unpack("<2I", file.read(8))
     if magic != 20000630:
         raise ValueError("no OpenEXR header")
-    place, window = 8, None
-    while data[place]:  # one part, or another one
-        while data[place]:  # its attributes: name, type, size, value
-            name_end = data.index(0, place)
-            type_end = data.index(0, name_end + 1)
-            (size,) = struct.unpack_from("<I", data, type_end + 1)
-            if window is None and data[place:name_end] == b"displayWindow":
-                window = struct.unpack_from("<4i", data, type_end + 5)
-            place = type_end + 5 + size
-        place += 1
+    window = None
+    while name := _exr_name(file):  # one part, or another one
+        while name:  # its attributes: name, type, size, value
+            _exr_name(file)
+            (size,) = struct.unpack("<I", file.read(4))
+            if window is None and name == b"displayWindow":
+                window = struct.unpack("<4i", file.read(16))
+            else:
+                file.seek(size, os.SEEK_CUR)
+            name = _exr_name(file)
         if not version & 0x1000:  # a single part has no second zero
             break
-    else:
-        place += 1
     if window is None:
         raise ValueError("no display window")
-    return place, window
+    return window
+
+
+def _exr_name(file: BinaryIO) -> bytes:
+    """Read a name, which ends with a zero; at most 255 bytes."""
+    name = b""
+    while (letter := file.read(1)) != b"\0":
+        if not letter or len(name) > 255:
+            raise ValueError("its header is cut")
+        name += letter
+    return name
 
 
 def _is_whole_exr(data: bytes) -> bool:
@@ -115,7 +125,9 @@ def _is_whole_exr(data: bytes) -> bool:
     The tables end where the first chunk begins; those of a rendering that was stopped hold zeros. FFmpeg's decoder
     leaves black what is missing, and says nothing.
     """
-    place, _ = _exr_header(data)
+    file = io.BytesIO(data)
+    _exr_window(file)
+    place = file.tell()
     first = last = 0
     while not first or place < first:
         (offset,) = struct.unpack_from("<Q", data, place)

@@ -12,6 +12,7 @@ from stmcli.video.source import open_source
 Position = int | Fraction  # a frame number, or seconds since its first frame
 FASTEST = 1000  # frames a second
 ROUNDED = Fraction(1, 150)  # how far 23.97 and 23.98 are from 24000/1001
+_RATE = re.compile(r"[0-9]{1,6}(\.[0-9]{0,12})?|[0-9]{1,9}/0*[1-9][0-9]{0,6}")
 _SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d{2}(?:\.\d*)?)")
 
@@ -39,10 +40,8 @@ def parse_rate(text: str) -> Fraction:
 
     Raises UsageError for anything else.
     """
-    try:
-        rate = Fraction(text.strip())
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
+    known = _RATE.fullmatch(text.strip())
+    rate = Fraction(known[0]).limit_denominator(10**6) if known else Fraction(0)
     if not 0 < rate <= FASTEST:
         raise UsageError(
             f"{text or 'nothing'} is no rate", hint="Write frames a second, like 25, 23.976 or 30000/1001."
