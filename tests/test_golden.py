@@ -95,18 +95,21 @@ def our_probabilities(path: Path, *, every: int) -> list[np.ndarray]:
 
 
 def check_against_the_reference(probabilities: list[np.ndarray]) -> None:
-    """At most 1e-4 anywhere on a CPU that rounds as the reference's did (AVX-512), else within rounding.
+    """At most 1e-4 anywhere on a CPU that rounds as the reference's did (some with AVX-512), else within rounding.
 
-    Whether it does is told by the first frame that was computed; all frames after it must then be equal too.
+    Whether it does is told by the first frame that was computed; all frames after it must then be equal too. On others
+    the rounding of contested pixels travels through memory and grows about threefold a frame: to a mean of 2.1e-4 and
+    0.08 % of the labels in the last frame on a Xeon of family 6, model 207.
     """
     truth = np.load(GOLDEN / "golden_a.npz")["probabilities"]
     differences = [np.abs(ours - theirs) for ours, theirs in zip(probabilities, truth, strict=True)]
     if differences[1].max() == 0:
         assert max(difference.max() for difference in differences) <= 1e-4
     for index, difference in enumerate(differences):
-        assert difference.mean() <= 2e-4, index  # rounding of contested pixels travels through memory
-        assert (difference > 1e-4).any(0).mean() < 0.3, index
+        assert difference.mean() <= 1e-6 * 3 ** (index + 1), index
     assert (differences[1] <= 1e-4 + one_rounding_step(truth[1])).all()
+    labels = [ours.argmax(0) == theirs.argmax(0) for ours, theirs in zip(probabilities, truth, strict=True)]
+    assert min(same.mean() for same in labels) > 0.995
 
 
 def test_the_plain_network_is_the_published_one() -> None:
