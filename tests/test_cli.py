@@ -139,6 +139,13 @@ def test_a_dry_run_writes_nothing(segment, make_clip, make_mask, tmp_path):
     assert not (tmp_path / "stm_out").exists()
 
 
+@pytest.mark.parametrize("words", [("segment",), ("mask", "fix"), ("mask", "check"), ("weights", "import")])
+def test_no_help_lists_environment_variables(stm, words):
+    shown = stm(*words, "--help").stdout
+    assert "Usage" in shown
+    assert "env var" not in shown
+
+
 def test_options_read_the_environment(segment, make_clip, make_mask, monkeypatch, tmp_path):
     monkeypatch.setenv("STM_SEGMENT_MEM_EVERY", "2")
     assert segment(make_clip(frames=2), "-m", make_mask(), "-o", "out").exit_code == 0

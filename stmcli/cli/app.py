@@ -72,10 +72,11 @@ class Group(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command whose help leaves out environment variables, which hold lists as a shell does."""
-        command = super().get_command(ctx, cmd_name)
-        for param in command.params if command else ():
-            param.show_envvar = False  # type: ignore[attr-defined]
-            param.split_envvar_value = _words  # type: ignore[assignment, method-assign]
+        command: Any = super().get_command(ctx, cmd_name)
+        for one in (command, *getattr(command, "commands", {}).values()) if command else ():
+            for param in one.params:
+                param.show_envvar = False
+                param.split_envvar_value = _words
         return command
 
     def invoke(self, ctx: Any) -> Any:
