@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stmcli.errors import UsageError
+from stmcli.errors import MaskError, UsageError
 from stmcli.masks import read_values
 from stmcli.report import is_finished, read_report, shows
 from stmcli.results import ELSEWHERE, MASKS, REPORT, is_empty
@@ -84,9 +84,17 @@ def edited(out: Path, source: Source, report: Mapping[str, Any]) -> list[int]:
     names = source.times().keys()
     for facts in report.get("frames", []):
         mask = out / MASKS / f"{source.frame_name(facts['frame'])}.png" if facts["frame"] in names else out
-        if mask.is_file() and _changed(mask) > ended and not shows(facts, read_values(mask)):
+        if mask.is_file() and _changed(mask) > ended and not holds(mask, facts):
             found.append(facts["frame"])
     return found
+
+
+def holds(mask: Path, facts: Mapping[str, Any]) -> bool:
+    """Tell whether a mask is what a report tells of its frame; one that cannot be read is damaged, not edited."""
+    try:
+        return shows(facts, read_values(mask))
+    except MaskError:
+        return True
 
 
 def _changed(path: Path) -> int:

@@ -10,7 +10,7 @@ from itertools import islice
 from stmcli import __version__
 from stmcli.checkpoint import Checkpoint, Checkpoints
 from stmcli.directions import BackwardPass
-from stmcli.earlier import refuse_edited
+from stmcli.earlier import holds, refuse_edited
 from stmcli.given import GivenMask, ids_of
 from stmcli.images import is_whole_png
 from stmcli.job import Job
@@ -21,7 +21,7 @@ from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, MattingOptions
 from stmcli.outputs import Film, Writer
 from stmcli.page import Pictures
 from stmcli.prediction import Prediction
-from stmcli.report import UNFINISHED, Report, read_report, shows
+from stmcli.report import UNFINISHED, Report, read_report
 from stmcli.results import MASKS, STATE
 from stmcli.saved import SavedPrediction
 from stmcli.segmenter import Follower, State, propagate
@@ -89,7 +89,7 @@ class Run:
         """Tell whether the mask of a frame is still the one that an earlier run has noted."""
         facts = json.loads(line)
         name = self._source.frame_name(facts["frame"])
-        return shows(facts, read_values(self._job.output / MASKS / f"{name}.png"))
+        return holds(self._job.output / MASKS / f"{name}.png", facts)
 
     def _note_new_beginning(self) -> None:
         """Say why the network begins again where it was stopped before."""

@@ -58,4 +58,5 @@ def test_what_differs_is_called_as_on_the_command_line():
     new = {**old, "clip": ["a", "1"], "memory": {"every": 4, "half": True}, "export": {"kinds": ("none",)}}
     assert differences(old, old) == []
     assert differences(old, new) == ["clip", "--mem-every", "--mem-half"]
-    assert differences({}, old)[-1] == "stm of before"
+    assert differences({}, old) == ["the stm that made it"]
+    assert differences({**old, "version": "0"}, old) == ["stm 0"]

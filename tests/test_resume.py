@@ -258,6 +258,16 @@ def test_masks_that_were_edited_are_not_replaced_when_something_else_is_missing(
     assert np.array_equal(read_values(job.output / "masks/00009.png"), labels)
 
 
+def test_a_damaged_mask_is_not_taken_for_an_edited_one(job):
+    segment_video(job)
+    before = hashes(job.output)
+    mask = job.output / "masks/00009.png"
+    mask.write_bytes(mask.read_bytes()[:-20])
+    (job.output / "masks/00004.png").unlink()
+    segment_video(job)
+    assert hashes(job.output) == before
+
+
 def test_an_edit_in_a_stopped_run_is_not_taken_for_its_own(job):
     stop(job, 9)
     labels = edit(job.output / "masks/00001.png")
