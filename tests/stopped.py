@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import stmcli.cli
@@ -33,6 +34,8 @@ def start(words, errors):
         main()
     except SystemExit as ended:
         code = int(ended.code or 0)
+    except BaseException:
+        traceback.print_exc()  # it is to end by itself
     finally:
         os._exit(code)
 

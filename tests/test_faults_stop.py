@@ -19,9 +19,10 @@ STOPPED = r"error: (\S+: stopped after \d+ frames\. Run the same command again t
 
 
 @pytest.mark.parametrize(
-    ("seed", "trials"), [(1, 3), *(pytest.param(seed, 40, marks=pytest.mark.long) for seed in range(2, 6))]
+    ("seed", "trials"), [(142, 3), *(pytest.param(seed, 40, marks=pytest.mark.long) for seed in range(2, 6))]
 )
 def test_a_run_stopped_at_any_moment_goes_on_to_the_same_result(scene, tiny_weights, seed, trials):
+    """The short form stops in the middle of the run; the long one, at any moment, also before it has begun."""
     script = Path(__file__).with_name("stopped.py")
     clip = scene.make_clip("long.mp4", frames=55)
     words = ["segment", clip, "-m", scene.mask, "-w", tiny_weights, "--device", "cpu", "--no-page"]
