@@ -457,6 +457,12 @@ def test_frames_of_which_every_other_is_missing_are_taken(make_folder):
     assert len(frames) == 10
 
 
+def test_a_missing_frame_is_not_shown_as_another(make_folder):
+    folder = make_folder(["1.png", "2.png", "4.png", "5.png"])
+    with pytest.raises(VideoError, match="frame 3 cannot be decoded"):
+        read_frame(folder, 3)
+
+
 def test_a_sequence_cannot_begin_with_a_missing_frame(make_folder):
     folder = make_folder(["1.png", "2.png", "4.png", "5.png"])
     assert_refused(folder, "frame 3 is missing", code=1, on_corrupt="stop", start=3)

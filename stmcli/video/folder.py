@@ -59,7 +59,8 @@ class FrameFolder(Source):
         if on_corrupt == "fail" or (on_corrupt == "stop" and chosen[0] not in self._files):
             refuse_gap(path, self._files, chosen)
         self._chosen = chosen
-        sample, color = _sample([self._files[number] for number in chosen if number in self._files], on_corrupt)
+        there = [self._files[number] for number in chosen if number in self._files]
+        sample, color = _sample(there or [self._files[first]], on_corrupt)
         info = SourceInfo(
             path=path,
             name=path.name if path.is_dir() else _pattern_name(path),
