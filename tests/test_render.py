@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 
@@ -98,18 +96,6 @@ def test_a_matte_is_grey_and_rounded():
     drawn = matte(alpha)
     assert drawn.dtype == np.uint8
     assert drawn[0].tolist() == [[g] * 3 for g in (0, 128, 255, 255, 0)]
-
-
-@pytest.mark.parametrize(("height", "width", "limit"), [(480, 854, 0.010), (1080, 1920, 0.040)])
-def test_an_overlay_keeps_up_with_the_film(height, width, limit):
-    rgb, labels = noise(height, width), np.zeros((height, width), dtype=np.uint8)
-    labels[10:-10, 10 : width // 2], labels[10:-10, width // 2 : -10] = 1, 2
-    times = []
-    for _ in range(15):
-        begin = time.thread_time()
-        overlay(rgb, labels)
-        times.append(time.thread_time() - begin)
-    assert min(times) < limit
 
 
 def test_vivid_colours_keep_their_hue_and_reach_full_brightness():
