@@ -15,7 +15,7 @@ from stmcli.evaluate import list_sequences
 from stmcli.evaluate.layout import by_frame, first_of, frame_key, has_list, mask_files
 from stmcli.evaluate.scoring import Truth, first_shown
 from stmcli.images import check_size, image_size
-from stmcli.masks import VOID, object_ids
+from stmcli.masks import VOID, read_values
 from stmcli.metrics import jaccard
 from stmcli.model import STM
 from stmcli.options import Fit
@@ -86,6 +86,6 @@ def _clip_j(model: STM, clip: Clip, size: int) -> float:
 def _truths(clip: Clip) -> dict[str, Path]:
     """Return the masks of a clip by their frames, from the first one with an object on. Raises UsageError."""
     first = first_shown(clip.annotations)
-    if not object_ids(Truth(clip.annotations, "davis2016").read(first)):
+    if not read_values(first).any():
         raise UsageError("no object in the ground truth", path=clip.annotations, hint="Leave this clip out")
     return by_frame(dropwhile(lambda path: path != first, mask_files(clip.annotations)))
