@@ -17,11 +17,16 @@
 `Terminated` is a KeyboardInterrupt, not an StmError: the signal itself, on its way to become `Interrupted`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 Found = TypeVar("Found")
+
+
+def listed(words: Sequence[object], most: int) -> str:
+    """Return the first words of a list, and three dots when there are more."""
+    return ", ".join(map(str, words[:most])) + ", ..." * (len(words) > most)
 
 
 class StmError(Exception):

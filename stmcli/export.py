@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stmcli.earlier import edited
-from stmcli.errors import PartialError, UsageError
+from stmcli.errors import PartialError, UsageError, listed
 from stmcli.files import nearest_name
 from stmcli.identity import content_of
 from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
@@ -231,8 +231,7 @@ def _doubts(job: ExportJob, source: Source, saved: SavedMasks, wanted: Sequence[
         if not saved.is_soft:
             found.append(FROM_HARD)
         elif saved.edited:
-            listed = ", ".join(map(str, saved.edited[:10])) + ", ..." * (len(saved.edited) > 10)
-            found.append(f"made of the masks that were edited, where they were: frame {listed}")
+            found.append(f"made of the masks that were edited, where they were: frame {listed(saved.edited, 10)}")
     return found
 
 

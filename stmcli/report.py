@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from stmcli.errors import listed
 from stmcli.files import write_whole
 from stmcli.lines import Lines
 from stmcli.options import FPS
@@ -102,8 +103,8 @@ class Report:
 
 def cut_note(cuts: Sequence[int]) -> list[str]:
     """Return what to say about scene cuts: nothing when there are none."""
-    listed = ", ".join(map(str, cuts[:10])) + ", ..." * (len(cuts) > 10)
-    return [f"a new scene begins at frame{'s' * (len(cuts) > 1)} {listed}: look at the masks there"] if cuts else []
+    where = f"frame{'s' * (len(cuts) > 1)} {listed(cuts, 10)}"
+    return [f"a new scene begins at {where}: look at the masks there"] if cuts else []
 
 
 def read_report(path: Path) -> dict[str, Any]:

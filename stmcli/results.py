@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stmcli.errors import LockedError, PartialError, UsageError
+from stmcli.errors import LockedError, PartialError, UsageError, listed
 from stmcli.files import can_be
 from stmcli.report import read_report
 from stmcli.video import Source, last_number, list_frames
@@ -112,8 +112,7 @@ def _loss(source: Source) -> str:
     """Name the frames that could not be decoded, and the first that is missing."""
     count, causes = len(source.corrupt_frames), []
     if count:
-        listed = ", ".join(map(str, source.corrupt_frames[:10])) + ", ..." * (count > 10)
-        causes.append(f"{count} frame{'s' * (count > 1)} could not be read ({listed})")
+        causes.append(f"{count} frame{'s' * (count > 1)} could not be read ({listed(source.corrupt_frames, 10)})")
     if source.missing_from is not None:
         causes.append(f"the file was cut short, the clip is missing from frame {source.missing_from} on")
     return "; ".join(causes)

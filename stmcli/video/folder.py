@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import takewhile
 from pathlib import Path
 
-from stmcli.errors import UsageError, VideoError
+from stmcli.errors import UsageError, VideoError, listed
 from stmcli.files import LONGEST_NAME, nearest_name
 from stmcli.options import FPS
 from stmcli.video.color import Color, oddities
@@ -180,8 +180,7 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 def _left_out(path: Path, taken: Path) -> list[str]:
     """Say which files of a folder are no frames beside those that are taken."""
     others = [file.name for file in _images(path) if is_plate(file)] if path.is_dir() and not is_plate(taken) else []
-    listed = ", ".join(sorted(others)[:3]) + ", ..." * (len(others) > 3)
-    return [f"left out beside the other images: {listed}"] if others else []
+    return [f"left out beside the other images: {listed(sorted(others), 3)}"] if others else []
 
 
 def _sample(files: Sequence[Path], on_corrupt: OnCorrupt) -> tuple[Path, Color]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from stmcli.errors import VideoError
+from stmcli.errors import VideoError, listed
 from stmcli.video.frame import number_name
 
 _LAST_NUMBER = re.compile(r"(\d+)(?=\D*$)")
@@ -101,8 +101,10 @@ def odd_names(files: Iterable[Path]) -> tuple[str, ...]:
     odd = [name for name in names if not _LAST_NUMBER.search(name) or _LAST_NUMBER.sub("", name) != usual]
     if usual is None or not odd or count < 0.5 * len(names):
         return ()
-    listed = ", ".join(odd[:3]) + ", ..." * (len(odd) > 3)
-    return (f"not numbered like the other frames: {listed}; so all are counted from 0, in the order of their names",)
+    note = (
+        f"not numbered like the other frames: {listed(odd, 3)}; so all are counted from 0, in the order of their names"
+    )
+    return (note,)
 
 
 def stems(files: Mapping[int, Path], numbers: Sequence[int], *, renumbered: bool) -> dict[int, str]:
