@@ -12,7 +12,6 @@ import torch
 
 from stmcli.clips import Clips
 from stmcli.listeners import unheard
-from stmcli.losses import clip_loss
 from stmcli.options import ClipOptions, TrainOptions
 from stmcli.train import build_trainer
 from stmcli.trainer import Trainer
@@ -64,8 +63,7 @@ def profile(
 
 
 def _bare_step(trainer: Trainer, clips: Clips) -> None:
-    with torch.autocast(trainer.device.type, torch.bfloat16):
-        loss, _ = clip_loss(trainer.model, clips, trainer.options, hard=1.0)
+    loss, _ = trainer.loss_of(clips, hard=1.0)
     trainer.optimizer.zero_grad()
     loss.backward()
     trainer.optimizer.step()

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stmcli.clips import Ahead, ClipMaker, Clips, has_core_to_spare
+from stmcli.device import pick_dtype
 from stmcli.errors import TrainingError
 from stmcli.losses import clip_loss
 from stmcli.model import SIZES, STM
@@ -66,6 +67,8 @@ class Trainer:
         self.maker = maker
         self.ranks = ranks or Ranks()
         self.device = maker.device
+        fast = pick_dtype("auto", self.device) == torch.bfloat16
+        self.bf16 = bool(self.ranks.first(fast, self.device))  # where it is faster, as the first process finds
         self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         if not options.train_norm:
             _freeze_norm(self.model)
@@ -124,12 +127,16 @@ class Trainer:
     def _make(self, step: int, done: float) -> Clips:
         return self.maker.batch(self.options.batch, self.options.objects, step=step, done=done)
 
+    def loss_of(self, clips: Clips, *, hard: float) -> tuple[Tensor, Tensor]:
+        """Unroll the network over clips, convolutions in the precision that is fastest here: see `clip_loss`."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return clip_loss(self.model, clips, self.options, hard=hard)
+
     def gradients(self, clips: Clips) -> tuple[float, float, float]:
         """Compute the gradient of the loss on clips, over all processes, clipped: loss, IoU, norm of the gradient."""
         o = self.options
         hard = 1 - (1 - o.hard) * min(1.0, max(0.0, (self.done - 0.1) / 0.5))
-        with torch.autocast(self.device.type, torch.bfloat16):
-            loss, iou = clip_loss(self.model, clips, o, hard=hard)
+        loss, iou = self.loss_of(clips, hard=hard)
         self.optimizer.zero_grad()
         loss.backward()
         seen = torch.stack([loss.detach(), iou])
@@ -171,6 +178,7 @@ class Trainer:
             "init": self.init,
             "options": {"train": asdict(self.options), "clips": asdict(self.maker.options)},
             "device": self.device.type,
+            "bf16": self.bf16,
             "data": self.maker.facts(),
             "processes": self.ranks.size,
         }
@@ -182,6 +190,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.best, self.score, self.loss, self.iou = state["progress"]
         self.validated = state.get("validated", 0.0)
+        self.bf16 = state.get("bf16", True)
         self.init = state.get("init", "")
         self._commit()
 

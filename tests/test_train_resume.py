@@ -13,6 +13,7 @@ from test_clips import still, write_stills
 from test_train import load, numbers, same
 from test_videos import frame, write_video
 
+from stmcli import trainer
 from stmcli.errors import Interrupted, TrainingError
 from stmcli.weights import read
 
@@ -86,6 +87,28 @@ def test_a_run_of_an_earlier_version_goes_on_with_the_skips_that_it_had(folder, 
     with pytest.raises(TrainingError, match=r"last\.pt: skip_end was 3 and is 5"):
         tiny_run.run(folder, tmp_path / "b", resume=True)
     assert tiny_run.run(folder, tmp_path / "b", clips=skips, resume=True).step == 6
+
+
+@pytest.mark.parametrize(("fast", "slow"), [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)])
+def test_a_run_convolves_in_what_was_fastest_where_it_began(folder, tmp_path, monkeypatch, fast, slow):
+    def stop(now):
+        if now.step == 2:
+            raise KeyboardInterrupt
+
+    def note(module, _, output):
+        if isinstance(module, torch.nn.Conv2d):
+            seen.append(output.dtype)
+
+    seen = []
+    monkeypatch.setattr(trainer, "pick_dtype", lambda *_: fast)
+    with torch.nn.modules.module.register_module_forward_hook(note):
+        with pytest.raises(Interrupted):
+            tiny_run.run(folder, tmp_path / "b", on_step=stop)
+        before = len(seen)
+        monkeypatch.setattr(trainer, "pick_dtype", lambda *_: slow)
+        tiny_run.run(folder, tmp_path / "b", resume=True)
+    assert 0 < before < len(seen)
+    assert set(seen) == {fast}
 
 
 def test_a_run_does_not_go_on_with_other_videos(folder, straight, tmp_path):
