@@ -35,19 +35,24 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Turn `auto` into bf16 where the device has units for it, and names into dtypes."""
+    """Turn `auto` into bf16 where the device has units for it, and names into dtypes; beside int8 there is fp32."""
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision}: unknown", hint=f"Use one of {', '.join(PRECISIONS)}")
     if precision == "auto":
         on_cuda = device.type == "cuda"
         fast = torch.cuda.is_bf16_supported(False) if on_cuda else has_bf16_units() and bf16_is_faster()
         return torch.bfloat16 if fast else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return {"int8": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def has_bf16_units() -> bool:
     """Tell whether this CPU multiplies bf16 itself (AMX, AVX512-BF16); torch has no other names for it."""
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def has_int8_units(device: torch.device) -> bool:
+    """Tell whether a device multiplies integers of 8 bits itself and torch has convolutions for them: VNNI on x86."""
+    return device.type == "cpu" and bool(torch.cpu._is_vnni_supported()) and hasattr(torch.ops.onednn, "qconv_prepack")
 
 
 @cache

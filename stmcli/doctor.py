@@ -89,16 +89,20 @@ def _cores() -> str:
 def _units() -> str:
     import torch
 
-    from stmcli.device import has_bf16_units
+    from stmcli.device import has_bf16_units, has_int8_units
 
-    return f"{torch.backends.cpu.get_cpu_capability()}, {'with' if has_bf16_units() else 'without'} bf16"
+    units = {"bf16": has_bf16_units(), "int8": has_int8_units(torch.device("cpu"))}
+    known = ", ".join(f"{'with' if there else 'without'} {name}" for name, there in units.items())
+    return f"{torch.backends.cpu.get_cpu_capability()}, {known}"
 
 
 def _precision() -> str:
-    from stmcli.device import pick_device, pick_dtype
+    from stmcli.device import pick_device
+    from stmcli.options import NetworkOptions
+    from stmcli.weights import pick_precision
 
-    device = pick_device("auto")
-    return f"auto takes {str(pick_dtype('auto', device)).removeprefix('torch.')} on {device}"
+    network = NetworkOptions()
+    return f"auto takes {pick_precision(network)} on {pick_device(network.device)} for {network.weights}"
 
 
 def _cuda() -> str:

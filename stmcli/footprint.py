@@ -12,7 +12,7 @@ from stmcli.errors import UsageError
 from stmcli.geometry import Geometry
 from stmcli.model import Dims
 from stmcli.options import MemoryOptions, NetworkOptions
-from stmcli.weights import card_of, find, suited
+from stmcli.weights import card_of, find, pick_precision, suited
 
 SIZES = (1080, 720, 480, 336, 240)  # to be proposed, px
 BASE = 100_000_000  # bytes, however small the frames are
@@ -55,7 +55,7 @@ def check_room(source: tuple[int, int], objects: int, network: NetworkOptions, m
     """Raise UsageError when a device has too little free memory for frames of `source` (H, W), and say what fits."""
     device, fit = pick_device(network.device), suited(network)
     free = free_bytes(device)
-    weights, width = find(network.weights), pick_dtype(network.precision, device).itemsize
+    weights, width = find(network.weights), pick_dtype(pick_precision(network), device).itemsize
     dims = card_of(weights).dims
     views = len(views_of(network))
 

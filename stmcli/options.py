@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 MEMORY_KEEPS = ("recent", "useful")
 MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous")
 TTA = AUGMENT = ("flip", "scale")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "int8", "fp32", "bf16", "fp16")
 FPS = "24"  # of an image sequence, which says nothing about time
 SOFT_FILMS = ("alpha", "matte", "green")
 SOFT_STILLS = ("mattes", "cutout")  # folders of an image for each frame

@@ -121,7 +121,8 @@ def _run(
     ) as writers:  # a missing encoder must not cost loading the network
         model = load() if load else load_model(job.network)
         parameter = next(model.parameters())
-        report.facts["device"] = f"{parameter.device.type}, {str(parameter.dtype).removeprefix('torch.')}"
+        numbers = "int8" if model.integers else str(parameter.dtype).removeprefix("torch.")
+        report.facts["device"] = f"{parameter.device.type}, {numbers}"
         run = Run(job, source, given, report, waiting, on_frame)
         on_start(run.count, report.facts["device"])
         run.find_kept()

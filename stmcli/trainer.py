@@ -17,11 +17,13 @@ from stmcli.clips import Ahead, ClipMaker, Clips, has_core_to_spare
 from stmcli.device import pick_dtype
 from stmcli.errors import TrainingError
 from stmcli.losses import clip_loss
-from stmcli.model import SIZES, STM
+from stmcli.model import SIZES, STM, largest_inputs
+from stmcli.model.layers import channels_last
 from stmcli.options import TrainOptions
 from stmcli.ranks import Ranks
 
 FORMAT = 2  # of a run's state
+SAMPLE = 8  # clips that tell how large numbers become
 RUNNING = ("running_mean", "running_var")  # what batch norm gathers from the clips
 
 
@@ -165,6 +167,17 @@ class Trainer:
         for mean, value in pairs:
             if not mean.is_floating_point():
                 mean.copy_(value)
+
+    @torch.inference_mode()
+    def ranges(self) -> dict[str, float]:
+        """Return the largest inputs of the averaged network's convolutions in a few clips, always the same ones."""
+        self.settle()
+        with largest_inputs(self.ema) as found:
+            for step in range(-(-SAMPLE // self.options.batch)):
+                clips = self._make(step, 1.0)
+                first, last = (channels_last(clips.rgb[:, t]) for t in (0, -1))
+                self.ema.segment(last, *self.ema.memorize(first, clips.masks[:, 0]))
+        return found
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs to go on as if nothing had happened; plain numbers and tensors."""

@@ -22,16 +22,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from stmcli.device import is_short_of_multiplications, keep_freed_memory, pick_device, pick_dtype
+from stmcli.device import (
+    has_int8_units,
+    is_short_of_multiplications,
+    keep_freed_memory,
+    pick_device,
+    pick_dtype,
+)
 from stmcli.errors import UsageError, WeightsError, WriteError
 from stmcli.files import nearest_name, refuse_url, require_file, write_whole
-from stmcli.model import LANES, SIZES, STM, Dims, fused
+from stmcli.model import LANES, SIZES, STM, Dims, fused, quantized
 from stmcli.options import FIT, Fit, NetworkOptions
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
 LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
 PUBLISHED_LICENCE = "CC BY-NC-SA 4.0 (non-commercial), by the authors of STM"
 DEFAULT_FIT = Fit(size=480)  # unless the weights say otherwise
+PRECISION = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 # The published checkpoint's names, and ours.
 PUBLISHED_KEYS = (
@@ -66,6 +73,7 @@ class Card:
     licence: str
     origin: str = ""
     fit: Fit = DEFAULT_FIT  # what suits them
+    ranges: Mapping[str, float] = field(default_factory=dict)  # the largest inputs of convolutions; none: not known
 
 
 @dataclass(frozen=True)
@@ -148,21 +156,59 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     Raises UsageError for a device or weights that do not exist, WeightsError for a file that cannot be used.
     """
     options = options or NetworkOptions()
-    device = pick_device(options.device)
-    dtype = pick_dtype(options.precision, device)
+    device, precision = pick_device(options.device), pick_precision(options)
+    dtype = pick_dtype(precision, device)
     if device.type == "cpu":
         keep_freed_memory()
     else:
         torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32
-    model, _ = read_named(options.weights)
-    plain = options.compile or options.adapt  # a compiler has its own ways, and adapting needs gradients
-    winograd = is_short_of_multiplications(device, dtype) and not plain
+    model, card = read_named(options.weights)
+    if precision == "int8":
+        return _in_integers(fused(model).to(memory_format=torch.channels_last), card, options.weights)
+    winograd = is_short_of_multiplications(device, dtype) and not _is_plain(options)
     model = fused(model, lanes=LANES[device.type], winograd=winograd).to(device, dtype)
     model = model.to(memory_format=torch.channels_last)
     if options.compile:
         for part in (model.query_encoder, model.memory_encoder, model.decoder):
             part.compile(dynamic=False)
     return model
+
+
+def pick_precision(options: NetworkOptions) -> str:
+    """Turn `auto` into int8 where the device and the weights allow it, else into what `pick_dtype` says.
+
+    Returns int8, fp32, bf16 or fp16. Raises UsageError where int8 is asked for and cannot be.
+    """
+    device = pick_device(options.device)
+    if options.precision not in ("auto", "int8"):
+        return PRECISION[pick_dtype(options.precision, device)]
+    obstacle = _obstacle_to_int8(options, device)
+    if obstacle is None:
+        return "int8"
+    if options.precision == "int8":
+        raise UsageError(f"--precision int8: {obstacle}", hint="Leave it out")
+    return PRECISION[pick_dtype("auto", device)]
+
+
+def _obstacle_to_int8(options: NetworkOptions, device: torch.device) -> str | None:
+    if not has_int8_units(device):
+        return "it needs an x86 CPU with AVX512-VNNI"
+    if _is_plain(options):
+        return f"it does not go together with {'--compile' if options.compile else '--adapt'}"
+    known = card_of(find(options.weights)).ranges
+    return None if known else f"{options.weights} does not say how large its numbers become"
+
+
+def _is_plain(options: NetworkOptions) -> bool:
+    """Tell whether convolutions must be torch's own: a compiler has its own ways, and adapting needs gradients."""
+    return bool(options.compile or options.adapt)
+
+
+def _in_integers(model: STM, card: Card, weights: str) -> STM:
+    try:
+        return quantized(model, card.ranges)
+    except (KeyError, TypeError):
+        raise WeightsError("its ranges are damaged", path=find(weights), hint="Use --precision fp32") from None
 
 
 def suited(options: NetworkOptions) -> Fit:

@@ -37,7 +37,6 @@ from stmcli.bench.bound import Bound, measure_bound
 from stmcli.bench.clock import time_round
 from stmcli.bench.command import Timing, bench_command
 from stmcli.bench.network import count_macs, full_follower, moving_frames, stripes
-from stmcli.device import pick_dtype
 from stmcli.ensemble import make_follower
 from stmcli.geometry import Geometry
 from stmcli.job import Job
@@ -48,7 +47,7 @@ from stmcli.options import MemoryOptions, NetworkOptions
 from stmcli.prediction import Prediction
 from stmcli.segmenter import Segmenter
 from stmcli.video import H264, VideoWriter, open_source
-from stmcli.weights import load_model
+from stmcli.weights import load_model, pick_precision
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAME, SLOTS, MANY, NEVER = (854, 480), 20, 100, 10**9
@@ -155,12 +154,11 @@ def our_contender(name: str, network: NetworkOptions, objects: int, device: torc
     follower = full_follower(load_model(network), network, next(clip), objects=objects, slots=SLOTS)
     follower.step(next(clip))
     macs = count_macs(follower, next(clip))
-    dtype = pick_dtype(network.precision, device)
 
     def time(frames: int) -> list[float]:
         return time_round(lambda: follower.step(next(clip)), count=frames, device=device)
 
-    return Contender(name, "fp32" if dtype == torch.float32 else "bf16", time, macs)
+    return Contender(name, pick_precision(network), time, macs)
 
 
 def our_contenders(weights: str, objects: int, device: torch.device) -> list[Contender]:
@@ -181,8 +179,8 @@ def compete(runners: list[Contender], device: torch.device, rounds: int, frames:
         for runner in runners:
             print(f"{runner.name}, round {number + 1} of {rounds}", file=sys.stderr)
             runner.seconds += (statistics.median(runner.time(frames)),)
-        for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-            bound = measure_bound(device, dtype, precision)
+        for precision in sorted({runner.precision for runner in runners}):
+            bound = measure_bound(device, precision)
             bounds[precision] = bounds.get(precision, bound).best(bound)
     return bounds
 

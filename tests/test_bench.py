@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from test_quantized import needs_int8
 
 from stmcli.bench import Bound, Case, Row, Speeds, bench_command, bench_network, compare, read_earlier
 from stmcli.bench.clock import time_round
@@ -53,7 +54,7 @@ FAST = BenchOptions(frame=(64, 48), frames=2, rounds=2)
 def quick(monkeypatch):
     """Do without measuring the machine, which takes seconds."""
 
-    def fixed(device, _dtype, precision):
+    def fixed(device, precision):
         return Bound(str(device), precision, 1e9, 2e9)
 
     monkeypatch.setattr("stmcli.bench.network.measure_bound", fixed)
@@ -180,8 +181,8 @@ def test_what_is_missing_is_said_before_anything_is_measured(tiny_weights):
         bench_network(cases, FAST, on_case=lambda *_: pytest.fail("began to measure"))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_bound_counts_what_it_multiplies(monkeypatch, dtype):
+@pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("int8", marks=needs_int8)])
+def test_the_bound_counts_what_it_multiplies(monkeypatch, precision):
     """With a clock that gives every call one second, the rates are the operations."""
     from stmcli.bench import bound
 
@@ -189,9 +190,9 @@ def test_the_bound_counts_what_it_multiplies(monkeypatch, dtype):
     monkeypatch.setattr(bound, "MAPS", ((4, 6, 5), (2, 3, 3)))
     now = iter(range(1_000_000))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(now)))
-    found = bound.measure_bound(torch.device("cpu"), dtype, "any")
-    assert found == Bound("cpu", "any", 2 * 8 * 8 * 8, 2 * 4 * 4 * 9 * 6 * 5)
-    assert found.best(Bound("cpu", "any", 1.0, 1e9)) == Bound("cpu", "any", found.product, 1e9)
+    found = bound.measure_bound(torch.device("cpu"), precision)
+    assert found == Bound("cpu", precision, 2 * 8 * 8 * 8, 2 * 4 * 4 * 9 * 6 * 5)
+    assert found.best(Bound("cpu", precision, 1.0, 1e9)) == Bound("cpu", precision, found.product, 1e9)
 
 
 # -- against an earlier run --------------------------------------------------------------------------------------------

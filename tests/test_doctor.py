@@ -52,12 +52,15 @@ def test_a_missing_encoder_says_so(found, monkeypatch):
 
 def test_the_precision_is_what_a_run_takes(found, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for has_units, name in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(device, "has_bf16_units", lambda has_units=has_units: has_units)
-        monkeypatch.setattr(device, "bf16_is_faster", lambda: True)
+    monkeypatch.setattr(device, "bf16_is_faster", lambda: True)
+    for bf16, int8, name in ((True, True, "int8"), (True, False, "bf16"), (False, False, "fp32")):
+        monkeypatch.setattr(device, "has_bf16_units", lambda bf16=bf16: bf16)
+        for module in (device, weights):
+            monkeypatch.setattr(module, "has_int8_units", lambda _, int8=int8: int8)
         machine = found()["machine"]
-        assert machine["precision"] == f"auto takes {name} on cpu"
-        assert machine["units"].endswith("with bf16" if has_units else "without bf16")
+        assert machine["precision"] == f"auto takes {name} on cpu for compact"
+        known = (("with" if there else "without") for there in (bf16, int8))
+        assert machine["units"].endswith("{} bf16, {} int8".format(*known))
 
 
 def test_cuda_devices_are_listed_with_their_memory(monkeypatch):
@@ -68,7 +71,7 @@ def test_cuda_devices_are_listed_with_their_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated: not emulated)
     machine = doctor.examine()["machine"]
     assert machine["cuda"] == "cuda:0 Card, 80.0 GiB, compute 9.0; cuda:1 Card, 80.0 GiB, compute 9.0"
-    assert machine["precision"] == "auto takes bfloat16 on cuda"
+    assert machine["precision"] == "auto takes bf16 on cuda for compact"
 
 
 def test_without_cuda_the_reason_is_there(found, monkeypatch):

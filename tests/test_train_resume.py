@@ -75,6 +75,14 @@ def test_a_run_says_what_it_was_trained_on_and_how(straight):
     assert "frames_end=4, skip=3" in origin
 
 
+def test_a_run_says_how_large_its_numbers_become(straight):
+    model, card = read(straight / "best.safetensors")
+    wanted = {name for name, part in model.named_modules() if isinstance(part, torch.nn.Conv2d)}
+    assert card.ranges.keys() == wanted
+    assert min(card.ranges.values()) > 0
+    assert card.ranges["memory_encoder.planes.0"] == 1
+
+
 def test_a_run_of_an_earlier_version_goes_on_with_the_skips_that_it_had(folder, straight, tmp_path):
     """An end above the skip meant nothing then."""
     skips = replace(tiny_run.CLIPS, skip=3, skip_end=3)
@@ -96,7 +104,7 @@ def test_a_run_convolves_in_what_was_fastest_where_it_began(folder, tmp_path, mo
             raise KeyboardInterrupt
 
     def note(module, _, output):
-        if isinstance(module, torch.nn.Conv2d):
+        if isinstance(module, torch.nn.Conv2d) and module.training:
             seen.append(output.dtype)
 
     seen = []

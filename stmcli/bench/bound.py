@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+from torch import nn
 
 from stmcli.bench.clock import Clock
+from stmcli.device import pick_dtype
+from stmcli.model.layers import channels_last
+from stmcli.model.quantized import QuantizedConv, quantize
 
 SECONDS = 0.4  # for each of the shapes
 CALLS = 4  # between two looks at the clock
@@ -16,7 +19,7 @@ MAPS = ((256, 120, 216), (256, 60, 108), (512, 30, 54))  # channels, h, w: decod
 
 @dataclass(frozen=True)
 class Bound:
-    """Floating-point operations a second, the best of several tries; a multiplication with its addition is two."""
+    """Operations a second, the best of several tries; a multiplication with its addition is two."""
 
     device: str
     precision: str
@@ -30,19 +33,27 @@ class Bound:
 
 
 @torch.inference_mode()
-def measure_bound(device: torch.device, dtype: torch.dtype, precision: str) -> Bound:
-    """Measure a device with numbers of a type; takes one to two seconds."""
-    side = SIDE[device.type]
+def measure_bound(device: torch.device, precision: str) -> Bound:
+    """Measure a device with int8, fp32, bf16 or fp16; takes one to two seconds. In int8 a product is a convolution."""
+    dtype, side = pick_dtype(precision, device), SIDE[device.type]
+    best = max(_convolve(device, precision, *shape) for shape in MAPS)
+    if precision == "int8":
+        return Bound(str(device), precision, _convolve(device, precision, side, 1, side, kernel=1), best)
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    product = _rate(lambda: a @ b, device, operations=2 * side**3)
-    return Bound(str(device), precision, product, max(_convolve(device, dtype, *shape) for shape in MAPS))
+    return Bound(str(device), precision, _rate(lambda: a @ b, device, operations=2 * side**3), best)
 
 
-def _convolve(device: torch.device, dtype: torch.dtype, channels: int, h: int, w: int) -> float:
-    layout = torch.channels_last
-    x = torch.randn(1, channels, h, w, device=device, dtype=dtype).contiguous(memory_format=layout)
-    weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype).contiguous(memory_format=layout)
-    return _rate(lambda: F.conv2d(x, weight, padding=1), device, operations=2 * 9 * channels**2 * h * w)
+def _convolve(device: torch.device, precision: str, channels: int, h: int, w: int, *, kernel: int = 3) -> float:
+    with torch.device(device):
+        convolution: nn.Module = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
+        x = channels_last(torch.rand(1, channels, h, w))
+    if precision == "int8":
+        assert isinstance(convolution, nn.Conv2d)
+        convolution, x = QuantizedConv(convolution, largest=1.0), quantize(x, 1 / 255)
+    else:
+        dtype = pick_dtype(precision, device)
+        convolution, x = convolution.to(dtype).to(memory_format=torch.channels_last), x.to(dtype)
+    return _rate(lambda: convolution(x), device, operations=2 * kernel**2 * channels**2 * h * w)
 
 
 def _rate(call: Callable[[], object], device: torch.device, *, operations: int) -> float:

@@ -20,19 +20,20 @@ from stmcli.bench.bound import Bound, measure_bound
 from stmcli.bench.clock import time_round
 from stmcli.bench.peak import Peak
 from stmcli.bench.row import Row
-from stmcli.device import check_compiler, pick_device, pick_dtype
+from stmcli.device import check_compiler, pick_device
 from stmcli.ensemble import Ensemble, make_follower
 from stmcli.listeners import unheard
 from stmcli.machine import processor, usable_cores
-from stmcli.model import SIZES, STM
+from stmcli.model import SIZES, STM, largest_inputs
+from stmcli.model.quantized import QuantizedConv
 from stmcli.model.winograd import Winograd
 from stmcli.options import BenchOptions, MemoryOptions, NetworkOptions
 from stmcli.recorder import unrecorded
 from stmcli.segmenter import Follower, Segmenter
-from stmcli.weights import Card, find, load_model, registry, save, suited
+from stmcli.weights import Card, find, load_model, pick_precision, registry, save, suited
 
 SEED = 0
-PRECISION = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+SMALL = 128  # px, of a frame that shows how large numbers become
 BLOCK, SHIFT, PICTURES = 16, 4, 8  # px of a patch of colour, px that it moves by, frames before they come again
 
 
@@ -77,11 +78,10 @@ def bench_network(
     rows = []
     for number, (case, device) in enumerate(zip(cases, devices, strict=True)):
         on_case(number, case)
-        dtype = pick_dtype(case.network.precision, device)
-        bound = measure_bound(device, dtype, PRECISION[dtype])  # beside every row: machines have better moments
-        key = bound.device, bound.precision
-        bounds[key] = bounds.get(key, bound).best(bound)
         with _found(case.network) as network:
+            bound = measure_bound(device, pick_precision(network))  # beside every row: machines have better moments
+            key = bound.device, bound.precision
+            bounds[key] = bounds.get(key, bound).best(bound)
             rows.append(_measure(case, network, device, options))
     return Speeds(_machine(devices), tuple(bounds.values()), tuple(rows))
 
@@ -113,7 +113,7 @@ def _measure(case: Case, network: NetworkOptions, device: torch.device, options:
         compiled=network.compile,
         objects=case.objects,
         slots=case.slots,
-        precision=PRECISION[pick_dtype(network.precision, device)],
+        precision=pick_precision(network),
         device=str(device),
         milliseconds=tuple(1000 * seconds for times in rounds for seconds in times),
         macs=macs,
@@ -156,16 +156,18 @@ def count_macs(follower: Follower, rgb: np.ndarray) -> int:
 
     Those of a `Winograd` count as those of the convolution whose place it took.
     """
-    spared: list[int] = []
+    unseen: list[int] = []
 
     def note(module: nn.Module, _: object, y: Tensor) -> None:
         if isinstance(module, Winograd):
-            spared.append(module.spared(y))
+            unseen.append(module.spared(y))
+        elif isinstance(module, QuantizedConv):
+            unseen.append(module.macs(y))
 
     eager = torch.compiler.set_stance("force_eager")
     with unrecorded(), eager, register_module_forward_hook(note), FlopCounterMode(display=False) as counter:
         follower.step(rgb)
-    return counter.get_total_flops() // 2 + sum(spared)
+    return counter.get_total_flops() // 2 + sum(unseen)
 
 
 def moving_frames(width: int, height: int) -> list[np.ndarray]:
@@ -195,9 +197,21 @@ def _found(network: NetworkOptions) -> Iterator[NetworkOptions]:
         return
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        path = Path(folder) / f"{name}.safetensors"
-        save(path, STM(SIZES[name]), Card(SIZES[name], "none", origin="random numbers"))
+        path, model = Path(folder) / f"{name}.safetensors", STM(SIZES[name]).eval()
+        ranges = _ranges(model) if network.precision == "int8" else {}
+        save(path, model, Card(SIZES[name], "none", origin="random numbers", ranges=ranges))
         yield replace(network, weights=str(path))
+
+
+@torch.inference_mode()
+def _ranges(model: STM) -> dict[str, float]:
+    """Return the largest inputs of a network's convolutions in a synthetic frame."""
+    rgb = moving_frames(SMALL, SMALL)[0]
+    frame = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
+    masks = torch.from_numpy(stripes(SMALL, SMALL, 1))[None, None].float()
+    with largest_inputs(model) as found:
+        model.segment(frame, *model.memorize(frame, masks))
+    return found
 
 
 def _machine(devices: Sequence[torch.device]) -> dict[str, Any]:

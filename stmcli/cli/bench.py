@@ -253,8 +253,9 @@ def _show(speeds: "Speeds", comparison: "Comparison | None") -> None:
         f"MiB: peak, {first.peak_host}; conv: share of what this machine reaches in a convolution alone:"
     )
     for bound in speeds.bounds:
+        unit = "GOP/s" if bound.precision == "int8" else "GFLOP/s"
         give(
-            f"{bound.device} {bound.precision}: {bound.convolution / 1e9:.0f} GFLOP/s in a 3x3 convolution, "
+            f"{bound.device} {bound.precision}: {bound.convolution / 1e9:.0f} {unit} in a 3x3 convolution, "
             f"{bound.product / 1e9:.0f} in a matrix product"
         )
     give(", ".join(f"{name} {value}" for name, value in speeds.machine.items() if value is not None))

@@ -51,6 +51,7 @@ class STM(nn.Module):
         self.dims = dims
         self.published = True  # whether fp32 sums go in the published order
         self.at_once = 0  # objects computed at once, 0 = all; fewer take less memory and more time
+        self.integers = False  # whether convolutions are in integers of 8 bits
         self.chunk = 0  # query cells read at once, 0 = what suits the device
         self.query_encoder = Encoder(dims.trunk, planes=0)
         self.memory_encoder = Encoder(dims.trunk, planes=2)
