@@ -144,13 +144,13 @@ def _encoders() -> Mapping[str, Probe]:
 
 
 def _weights() -> Mapping[str, Probe]:
-    from stmcli.weights import Entry, registry, verify
+    from stmcli.registry import Entry, registered, verify
 
     def answer(entry: Entry) -> str:
         verify(entry)
         return f"ok, sha256 {entry.sha256}"
 
-    return {name: partial(answer, entry) for name, entry in registry().items()}
+    return {name: partial(answer, entry) for name, entry in registered().items()}
 
 
 def _disk() -> Mapping[str, Probe]:
@@ -158,7 +158,7 @@ def _disk() -> Mapping[str, Probe]:
 
 
 def _free_in_cache() -> str:
-    from stmcli.weights import cache_folder
+    from stmcli.registry import cache_folder
 
     return _free(cache_folder())
 

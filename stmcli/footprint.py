@@ -12,7 +12,8 @@ from stmcli.errors import UsageError
 from stmcli.geometry import Geometry
 from stmcli.model import Dims
 from stmcli.options import MemoryOptions, NetworkOptions
-from stmcli.weights import card_of, find, pick_precision, suited
+from stmcli.registry import find
+from stmcli.weights import card_of, pick_precision, suited
 
 SIZES = (1080, 720, 480, 336, 240)  # to be proposed, px
 BASE = 100_000_000  # bytes, however small the frames are

@@ -32,10 +32,11 @@ from stmcli.options import (
     NetworkOptions,
     SegmentOptions,
 )
+from stmcli.registry import digest, find, sha256
 from stmcli.report import source_facts
 from stmcli.results import MASKS, REPORT, check_folder, output_names
 from stmcli.video import Source, open_source
-from stmcli.weights import card_of, digest, find, sha256, suited
+from stmcli.weights import card_of, suited
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from stmcli.model import SIZES, STM
 from stmcli.model.stm import STRIDE
 from stmcli.options import ClipOptions, NetworkOptions, TrainOptions
 from stmcli.ranks import joined
+from stmcli.registry import find
 from stmcli.runfiles import RunFiles
 from stmcli.trainer import Progress, Trainer, new_model
 from stmcli.validation import validate, validation_clips
-from stmcli.weights import find, read_named
+from stmcli.weights import read_named
 
 __all__ = ["Progress", "Result", "train", "validate"]
 

@@ -17,9 +17,9 @@ from stmcli.clips import Ahead, ClipMaker, Clips, has_core_to_spare
 from stmcli.device import pick_dtype
 from stmcli.errors import TrainingError
 from stmcli.losses import clip_loss
-from stmcli.model import SIZES, STM, largest_inputs
-from stmcli.model.layers import channels_last
+from stmcli.model import SIZES, STM
 from stmcli.options import TrainOptions
+from stmcli.ranges import ranges_in_clips
 from stmcli.ranks import Ranks
 
 FORMAT = 2  # of a run's state
@@ -168,16 +168,10 @@ class Trainer:
             if not mean.is_floating_point():
                 mean.copy_(value)
 
-    @torch.inference_mode()
     def ranges(self) -> dict[str, float]:
         """Return the largest inputs of the averaged network's convolutions in a few clips, always the same ones."""
         self.settle()
-        with largest_inputs(self.ema) as found:
-            for step in range(-(-SAMPLE // self.options.batch)):
-                clips = self._make(step, 1.0)
-                first, last = (channels_last(clips.rgb[:, t]) for t in (0, -1))
-                self.ema.segment(last, *self.ema.memorize(first, clips.masks[:, 0]))
-        return found
+        return ranges_in_clips(self.ema, lambda step: self._make(step, 1.0), -(-SAMPLE // self.options.batch))
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs to go on as if nothing had happened; plain numbers and tensors."""

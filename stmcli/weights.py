@@ -6,14 +6,12 @@ Ours are safetensors files with the network's dims and licence in the header. Th
 
 import hashlib
 import json
-import os
 import pickle
 import re
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +28,12 @@ from stmcli.device import (
     pick_dtype,
 )
 from stmcli.errors import UsageError, WeightsError, WriteError
-from stmcli.files import nearest_name, refuse_url, require_file, write_whole
+from stmcli.files import write_whole
 from stmcli.model import LANES, SIZES, STM, Dims, fused, quantized
 from stmcli.options import FIT, Fit, NetworkOptions
+from stmcli.ranges import ranges_in_stills
+from stmcli.registry import BUNDLED, Entry, cache_folder, find, registered, sha256, verify
 
-BUNDLED = Path(__file__).resolve().parent / "bundled"
 LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
 PUBLISHED_LICENCE = "CC BY-NC-SA 4.0 (non-commercial), by the authors of STM"
 DEFAULT_FIT = Fit(size=480)  # unless the weights say otherwise
@@ -74,80 +73,6 @@ class Card:
     origin: str = ""
     fit: Fit = DEFAULT_FIT  # what suits them
     ranges: Mapping[str, float] = field(default_factory=dict)  # the largest inputs of convolutions; none: not known
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of `stm weights list`."""
-
-    name: str
-    path: Path
-    sha256: str
-    licence: str
-    origin: str
-    suits: Mapping[str, Any] = field(default_factory=dict)  # of the card, found out after the file was written
-
-
-def cache_folder() -> Path:
-    """Return the user's folder for imported weights; it need not exist."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "stm" / "weights"
-
-
-def registry() -> dict[str, Entry]:
-    """List the bundled and the imported weights by name; imported ones cannot hide bundled ones."""
-    found = {}
-    for folder in (cache_folder(), BUNDLED):
-        for note in sorted(folder.glob("*.json")):
-            path = note.with_suffix(".safetensors")
-            try:
-                facts = json.loads(note.read_text())
-                known = facts["sha256"], facts["licence"], facts["origin"], dict(facts.get("suits", {}))
-                found[note.stem] = Entry(note.stem, path, *known)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                raise WeightsError("damaged note", path=note, hint="Remove it and import the weights again") from None
-    return found
-
-
-def find(name: str | Path) -> Path:
-    """Return the file of a registered name or a path.
-
-    Raises UsageError when there is neither.
-    """
-    entry = registry().get(str(name))
-    path = entry.path if entry else Path(name)
-    refuse_url(path)
-    if not path.exists():
-        near = f"{nearest_name(path)} " if path.suffix else ""
-        names = ", ".join(sorted(registry())) or "none"
-        raise UsageError("no such weights", path=path, hint=f"{near}Give a file or one of: {names}")
-    require_file(path, hint="Give a weights file")
-    return path
-
-
-def sha256(path: Path) -> str:
-    """Return the hash of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest(path: Path) -> str:
-    """Return the hash of a file; it is read once for as long as its size and its times stay what they are."""
-    facts = path.stat()
-    return _digest(path.absolute(), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-
-
-@lru_cache(maxsize=16)
-def _digest(path: Path, *_: int) -> str:
-    return sha256(path)
-
-
-def verify(entry: Entry) -> None:
-    """Raise WeightsError when a registered file is not the one that was registered."""
-    if not entry.path.is_file():
-        raise WeightsError("the file is gone", path=entry.path, hint="Import it again")
-    if sha256(entry.path) != entry.sha256:
-        raise WeightsError("sha256 mismatch, the file is damaged", path=entry.path, hint="Install or import it again")
 
 
 def load_model(options: NetworkOptions | None = None) -> STM:
@@ -229,7 +154,7 @@ def read_named(name: str) -> tuple[STM, Card]:
 
     Raises UsageError when there are none, WeightsError when they cannot be used.
     """
-    if (entry := registry().get(name)) is not None:
+    if (entry := registered().get(name)) is not None:
         verify(entry)
     return read(find(name))
 
@@ -278,9 +203,12 @@ def register(path: Path, card: Card) -> Entry:
     return Entry(path.stem, path, facts["sha256"], card.licence, card.origin)
 
 
-def import_file(source: Path, *, name: str | None = None, overwrite: bool = False) -> Entry:
+def import_file(
+    source: Path, *, name: str | None = None, overwrite: bool = False, stills: Sequence[Path] = ()
+) -> Entry:
     """Convert a checkpoint to safetensors in the user's cache and register it.
 
+    On `stills`, folders or tars as `load_stills` takes them, it is measured how large its numbers become, for int8.
     Raises UsageError for a file that does not exist, or a name that cannot be given or that other weights have, which
     only `overwrite` replaces, WeightsError, WriteError.
     """
@@ -290,9 +218,10 @@ def import_file(source: Path, *, name: str | None = None, overwrite: bool = Fals
     if (BUNDLED / f"{name}.json").exists():
         raise UsageError(f"the name {name} is taken by bundled weights", path=source, hint="Choose another --name")
     model, card = read(find(source))
+    card = replace(card, ranges=ranges_in_stills(model.eval(), stills)) if stills else card
     target = cache_folder() / f"{name}.safetensors"
     content = _packed(model, card, torch.float32)
-    known = registry().get(name)
+    known = registered().get(name)
     if known and known.sha256 != hashlib.sha256(content).hexdigest() and not overwrite:
         raise UsageError(f"other weights are called {name}", path=source, hint="Choose a --name, or replace them by -y")
     _write(target, content)
@@ -344,7 +273,7 @@ def _read_header(path: Path) -> tuple[Card, list[str]]:
 
 def _suits(path: Path) -> Mapping[str, Any]:
     """Return what was found to suit a registered file after it was written."""
-    return next((entry.suits for entry in registry().values() if entry.path == path.resolve()), {})
+    return next((entry.suits for entry in registered().values() if entry.path == path.resolve()), {})
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Card]:

@@ -7,7 +7,7 @@ import av
 import pytest
 import torch
 
-from stmcli import __version__, device, doctor, weights
+from stmcli import __version__, device, doctor, registry, weights
 from stmcli.weights import Card, register, save
 
 
@@ -84,7 +84,7 @@ def test_without_cuda_the_reason_is_there(found, monkeypatch):
 
 def test_damaged_weights_are_named_and_the_others_are_verified(found, tiny_weights):
     model, card = weights.read(tiny_weights)
-    folder = weights.cache_folder()
+    folder = registry.cache_folder()
     for name in ("good", "bad"):
         save(folder / f"{name}.safetensors", model, Card(card.dims, "free"))
         register(folder / f"{name}.safetensors", card)
@@ -92,13 +92,13 @@ def test_damaged_weights_are_named_and_the_others_are_verified(found, tiny_weigh
     content[-1] ^= 1
     (folder / "bad.safetensors").write_bytes(content)
     answers = found()["weights"]
-    assert answers["good"] == f"ok, sha256 {weights.sha256(folder / 'good.safetensors')}"
+    assert answers["good"] == f"ok, sha256 {registry.sha256(folder / 'good.safetensors')}"
     assert "sha256 mismatch" in answers["bad"]
     assert answers["compact"].startswith("ok, sha256 ")
 
 
 def test_a_section_that_fails_costs_no_other(found):
-    folder = weights.cache_folder()
+    folder = registry.cache_folder()
     folder.mkdir(parents=True)
     (folder / "x.json").write_text("not json")
     answers = found()

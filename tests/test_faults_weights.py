@@ -10,7 +10,7 @@ from spoilt import cut
 from test_clips import still, write_stills
 from test_weights import Marker, tampered
 
-from stmcli import weights
+from stmcli import registry
 
 
 def content(data):
@@ -120,7 +120,7 @@ def test_spoilt_weights_are_one_line_and_run_nothing(scene, stm, fault, command)
 
 def test_weights_that_are_not_those_registered_are_refused(scene, stm, tiny_weights):
     assert stm("weights", "import", tiny_weights, "--name", "mine").exit_code == 0
-    path = weights.registry()["mine"].path
+    path = registry.registered()["mine"].path
     flipped = bytearray(path.read_bytes())
     flipped[len(flipped) // 2] ^= 1
     path.write_bytes(flipped)
@@ -137,7 +137,7 @@ def test_there_is_no_switch_that_lets_weights_run_code(stm):
 
 
 def test_a_damaged_note_of_weights_is_named(scene, stm):
-    folder = weights.cache_folder()
+    folder = registry.cache_folder()
     folder.mkdir(parents=True)
     (folder / "mine.json").write_text(json.dumps({"sha256": ""}))
     check_fault(scene, (lambda _: None, 1, r"mine\.json: damaged note"), lambda: stm("weights", "list"))

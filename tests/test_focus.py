@@ -10,9 +10,10 @@ from stmcli.ensemble import make_follower
 from stmcli.focus import Box, Focus, box_of
 from stmcli.geometry import NEAR, Geometry
 from stmcli.options import Fit, NetworkOptions
+from stmcli.registry import find
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import Frame
-from stmcli.weights import card_of, find, read
+from stmcli.weights import card_of, read
 
 WIDTH, HEIGHT = 320, 192
 

@@ -41,7 +41,7 @@ LAYERS = [
     {"prediction", "geometry", "guard"},
     {"focus"},
     {"weights"},
-    {"device"},
+    {"registry", "device", "ranges"},
     {"clips"},
     {"memory", "confidence"},
     {"transfer", "recorder", "tiles"},

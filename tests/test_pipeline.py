@@ -26,10 +26,11 @@ from stmcli.options import ExportOptions, Fit, MemoryOptions, NetworkOptions, Se
 from stmcli.outputs import MaskWriter, OverlayWriter
 from stmcli.pipeline import segment_video
 from stmcli.prediction import Prediction
+from stmcli.registry import sha256
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.threads import ahead
 from stmcli.video import frame_times, open_source
-from stmcli.weights import load_model, sha256, suited
+from stmcli.weights import load_model, suited
 
 
 @pytest.fixture

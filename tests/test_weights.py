@@ -10,12 +10,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from test_clips import still, write_stills
 
-from stmcli import weights
+from stmcli import registry, weights
 from stmcli.errors import UsageError, WeightsError
 from stmcli.model import SIZES, STM, Dims
 from stmcli.options import Fit, NetworkOptions
-from stmcli.weights import PUBLISHED_LICENCE, Card, digest, load_model, read, registry, save, sha256, verify
+from stmcli.registry import digest, registered, sha256, verify
+from stmcli.weights import PUBLISHED_LICENCE, Card, load_model, read, save
 
 TINY = Dims(trunk="resnet18", key=8, value=16, decoder=8)
 
@@ -66,7 +68,7 @@ def test_half_precision_storage_halves_the_file_and_loads_as_fp32(tmp_path):
 
 
 def test_the_bundled_network_is_registered_small_and_whole():
-    entry = registry()["compact"]
+    entry = registered()["compact"]
     verify(entry)
     assert "non-commercial" in entry.licence
     assert entry.path.stat().st_size <= 20e6
@@ -86,10 +88,21 @@ def test_the_papers_size_has_the_papers_parameters():
 def test_import_of_the_published_file_gives_the_same_network_and_its_licence(published_file, cache):
     entry = weights.import_file(published_file, name="paper")
     assert entry.path == cache / "paper.safetensors"
-    assert entry.licence == registry()["paper"].licence == PUBLISHED_LICENCE
+    assert entry.licence == registered()["paper"].licence == PUBLISHED_LICENCE
     assert "non-commercial" in entry.licence
-    verify(registry()["paper"])
+    verify(registered()["paper"])
     assert same(read(published_file)[0], weights.read_named("paper")[0])
+
+
+def test_import_measures_on_stills_how_large_numbers_become(tiny_weights, tmp_path):
+    write_stills(tmp_path / "stills", {"one": still(), "two": still()})
+    assert not weights.card_of(tiny_weights).ranges
+    entry = weights.import_file(tiny_weights, name="mine", stills=[tmp_path / "stills"])
+    model, card = read(entry.path)
+    assert card.ranges.keys() == {name for name, part in model.named_modules() if isinstance(part, torch.nn.Conv2d)}
+    assert card.ranges["memory_encoder.planes.0"] == 1
+    assert min(card.ranges.values()) > 0
+    assert same(model, read(tiny_weights)[0])
 
 
 @pytest.mark.parametrize("name", ["compact", "../escape", "a/b", ".hidden", ""])
@@ -104,12 +117,12 @@ def test_import_refuses_names_that_are_taken_or_no_names(tiny_weights, cache, na
 def test_imported_weights_cannot_hide_bundled_ones(cache):
     cache.mkdir(parents=True)
     (cache / "compact.json").write_text(json.dumps({"sha256": "0", "licence": "none", "origin": ""}))
-    assert registry()["compact"].path.parent == weights.BUNDLED
+    assert registered()["compact"].path.parent == registry.BUNDLED
 
 
 def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
     path, read = tmp_path / "a", []
-    monkeypatch.setattr(weights, "sha256", lambda path: read.append(path) or sha256(path))
+    monkeypatch.setattr(registry, "sha256", lambda path: read.append(path) or sha256(path))
     path.write_bytes(b"one")
     assert [digest(path), digest(path)] == [sha256(path)] * 2
     path.write_bytes(b"three")
@@ -121,7 +134,7 @@ def test_a_damaged_note_is_named(cache):
     cache.mkdir(parents=True)
     (cache / "mine.json").write_text('{"sha256": ')
     with pytest.raises(WeightsError, match=r"mine\.json: damaged"):
-        registry()
+        registered()
 
 
 def test_a_flipped_byte_in_registered_weights_is_found(tiny_weights):
@@ -264,9 +277,9 @@ def test_what_was_found_to_suit_registered_weights_goes_with_them(tiny_weights):
     note.write_text(json.dumps(json.loads(note.read_text()) | {"suits": {"reach": 4, "top_k": 9, "anchor": 3}}))
     weights.import_file(entry.path, name="again")
     for name in ("mine", "again"):
-        card = weights.card_of(registry()[name].path)
+        card = weights.card_of(registered()[name].path)
         assert card.fit == Fit(size=48, top_k=9, reach=4, anchor=3)
-        assert read(registry()[name].path)[1] == card
+        assert read(registered()[name].path)[1] == card
     assert weights.card_of(tiny_weights).fit == Fit(size=48)
     note.write_text(json.dumps(json.loads(note.read_text()) | {"suits": {"strange": 1}}))
     with pytest.raises(WeightsError, match="header is damaged"):
@@ -278,14 +291,14 @@ def test_a_name_is_given_to_other_weights_only_when_asked(stm, tiny_weights, tmp
     torch.manual_seed(1)
     save(tmp_path / "other.safetensors", STM(TINY), Card(TINY, "mine"))
     assert stm("weights", "import", tiny_weights, "--name", "mine").exit_code == 0
-    before = registry()["mine"].sha256
+    before = registered()["mine"].sha256
     assert stm("weights", "import", tiny_weights, "--name", "mine").exit_code == 0  # the same once more
     refused = stm("weights", "import", "other.safetensors", "--name", "mine")
     assert refused.exit_code == 2
     assert "other weights are called mine" in refused.stderr
-    assert registry()["mine"].sha256 == before
+    assert registered()["mine"].sha256 == before
     assert stm("weights", "import", "other.safetensors", "--name", "mine", "-y").exit_code == 0
-    assert registry()["mine"].sha256 != before
+    assert registered()["mine"].sha256 != before
 
 
 def test_the_ways_in_which_a_given_frame_is_memorized_are_kept_in_the_file(tmp_path):

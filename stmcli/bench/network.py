@@ -29,8 +29,9 @@ from stmcli.model.quantized import QuantizedConv
 from stmcli.model.winograd import Winograd
 from stmcli.options import BenchOptions, MemoryOptions, NetworkOptions
 from stmcli.recorder import unrecorded
+from stmcli.registry import find, registered
 from stmcli.segmenter import Follower, Segmenter
-from stmcli.weights import Card, find, load_model, pick_precision, registry, save, suited
+from stmcli.weights import Card, load_model, pick_precision, save, suited
 
 SEED = 0
 SMALL = 128  # px, of a frame that shows how large numbers become
@@ -185,7 +186,7 @@ def stripes(height: int, width: int, objects: int) -> np.ndarray:
 
 
 def _is_made_up(name: str) -> bool:
-    return name in SIZES and name not in registry() and not Path(name).is_file()
+    return name in SIZES and name not in registered() and not Path(name).is_file()
 
 
 @contextmanager

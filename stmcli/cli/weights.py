@@ -19,9 +19,9 @@ def list_weights(as_json: JsonOption = False) -> None:
     from rich.table import Table
 
     from stmcli.cli.console import results
-    from stmcli.weights import registry
+    from stmcli.registry import registered
 
-    entries = registry().values()
+    entries = registered().values()
     if as_json:
         rows = [{**vars(entry), "path": str(entry.path)} for entry in entries]
         give(json.dumps(rows))
@@ -35,7 +35,7 @@ def list_weights(as_json: JsonOption = False) -> None:
 @weights_app.command("path")
 def weights_path(name: Annotated[str, typer.Argument()] = NETWORK.weights) -> None:
     """Print the file of a name."""
-    from stmcli.weights import find
+    from stmcli.registry import find
 
     give(find(name))
 
@@ -43,9 +43,9 @@ def weights_path(name: Annotated[str, typer.Argument()] = NETWORK.weights) -> No
 @weights_app.command("verify")
 def verify_weights(name: Annotated[str | None, typer.Argument(show_default="all")] = None) -> None:
     """Compare files with the sha256 they were registered with."""
-    from stmcli.weights import find, registry, verify
+    from stmcli.registry import find, registered, verify
 
-    entries = registry()
+    entries = registered()
     if name is not None and name not in entries:
         raise UsageError("is not registered", path=find(name), hint="See stm weights list.")
     for entry in [entries[name]] if name else entries.values():
@@ -57,11 +57,15 @@ def verify_weights(name: Annotated[str | None, typer.Argument(show_default="all"
 def import_weights(
     source: Annotated[Path, typer.Argument(help="The published STM_weights.pth, or a file that stm train wrote.")],
     name: Annotated[str | None, typer.Option(help="How to call them.", show_default="the file's name")] = None,
+    stills: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder or tar with images/ and masks/, on which int8 is set up; repeatable."),
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Convert a checkpoint to safetensors in the user's cache."""
     from stmcli.weights import import_file
 
-    entry = import_file(source, name=name, overwrite=overwrite)
+    entry = import_file(source, name=name, overwrite=overwrite, stills=stills or ())
     say(f"{entry.name}: {entry.licence}")
     give(entry.path)
