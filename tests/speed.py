@@ -36,7 +36,8 @@ from plain import PlainFollower, PlainSTM, published_state
 from stmcli.bench.bound import Bound, measure_bound
 from stmcli.bench.clock import time_round
 from stmcli.bench.command import Timing, bench_command
-from stmcli.bench.network import count_macs, full_follower, moving_frames, stripes
+from stmcli.bench.network import count_macs, full_follower, moving_frames, stripes, synthetic_ranges
+from stmcli.device import has_int8_units
 from stmcli.ensemble import make_follower
 from stmcli.geometry import Geometry
 from stmcli.job import Job
@@ -47,7 +48,7 @@ from stmcli.options import MemoryOptions, NetworkOptions
 from stmcli.prediction import Prediction
 from stmcli.segmenter import Segmenter
 from stmcli.video import H264, VideoWriter, open_source
-from stmcli.weights import load_model, pick_precision
+from stmcli.weights import load_model, pick_precision, read, save
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAME, SLOTS, MANY, NEVER = (854, 480), 20, 100, 10**9
@@ -161,6 +162,15 @@ def our_contender(name: str, network: NetworkOptions, objects: int, device: torc
     return Contender(name, pick_precision(network), time, macs)
 
 
+def random_weights(folder: Path) -> Path:
+    """Write random numbers as weights of resnet50, with how large the numbers in it become."""
+    published, path = folder / "random.pth", folder / "random.safetensors"
+    torch.save(published_state(), published)
+    model, card = read(published)
+    save(path, model, replace(card, ranges=synthetic_ranges(model.eval())))
+    return path
+
+
 def our_contenders(weights: str, objects: int, device: torch.device) -> list[Contender]:
     networks = {
         "resnet50 fp32": NetworkOptions(weights, precision="fp32", size=0),
@@ -169,6 +179,10 @@ def our_contenders(weights: str, objects: int, device: torch.device) -> list[Con
     if objects == 1:
         networks["compact at 480 px"] = NetworkOptions(size=0)
         networks["compact as shipped"] = NetworkOptions()
+    if has_int8_units(device):
+        networks["resnet50 int8"] = NetworkOptions(weights, precision="int8", size=0)
+        if objects == 1:
+            networks["compact as shipped, fp32"] = NetworkOptions(precision="fp32")
     return [our_contender(name, network, objects, device) for name, network in networks.items()]
 
 
@@ -203,8 +217,7 @@ def network(rounds: int, frames: int) -> Iterator[str]:
     yield from table(*headings, "share of convolution", "wanted")
     speeds = []
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "random.pth"
-        torch.save(published_state(), weights)
+        weights = random_weights(Path(folder))
         for device in devices():
             for objects in OBJECTS[device.type]:
                 with plain_contender(objects, device) as plain:
@@ -232,8 +245,7 @@ def command() -> Iterator[str]:
     yield ""
     yield from table("device", "frames", "network", "ms a frame", "beside", "ms a frame", "ratio", "wanted")
     with tempfile.TemporaryDirectory() as folder:
-        random = Path(folder) / "random.pth"
-        torch.save(published_state(), random)
+        random = random_weights(Path(folder))
         for device in devices():
             for size in COMMAND_WANTED:
                 clip = enlarged(CLIP, Path(folder), size)
@@ -365,8 +377,7 @@ def memory() -> Iterator[str]:
     yield ""
     yield from table("device", "network", "objects", "h x w x (Ck + Cv) x bytes", "measured", "ratio")
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "random.pth"
-        torch.save(published_state(), weights)
+        weights = random_weights(Path(folder))
         for device in devices():
             for name, options in {
                 "resnet50 fp32": NetworkOptions(str(weights), str(device), "fp32", size=0),

@@ -199,13 +199,13 @@ def _found(network: NetworkOptions) -> Iterator[NetworkOptions]:
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         path, model = Path(folder) / f"{name}.safetensors", STM(SIZES[name]).eval()
-        ranges = _ranges(model) if network.precision == "int8" else {}
+        ranges = synthetic_ranges(model) if network.precision == "int8" else {}
         save(path, model, Card(SIZES[name], "none", origin="random numbers", ranges=ranges))
         yield replace(network, weights=str(path))
 
 
 @torch.inference_mode()
-def _ranges(model: STM) -> dict[str, float]:
+def synthetic_ranges(model: STM) -> dict[str, float]:
     """Return the largest inputs of a network's convolutions in a synthetic frame."""
     rgb = moving_frames(SMALL, SMALL)[0]
     frame = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255

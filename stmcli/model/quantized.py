@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from stmcli.model.fused import FusedBlock, FusedResidual
-from stmcli.model.layers import channels_last
 from stmcli.model.stm import STM
 
 MOST, MOST_SIGNED, MIDDLE = 255, 127, 128
@@ -132,7 +131,7 @@ class QuantizedBlock(nn.Module):
             y = part(y, relu=True, scale=scale)
         if self.downsample is None:
             return last(y, relu=True, scale=self.leaves, plus=x, of=self.enters)
-        return quantize(last(y, relu=True, plus=self.downsample(x)), self.leaves)
+        return quantize(last(y).add_(self.downsample(x)), self.leaves)  # which cuts off what is below zero
 
 
 class QuantizedResidual(nn.Module):
@@ -144,9 +143,9 @@ class QuantizedResidual(nn.Module):
         self.conv1, self.conv2 = (QuantizedConv(part, ranges[f"{name}.{key}"]) for key, part in convolutions.items())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` plus its residual, same shape, fp32; x may change."""
+        """Return `x` plus its residual, same shape, fp32."""
         y = self.conv1(x, relu=True, scale=self.conv2.scale)  # what is below zero counts as zero
-        return self.conv2(y, plus=channels_last(x))
+        return self.conv2(y).add_(x)
 
 
 def quantize(x: Tensor, scale: float, zero: int = 0) -> Tensor:
