@@ -47,12 +47,18 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def has_bf16_units() -> bool:
     """Tell whether this CPU multiplies bf16 itself (AMX, AVX512-BF16); torch has no other names for it."""
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return has_amx() or bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def has_int8_units(device: torch.device) -> bool:
     """Tell whether a device multiplies integers of 8 bits itself and torch has convolutions for them: VNNI on x86."""
-    return device.type == "cpu" and bool(torch.cpu._is_vnni_supported()) and hasattr(torch.ops.onednn, "qconv_prepack")
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qconv_prepack")
+    return device.type == "cpu" and there and bool(torch.cpu._is_vnni_supported())
+
+
+def has_amx() -> bool:
+    """Tell whether this CPU multiplies small matrices of bf16 at once, many times as fast as fp32."""
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 @cache
@@ -76,7 +82,7 @@ def is_short_of_multiplications(device: torch.device, dtype: torch.dtype) -> boo
     """
     if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
         return False
-    slow_bf16 = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+    slow_bf16 = torch.cpu._is_avx512_bf16_supported() and not has_amx()
     return dtype == torch.float32 or bool(dtype == torch.bfloat16 and slow_bf16)
 
 

@@ -47,4 +47,7 @@ class Prediction:
 def likeliest(prob: Tensor, object_ids: Sequence[int]) -> np.ndarray:
     """Return the most likely id of every pixel, from (N+1, H, W), background first: (H, W) uint8 or uint16."""
     ids = np.array((0, *object_ids), dtype=np.uint8 if max(object_ids) < 256 else np.uint16)
-    return ids[prob.max(0).indices.to(torch.int16).cpu().numpy()]  # many times faster than argmax
+    places = prob.max(0).indices  # many times faster than argmax
+    if ids.dtype == np.uint8 and np.array_equal(ids, np.arange(len(ids))):
+        return places.to(torch.uint8).cpu().numpy()
+    return ids[places.to(torch.int16).cpu().numpy()]

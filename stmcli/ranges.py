@@ -11,13 +11,14 @@ from stmcli.model.layers import channels_last
 from stmcli.options import ClipOptions
 
 CROP = 384  # px
-CLIPS = 16  # of stills
+CLIPS = 16
+STILLS = 64  # of each path, at most
 OBJECTS = 2
 
 
 def ranges_in_stills(model: STM, paths: Sequence[Path]) -> dict[str, float]:
     """Return the largest inputs of a network's convolutions in clips made of stills. Raises what `load_stills` does."""
-    maker = ClipMaker(load_stills(paths, canvas=CROP), [], ClipOptions(crop=CROP, frames=2))
+    maker = ClipMaker(load_stills(paths, canvas=CROP, most=STILLS), [], ClipOptions(crop=CROP, frames=2))
     return ranges_in_clips(model, lambda step: maker.batch(1, OBJECTS, step=step, done=1.0), CLIPS)
 
 
@@ -28,4 +29,4 @@ def ranges_in_clips(model: STM, make: Callable[[int], Clips], count: int) -> dic
         for clips in map(make, range(count)):
             first, last = (channels_last(clips.rgb[:, t]) for t in (0, -1))
             model.segment(last, *model.memorize(first, clips.masks[:, 0]))
-    return found
+    return {name: float(f"{largest:.3g}") for name, largest in found.items()}  # on all machines alike

@@ -96,7 +96,7 @@ class RunFiles:
         facts = [f"{trainer.step} steps on {trainer.maker.summary()}", *_unusual(trainer)]
         facts += [f"started from {trainer.init}"] if trainer.init else []
         origin = f"stm train: {', '.join(facts)}"
-        card = Card(trainer.model.dims, LICENCE, origin, Fit(size=trainer.options.validate_size), trainer.ranges())
+        card = Card(trainer.model.dims, LICENCE, origin, Fit(size=trainer.options.validate_size), trainer.ranges)
         save(self.weights, trainer.ema, card, dtype=torch.float16)
 
 

@@ -288,9 +288,13 @@ class Segmenter:
         self.bank.write(*self.gate.admit(*memory, confidence), age=self._age)
 
     def _enter(self, pixels: Tensor) -> Tensor:
-        """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1] at padded working size."""
-        frame = pixels.permute(2, 0, 1)[None].float() / 255
-        return self._fitted.enter(frame).to(self._weight.dtype, memory_format=torch.channels_last)
+        """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1] at padded working size.
+
+        A network in integers of 8 bits sees no more than 8 bits, in which resizing takes a fifth of the time.
+        """
+        frame = pixels.permute(2, 0, 1)[None]
+        inside = self._fitted.enter(frame).float() / 255 if self.model.integers else self._fitted.enter(frame / 255)
+        return inside.to(self._weight.dtype, memory_format=torch.channels_last)
 
     @property
     def _fitted(self) -> Geometry:

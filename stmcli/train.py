@@ -98,6 +98,7 @@ def _lead(trainer: Trainer, sequences: Sequence[Clip], files: RunFiles, on_step:
                 files.log(trainer, score=trainer.score if scored else None)
             saved = scored or trainer.done >= 1 or trainer.seconds - files.saved >= SAVE_EVERY
             if saved:
+                trainer.measure_ranges()
                 files.save(trainer)
             on_step(replace(trainer.progress(), saved=saved))
     finally:
@@ -119,6 +120,7 @@ def _score_if_due(trainer: Trainer, sequences: Sequence[Clip], files: "RunFiles"
         return False
     trainer.score = validate(trainer.ema, sequences, size=trainer.options.validate_size)
     if trainer.score > trainer.best:
+        trainer.measure_ranges()
         files.keep_weights(trainer)  # before they count as kept: it may be stopped, or the disk be full
         trainer.best = trainer.score
     trainer.validated = trainer.seconds

@@ -79,6 +79,7 @@ class Trainer:
             _decayed(self.model, options.weight_decay), lr=options.lr, betas=(0.9, options.beta2), fused=True
         )
         self.ahead = Ahead(self._make, self.device) if has_core_to_spare(self.device, self.ranks.local) else None
+        self.ranges: dict[str, float] = {}  # as last measured: how large the averaged network's numbers become
         self.init = ""  # the weights that the run started from; empty: random ones
         self.step = 0
         self.seconds = 0.0
@@ -168,10 +169,10 @@ class Trainer:
             if not mean.is_floating_point():
                 mean.copy_(value)
 
-    def ranges(self) -> dict[str, float]:
-        """Return the largest inputs of the averaged network's convolutions in a few clips, always the same ones."""
+    def measure_ranges(self) -> None:
+        """Note the largest inputs of the averaged network's convolutions in a few clips, always the same ones."""
         self.settle()
-        return ranges_in_clips(self.ema, lambda step: self._make(step, 1.0), -(-SAMPLE // self.options.batch))
+        self.ranges = ranges_in_clips(self.ema, lambda step: self._make(step, 1.0), -(-SAMPLE // self.options.batch))
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs to go on as if nothing had happened; plain numbers and tensors."""

@@ -21,6 +21,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from stmcli.device import (
+    has_amx,
     has_int8_units,
     is_short_of_multiplications,
     keep_freed_memory,
@@ -90,7 +91,7 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     model, card = read_named(options.weights)
     if precision == "int8":
         return _in_integers(fused(model).to(memory_format=torch.channels_last), card, options.weights)
-    winograd = is_short_of_multiplications(device, dtype) and not _is_plain(options)
+    winograd = is_short_of_multiplications(device, dtype) and not _needs_usual(options)
     model = fused(model, lanes=LANES[device.type], winograd=winograd).to(device, dtype)
     model = model.to(memory_format=torch.channels_last)
     if options.compile:
@@ -100,31 +101,32 @@ def load_model(options: NetworkOptions | None = None) -> STM:
 
 
 def pick_precision(options: NetworkOptions) -> str:
-    """Turn `auto` into int8 where the device and the weights allow it, else into what `pick_dtype` says.
+    """Turn `auto` into int8 where device and weights allow it and bf16 is not faster still, else see `pick_dtype`.
 
     Returns int8, fp32, bf16 or fp16. Raises UsageError where int8 is asked for and cannot be.
     """
-    device = pick_device(options.device)
-    if options.precision not in ("auto", "int8"):
-        return PRECISION[pick_dtype(options.precision, device)]
-    obstacle = _obstacle_to_int8(options, device)
-    if obstacle is None:
-        return "int8"
-    if options.precision == "int8":
-        raise UsageError(f"--precision int8: {obstacle}", hint="Leave it out")
-    return PRECISION[pick_dtype("auto", device)]
+    device, asked = pick_device(options.device), options.precision
+    if asked in ("auto", "int8"):
+        obstacle = _obstacle_to_int8(options, device)
+        if asked == "int8" and obstacle is not None:
+            raise UsageError(f"--precision int8: {obstacle[0]}", hint=obstacle[1])
+        if obstacle is None and (asked == "int8" or not has_amx()):
+            return "int8"
+    return PRECISION[pick_dtype(asked, device)]
 
 
-def _obstacle_to_int8(options: NetworkOptions, device: torch.device) -> str | None:
+def _obstacle_to_int8(options: NetworkOptions, device: torch.device) -> tuple[str, str] | None:
+    """Return why convolutions cannot be in integers, and what to do."""
     if not has_int8_units(device):
-        return "it needs an x86 CPU with AVX512-VNNI"
-    if _is_plain(options):
-        return f"it does not go together with {'--compile' if options.compile else '--adapt'}"
-    known = card_of(find(options.weights)).ranges
-    return None if known else f"{options.weights} does not say how large its numbers become"
+        return "it needs an x86 CPU with AVX512-VNNI", "Use auto"
+    if _needs_usual(options):
+        return f"{'--compile' if options.compile else '--adapt'} needs other convolutions", "Leave out one of them"
+    if card_of(find(options.weights)).ranges:
+        return None
+    return f"{options.weights} does not say how large its numbers become", "Measure it by stm weights import --stills"
 
 
-def _is_plain(options: NetworkOptions) -> bool:
+def _needs_usual(options: NetworkOptions) -> bool:
     """Tell whether convolutions must be torch's own: a compiler has its own ways, and adapting needs gradients."""
     return bool(options.compile or options.adapt)
 
@@ -132,7 +134,7 @@ def _is_plain(options: NetworkOptions) -> bool:
 def _in_integers(model: STM, card: Card, weights: str) -> STM:
     try:
         return quantized(model, card.ranges)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         raise WeightsError("its ranges are damaged", path=find(weights), hint="Use --precision fp32") from None
 
 
@@ -218,10 +220,11 @@ def import_file(
     if (BUNDLED / f"{name}.json").exists():
         raise UsageError(f"the name {name} is taken by bundled weights", path=source, hint="Choose another --name")
     model, card = read(find(source))
+    known, target = registered().get(name), cache_folder() / f"{name}.safetensors"
+    if known and stills and not overwrite:
+        raise UsageError(f"there are weights called {name}", path=source, hint="Choose a --name, or replace them by -y")
     card = replace(card, ranges=ranges_in_stills(model.eval(), stills)) if stills else card
-    target = cache_folder() / f"{name}.safetensors"
     content = _packed(model, card, torch.float32)
-    known = registered().get(name)
     if known and known.sha256 != hashlib.sha256(content).hexdigest() and not overwrite:
         raise UsageError(f"other weights are called {name}", path=source, hint="Choose a --name, or replace them by -y")
     _write(target, content)

@@ -223,7 +223,7 @@ def network(rounds: int, frames: int) -> Iterator[str]:
                 with plain_contender(objects, device) as plain:
                     runners = [plain, *our_contenders(str(weights), objects, device)]
                     bounds = compete(runners, device, rounds, frames)
-                speeds += [f"{device} {b.precision}: {b.convolution / 1e9:.0f} GFLOP/s" for b in bounds.values()]
+                speeds += [f"{device} {b.precision}: {b.convolution / 1e9:.0f} G/s" for b in bounds.values()]
                 for runner in runners:
                     yield standing(runner, plain, bounds[runner.precision], objects, device.type)
     if not torch.cuda.is_available():
@@ -233,7 +233,7 @@ def network(rounds: int, frames: int) -> Iterator[str]:
                     key[0], key[2], key[1], NO_GPU, "", WANTED_RATE.get(key, ""), "", WANTED.get(key, ""), "", ""
                 )
     yield ""
-    yield "3x3 convolution alone: " + ", ".join(speeds)
+    yield "operations in a 3x3 convolution alone: " + ", ".join(speeds)
 
 
 # -- a whole command ---------------------------------------------------------------------------------------------------

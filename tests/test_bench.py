@@ -181,12 +181,33 @@ def test_what_is_missing_is_said_before_anything_is_measured(tiny_weights):
         bench_network(cases, FAST, on_case=lambda *_: pytest.fail("began to measure"))
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("weights", ["tiny", "resnet50"])
+def test_a_precision_that_cannot_be_is_refused_before_anything_is_measured(tiny_weights, weights):
+    name = str(tiny_weights) if weights == "tiny" else weights
+    cases = [Case(tiny(tiny_weights), 1, 3), Case(NetworkOptions(name, "cpu", "int8", compile=weights != "tiny"), 1, 3)]
+    with pytest.raises(UsageError, match="--precision int8"):
+        bench_network(cases, FAST, on_case=lambda *_: pytest.fail("began to measure"))
+
+
+@needs_int8
+@pytest.mark.usefixtures("quick")
+def test_a_network_that_is_made_up_is_measured_in_integers():
+    (row,) = bench_network([Case(NetworkOptions("compact", "cpu", "int8"), 1, 3)], FAST).rows
+    (made_up,) = bench_network([Case(NetworkOptions("resnet50", "cpu", "int8", size=48), 1, 3)], FAST).rows
+    (usual,) = bench_network([Case(NetworkOptions("compact", "cpu", "fp32"), 1, 3)], FAST).rows
+    assert [row.precision, made_up.precision] == ["int8", "int8"]
+    assert row.macs == usual.macs
+    assert made_up.macs > 5 * row.macs
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("int8", marks=needs_int8)])
 def test_the_bound_counts_what_it_multiplies(monkeypatch, precision):
     """With a clock that gives every call one second, the rates are the operations."""
     from stmcli.bench import bound
 
     monkeypatch.setattr(bound, "SIDE", {"cpu": 8})
+    monkeypatch.setattr(bound, "HEIGHT", 4)
     monkeypatch.setattr(bound, "MAPS", ((4, 6, 5), (2, 3, 3)))
     now = iter(range(1_000_000))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(now)))

@@ -46,6 +46,7 @@ class Counted:
 
     def __init__(self, model):
         self.model, self.memorized, self.segmented = model, 0, 0
+        self.integers = model.integers
 
     def parameters(self):
         return self.model.parameters()

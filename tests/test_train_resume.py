@@ -14,6 +14,7 @@ from test_train import load, numbers, same
 from test_videos import frame, write_video
 
 from stmcli import trainer
+from stmcli.clips import ClipMaker
 from stmcli.errors import Interrupted, TrainingError
 from stmcli.weights import read
 
@@ -81,6 +82,20 @@ def test_a_run_says_how_large_its_numbers_become(straight):
     assert card.ranges.keys() == wanted
     assert min(card.ranges.values()) > 0
     assert card.ranges["memory_encoder.planes.0"] == 1
+
+
+def test_a_run_that_can_make_no_more_clips_says_so_and_keeps_its_weights(folder, tmp_path, monkeypatch):
+    def end(now):
+        if now.step == 3:
+            monkeypatch.setattr(ClipMaker, "batch", broken)
+            raise KeyboardInterrupt
+
+    def broken(*_, **__):
+        raise TrainingError("the share is gone")
+
+    with pytest.raises(Interrupted, match="stopped after 3 steps"):
+        tiny_run.run(folder, tmp_path / "b", on_step=end)
+    assert read(tmp_path / "b" / "best.safetensors")
 
 
 def test_a_run_of_an_earlier_version_goes_on_with_the_skips_that_it_had(folder, straight, tmp_path):

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from test_clips import still, write_stills
 
 from stmcli import registry, weights
+from stmcli.clips import load_stills
 from stmcli.errors import UsageError, WeightsError
 from stmcli.model import SIZES, STM, Dims
 from stmcli.options import Fit, NetworkOptions
@@ -103,6 +104,14 @@ def test_import_measures_on_stills_how_large_numbers_become(tiny_weights, tmp_pa
     assert card.ranges["memory_encoder.planes.0"] == 1
     assert min(card.ranges.values()) > 0
     assert same(model, read(tiny_weights)[0])
+    assert card.ranges == {name: float(f"{value:.3g}") for name, value in card.ranges.items()}
+    with pytest.raises(UsageError, match="there are weights called mine"):
+        weights.import_file(tiny_weights, name="mine", stills=[tmp_path / "nowhere"])
+
+
+def test_of_many_stills_a_few_are_read(tmp_path):
+    write_stills(tmp_path / "stills", {f"still-{number}": still() for number in range(7)})
+    assert [len(load_stills([tmp_path / "stills"], most=most)) for most in (1, 3, 4, 7, 9, None)] == [1, 3, 4, 7, 7, 7]
 
 
 @pytest.mark.parametrize("name", ["compact", "../escape", "a/b", ".hidden", ""])

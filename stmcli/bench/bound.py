@@ -14,6 +14,7 @@ from stmcli.model.quantized import QuantizedConv, quantize
 SECONDS = 0.4  # for each of the shapes
 CALLS = 4  # between two looks at the clock
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices
+HEIGHT = 32  # of a map with so many pixels as a matrix has rows
 MAPS = ((256, 120, 216), (256, 60, 108), (512, 30, 54))  # channels, h, w: decoder and heads at 854x480
 
 
@@ -38,22 +39,22 @@ def measure_bound(device: torch.device, precision: str) -> Bound:
     dtype, side = pick_dtype(precision, device), SIDE[device.type]
     best = max(_convolve(device, precision, *shape) for shape in MAPS)
     if precision == "int8":
-        return Bound(str(device), precision, _convolve(device, precision, side, 1, side, kernel=1), best)
+        return Bound(str(device), precision, _convolve(device, precision, side, HEIGHT, side // HEIGHT, kernel=1), best)
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     return Bound(str(device), precision, _rate(lambda: a @ b, device, operations=2 * side**3), best)
 
 
 def _convolve(device: torch.device, precision: str, channels: int, h: int, w: int, *, kernel: int = 3) -> float:
+    operations = 2 * kernel**2 * channels**2 * h * w
     with torch.device(device):
-        convolution: nn.Module = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
+        convolution = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
         x = channels_last(torch.rand(1, channels, h, w))
     if precision == "int8":
-        assert isinstance(convolution, nn.Conv2d)
-        convolution, x = QuantizedConv(convolution, largest=1.0), quantize(x, 1 / 255)
-    else:
-        dtype = pick_dtype(precision, device)
-        convolution, x = convolution.to(dtype).to(memory_format=torch.channels_last), x.to(dtype)
-    return _rate(lambda: convolution(x), device, operations=2 * kernel**2 * channels**2 * h * w)
+        quantized, whole = QuantizedConv(convolution, largest=1.0), quantize(x, 1 / 255)
+        return _rate(lambda: quantized(whole), device, operations=operations)
+    dtype = pick_dtype(precision, device)
+    convolution, x = convolution.to(dtype).to(memory_format=torch.channels_last), x.to(dtype)
+    return _rate(lambda: convolution(x), device, operations=operations)
 
 
 def _rate(call: Callable[[], object], device: torch.device, *, operations: int) -> float:

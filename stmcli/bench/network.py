@@ -20,16 +20,18 @@ from stmcli.bench.bound import Bound, measure_bound
 from stmcli.bench.clock import time_round
 from stmcli.bench.peak import Peak
 from stmcli.bench.row import Row
+from stmcli.clips import Clips
 from stmcli.device import check_compiler, pick_device
 from stmcli.ensemble import Ensemble, make_follower
 from stmcli.listeners import unheard
 from stmcli.machine import processor, usable_cores
-from stmcli.model import SIZES, STM, largest_inputs
+from stmcli.model import SIZES, STM
 from stmcli.model.quantized import QuantizedConv
 from stmcli.model.winograd import Winograd
 from stmcli.options import BenchOptions, MemoryOptions, NetworkOptions
+from stmcli.ranges import ranges_in_clips
 from stmcli.recorder import unrecorded
-from stmcli.registry import find, registered
+from stmcli.registry import registered
 from stmcli.segmenter import Follower, Segmenter
 from stmcli.weights import Card, load_model, pick_precision, save, suited
 
@@ -89,9 +91,9 @@ def bench_network(
 
 def _checked(network: NetworkOptions) -> torch.device:
     """Return the device; raise at once what would otherwise be raised after minutes of other rows."""
-    if not _is_made_up(network.weights):
-        find(network.weights)
+    made_up = _is_made_up(network.weights)
     check_compiler(network)
+    pick_precision(replace(network, weights=NetworkOptions.weights) if made_up else network)
     return pick_device(network.device)
 
 
@@ -204,15 +206,11 @@ def _found(network: NetworkOptions) -> Iterator[NetworkOptions]:
         yield replace(network, weights=str(path))
 
 
-@torch.inference_mode()
 def synthetic_ranges(model: STM) -> dict[str, float]:
-    """Return the largest inputs of a network's convolutions in a synthetic frame."""
-    rgb = moving_frames(SMALL, SMALL)[0]
-    frame = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
-    masks = torch.from_numpy(stripes(SMALL, SMALL, 1))[None, None].float()
-    with largest_inputs(model) as found:
-        model.segment(frame, *model.memorize(frame, masks))
-    return found
+    """Return the largest inputs of a network's convolutions in two synthetic frames."""
+    rgb = torch.from_numpy(np.stack(moving_frames(SMALL, SMALL)[:2])).permute(0, 3, 1, 2)[None] / 255
+    masks = torch.from_numpy(stripes(SMALL, SMALL, 1))[None, None, None].float()
+    return ranges_in_clips(model, lambda _: Clips(rgb, masks), 1)
 
 
 def _machine(devices: Sequence[torch.device]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Row:
 
     @property
     def operations_per_second(self) -> float:
-        """Floating-point operations a second in the median frame, two for each multiply-accumulate."""
+        """Operations a second in the median frame, two for each multiply-accumulate."""
         return 2 * self.macs / (self.p50 / 1000)
 
     def facts(self) -> dict[str, Any]:

@@ -23,7 +23,14 @@ def list_weights(as_json: JsonOption = False) -> None:
 
     entries = registered().values()
     if as_json:
-        rows = [{**vars(entry), "path": str(entry.path)} for entry in entries]
+        rows = [
+            {
+                **vars(entry),
+                "path": str(entry.path),
+                "suits": {name: value for name, value in entry.suits.items() if name != "ranges"},
+            }
+            for entry in entries
+        ]
         give(json.dumps(rows))
         return
     table = Table("name", "licence", "origin", box=None, header_style="bold")

@@ -2,10 +2,11 @@
 
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 
 
+Pair: TypeAlias = tuple[str, bytes, bytes]  # stem, image file, mask file
+
+
 @dataclass(frozen=True)
 class Still:
     """An image with the objects in it."""
@@ -33,17 +37,19 @@ class Still:
     boxes: dict[int, tuple[int, int, int, int]]  # id -> top, left, bottom, right
 
 
-def load_stills(paths: Sequence[Path], *, device: torch.device | str = "cpu", canvas: int = CANVAS) -> list[Still]:
+def load_stills(
+    paths: Sequence[Path], *, device: torch.device | str = "cpu", canvas: int = CANVAS, most: int | None = None
+) -> list[Still]:
     """Read stills from folders or tars that hold `images/` and `masks/` (palette or id PNGs of the same stem).
 
-    `canvas` is their shorter side, px. Raises UsageError when a path does not exist, TrainingError when nothing
-    usable is in it.
+    `canvas` is their shorter side, px; of each path are read `most`, evenly spread, or all. Raises UsageError when a
+    path does not exist, TrainingError when nothing usable is in it.
     """
     stills = []
     with ThreadPoolExecutor(usable_cores(), "stills") as threads:
         for path in paths:
             require_file(path, hint="Give folders or tars with images/ and masks/", folders=True)
-            read = threads.map(lambda pair, path=path: _still(path, *pair, canvas=canvas), _pairs(path))
+            read = threads.map(lambda pair, path=path: _still(path, *pair, canvas=canvas), _spread(_pairs(path), most))
             found = [replace(still, pixels=still.pixels.to(device)) for still in read if still is not None]
             if not found:
                 raise TrainingError("no stills with objects in it", path=path, hint="It needs images/ and masks/")
@@ -51,8 +57,8 @@ def load_stills(paths: Sequence[Path], *, device: torch.device | str = "cpu", ca
     return stills
 
 
-def _pairs(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
-    """Yield (stem, image file, mask file): of one stem, in `images` and `masks` of one folder."""
+def _pairs(path: Path) -> Iterator[Pair]:
+    """Yield the files of one stem, in `images` and `masks` of one folder."""
     images: dict[tuple[Path, str], bytes] = {}
     masks: dict[tuple[Path, str], bytes] = {}
     for name, content in _members(path):
@@ -61,6 +67,12 @@ def _pairs(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
             folder[name.parent.parent, name.stem] = content
     for key in sorted(images.keys() & masks.keys()):
         yield key[1], images[key], masks[key]
+
+
+def _spread(pairs: Iterator[Pair], most: int | None) -> Iterable[Pair]:
+    """Return at most so many of them, first to last."""
+    every = list(pairs)
+    return every if most is None else every[:: -(-len(every) // most) or 1]
 
 
 def _members(path: Path) -> Iterator[tuple[Path, bytes]]:

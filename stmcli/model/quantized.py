@@ -5,6 +5,7 @@ one, which must be known before: the largest ever seen becomes the largest numbe
 as that. From block to block of an encoder there are 8 bits too; memory, reading it, and the decoder's sums are in fp32.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
@@ -18,12 +19,16 @@ from stmcli.model.fused import FusedBlock, FusedResidual
 from stmcli.model.stm import STM
 
 MOST, MOST_SIGNED, MIDDLE = 255, 127, 128
+USUAL = 64  # height and width of a map, for which weights are laid out: for others it may take longer
 LEAST = 1e-6  # what counts as the largest of an input or a channel that is nothing but zeros
 
 
 @contextmanager
 def largest_inputs(model: STM) -> Iterator[dict[str, float]]:
-    """Note the largest magnitude that enters each convolution, by its name, while the block runs the network."""
+    """Note the largest magnitude that enters each convolution, by its name, while the block runs the network.
+
+    On CUDA some stems are computed without them, and not noted.
+    """
     names = {part: name for name, part in model.named_modules() if isinstance(part, nn.Conv2d)}
     found: dict[str, float] = {}
 
@@ -38,7 +43,8 @@ def largest_inputs(model: STM) -> Iterator[dict[str, float]]:
 def quantized(model: STM, ranges: Mapping[str, float]) -> STM:
     """Put integers into a network on a CPU that `fused` made, and return it.
 
-    `ranges` is what `largest_inputs` noted of the network as it was before. Raises KeyError for what it lacks.
+    `ranges` is what `largest_inputs` noted of the network as it was before. Raises KeyError for what it lacks,
+    ValueError for what is no number.
     """
     for side in ("query", "memory"):
         encoder, head = getattr(model, f"{side}_encoder"), getattr(model, f"{side}_head")
@@ -80,7 +86,8 @@ class QuantizedConv(nn.Module):
         self.zeros = torch.zeros(len(weight), dtype=torch.int64)
         self.how = [*map(list, (convolution.stride, convolution.padding, convolution.dilation)), convolution.groups]
         whole = (weight / self.scales.view(-1, 1, 1, 1)).round().to(torch.int8)
-        self.weight = torch.ops.onednn.qconv_prepack(whole, self.scales, self.scale, self.zero, *self.how)
+        shape = [1, weight.shape[1], USUAL, USUAL]
+        self.weight = torch.ops.onednn.qconv_prepack(whole, self.scales, self.scale, self.zero, *self.how, shape)
         self.bias = None if convolution.bias is None else convolution.bias.detach().float()
         self.taps = weight[0].numel()
 
@@ -89,12 +96,12 @@ class QuantizedConv(nn.Module):
         return self.taps * y.numel()
 
     def forward(
-        self, x: Tensor, *, relu: bool = False, scale: float = 0.0, plus: Tensor | None = None, of: float = 1.0
+        self, x: Tensor, *, relu: bool = False, scale: float = 0.0, plus: Tensor | None = None, plus_scale: float = 1.0
     ) -> Tensor:
         """Convolve x (B, C, H, W), in uint8 of the scale that enters, or in fp32: (B, D, H, W).
 
-        The result is in fp32, or with `scale` in uint8 of it. To it comes `plus`, of the same type, before `relu`; `of`
-        is its scale.
+        The result is in fp32, or with `scale` in uint8 of it. Before `relu` comes `plus` to it, of the same type, in
+        uint8 of `plus_scale`.
         """
         x = x if x.dtype == torch.uint8 else quantize(x, self.scale, self.zero)
         result = (scale, 0, torch.uint8) if scale else (1.0, 0, torch.float32)
@@ -102,7 +109,7 @@ class QuantizedConv(nn.Module):
         how, last = (self.bias, *self.how, *result), "relu" if relu else "none"
         if plus is None:
             return torch.ops.onednn.qconv2d_pointwise(*given, *how, last, [], "")
-        added = (*given, plus, *how, of, 0, "sum", 1.0, last, [], "")
+        added = (*given, plus, *how, plus_scale, 0, "sum", 1.0, last, [], "")
         return torch.ops.onednn.qconv2d_pointwise.binary(*added)
 
 
@@ -130,7 +137,7 @@ class QuantizedBlock(nn.Module):
         for part, scale in zip(first, self.scales, strict=True):
             y = part(y, relu=True, scale=scale)
         if self.downsample is None:
-            return last(y, relu=True, scale=self.leaves, plus=x, of=self.enters)
+            return last(y, relu=True, scale=self.leaves, plus=x, plus_scale=self.enters)
         return quantize(last(y).add_(self.downsample(x)), self.leaves)  # which cuts off what is below zero
 
 
@@ -155,4 +162,7 @@ def quantize(x: Tensor, scale: float, zero: int = 0) -> Tensor:
 
 
 def _step(largest: float, most: int) -> float:
+    """Return the scale with which `most` stands for `largest`. Raises ValueError when that is no number."""
+    if not math.isfinite(largest):
+        raise ValueError(largest)
     return max(largest, LEAST) / most
