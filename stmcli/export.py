@@ -211,7 +211,7 @@ def _write(
         *_doubts(job, source, saved, wanted),
         *(note for writer in writers for note in writer.notes),
     ]
-    result = Exported(tuple(writer.path for writer in writers), count, tuple(notes), facts)
+    result = Exported(tuple(writer.path for writer in writers), count, tuple(dict.fromkeys(notes)), facts)
     refuse_corrupt(source, job.video, job.folder, result)
     _refuse_unfinished(job, result)
     return result

@@ -137,7 +137,7 @@ def _run(
         for writer in writers:
             writer.close()
     seconds = time.monotonic() - started
-    report.notes += [*source.warnings, *(note for writer in writers for note in writer.notes)]
+    report.notes += dict.fromkeys([*source.warnings, *(note for writer in writers for note in writer.notes)])
     report.notes += [*cut_note(report.cuts), *follower.notes()]
     files = tuple(writer.path for writer in writers)
     outcome = _outcome(source, report, seconds, parameter.device) | {

@@ -430,7 +430,8 @@ def test_mots_masks_hold_category_and_id(make_clip, out):
         assert (values == np.select([given == 3, given == 7, given == 255], [3003, 2007, 10000])).all()
         shown = np.asarray(pictures[f"train/images/{frame.index:05d}.jpg"], int)
         assert np.abs(shown - frame.rgb).mean() < 1
-    assert writer.notes == ["void is value 10000 in mots.zip, and the label 'ignored'"]
+    void = "void is value 10000 in mots.zip, and the label 'ignored'"
+    assert writer.notes == ["--category 1=dog: there was no object 1", void]
 
 
 def test_mots_without_void_has_no_label_for_it(source, out):
@@ -457,6 +458,14 @@ def test_categories_are_numbered_by_object_and_unnamed_objects_come_last():
     assert categories.numbered() == {1: "dog", 2: "cat"}
     assert categories[4] == 3
     assert categories.numbered() == {1: "dog", 2: "cat", 3: "object"}
+    assert not categories.notes()
+
+
+@pytest.mark.parametrize("kind", ["coco", "ytvis", "mots"])
+def test_a_name_of_an_object_that_there_is_not_is_told(source, out, kind):
+    writer = convert(source, out / kind, FORMATS[kind], categories={7: "ring", 9: "cat"})
+    assert "--category 9=cat: there was no object 9" in writer.notes
+    assert not [note for note in writer.notes if "7=ring" in note]
 
 
 @pytest.mark.parametrize("name", ["", "  ", "two\nlines"])

@@ -53,6 +53,7 @@ class MotsWriter(DatasetWriter):
 
     def _finish(self) -> None:
         names = list(self._categories.numbered().values())
+        self.notes += self._categories.notes()
         if self._void:
             names.append(IGNORED_NAME)
             self.notes.append(f"void is value {IGNORED} in {self.path.name}, and the label {IGNORED_NAME!r}")

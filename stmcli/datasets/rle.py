@@ -39,6 +39,7 @@ class JsonWriter(DatasetWriter):
         }
 
     def _save(self, pieces: Iterator[str]) -> None:
+        self.notes += self._categories.notes()
         with whole(self.path) as part, part.open("wb") as file:
             for piece in pieces:
                 file.write(piece.encode("ascii"))
