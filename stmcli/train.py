@@ -98,7 +98,8 @@ def _lead(trainer: Trainer, sequences: Sequence[Clip], files: RunFiles, on_step:
                 files.log(trainer, score=trainer.score if scored else None)
             saved = scored or trainer.done >= 1 or trainer.seconds - files.saved >= SAVE_EVERY
             if saved:
-                trainer.measure_ranges()
+                if trainer.best < 0:
+                    trainer.measure_ranges()  # for the weights that are saved too
                 files.save(trainer)
             on_step(replace(trainer.progress(), saved=saved))
     finally:
