@@ -14,6 +14,8 @@ import torch
 from stmcli.errors import UsageError
 from stmcli.options import PRECISIONS, NetworkOptions
 
+DTYPES = {"int8": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISION = {dtype: name for name, dtype in DTYPES.items() if name != "int8"}
 TRIALS = 24  # of each precision: one of few may be unlucky on a busy machine; the first prepares the convolution
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 FEATURE_MAP = 2**30  # bytes: larger than any that is asked for at once
@@ -42,7 +44,7 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
         on_cuda = device.type == "cuda"
         fast = torch.cuda.is_bf16_supported(False) if on_cuda else has_bf16_units() and bf16_is_faster()
         return torch.bfloat16 if fast else torch.float32
-    return {"int8": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return DTYPES[precision]
 
 
 def has_bf16_units() -> bool:

@@ -21,6 +21,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from stmcli.device import (
+    PRECISION,
     has_amx,
     has_int8_units,
     is_short_of_multiplications,
@@ -38,7 +39,6 @@ from stmcli.registry import BUNDLED, Entry, cache_folder, find, registered, sha2
 LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
 PUBLISHED_LICENCE = "CC BY-NC-SA 4.0 (non-commercial), by the authors of STM"
 DEFAULT_FIT = Fit(size=480)  # unless the weights say otherwise
-PRECISION = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 # The published checkpoint's names, and ours.
 PUBLISHED_KEYS = (

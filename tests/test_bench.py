@@ -175,8 +175,9 @@ def test_a_size_without_weights_is_measured_with_the_same_random_numbers(monkeyp
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_is_missing_is_said_before_anything_is_measured(tiny_weights):
-    cases = [Case(tiny(tiny_weights), 1, 3), Case(NetworkOptions("nowhere.pth", "cpu"), 1, 3)]
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_what_is_missing_is_said_before_anything_is_measured(tiny_weights, precision):
+    cases = [Case(tiny(tiny_weights), 1, 3), Case(NetworkOptions("nowhere.pth", "cpu", precision), 1, 3)]
     with pytest.raises(UsageError, match=r"nowhere\.pth"):
         bench_network(cases, FAST, on_case=lambda *_: pytest.fail("began to measure"))
 

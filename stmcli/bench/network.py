@@ -31,7 +31,7 @@ from stmcli.model.winograd import Winograd
 from stmcli.options import BenchOptions, MemoryOptions, NetworkOptions
 from stmcli.ranges import ranges_in_clips
 from stmcli.recorder import unrecorded
-from stmcli.registry import registered
+from stmcli.registry import find, registered
 from stmcli.segmenter import Follower, Segmenter
 from stmcli.weights import Card, load_model, pick_precision, save, suited
 
@@ -92,6 +92,8 @@ def bench_network(
 def _checked(network: NetworkOptions) -> torch.device:
     """Return the device; raise at once what would otherwise be raised after minutes of other rows."""
     made_up = _is_made_up(network.weights)
+    if not made_up:
+        find(network.weights)
     check_compiler(network)
     pick_precision(replace(network, weights=NetworkOptions.weights) if made_up else network)
     return pick_device(network.device)

@@ -64,7 +64,10 @@ def quantized(model: STM, ranges: Mapping[str, float]) -> STM:
 
 
 def _quantize_encoder(encoder: Any, name: str, ranges: Mapping[str, float], largest: float) -> None:
-    """Quantize a `FusedEncoder` but for stems of masks, which are fewer; `largest` is of what comes out."""
+    """Quantize a `FusedEncoder`; `largest` is of what comes out.
+
+    A stem that masks enter stays as it is: one object and several take other ways through it, with the same result.
+    """
     if not encoder.planes:
         brightest = float(torch.maximum(encoder.mean, 1 - encoder.mean).max())  # a frame is centred and not scaled
         encoder.image = QuantizedConv(encoder.image, brightest, signed=True)
