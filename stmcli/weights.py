@@ -10,7 +10,7 @@ import pickle
 import re
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from stmcli.errors import UsageError, WeightsError, WriteError
 from stmcli.files import write_whole
 from stmcli.model import LANES, SIZES, STM, Dims, fused, quantized
 from stmcli.options import FIT, Fit, NetworkOptions
-from stmcli.ranges import ranges_in_stills
 from stmcli.registry import BUNDLED, Entry, cache_folder, find, registered, sha256, verify
 
 LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
@@ -206,11 +205,15 @@ def register(path: Path, card: Card) -> Entry:
 
 
 def import_file(
-    source: Path, *, name: str | None = None, overwrite: bool = False, stills: Sequence[Path] = ()
+    source: Path,
+    *,
+    name: str | None = None,
+    overwrite: bool = False,
+    measure: Callable[[STM], Mapping[str, float]] | None = None,
 ) -> Entry:
     """Convert a checkpoint to safetensors in the user's cache and register it.
 
-    On `stills`, folders or tars as `load_stills` takes them, it is measured how large its numbers become, for int8.
+    `measure` tells how large a network's numbers become, for int8: see `ranges_in_stills`.
     Raises UsageError for a file that does not exist, or a name that cannot be given or that other weights have, which
     only `overwrite` replaces, WeightsError, WriteError.
     """
@@ -221,9 +224,9 @@ def import_file(
         raise UsageError(f"the name {name} is taken by bundled weights", path=source, hint="Choose another --name")
     model, card = read(find(source))
     known, target = registered().get(name), cache_folder() / f"{name}.safetensors"
-    if known and stills and not overwrite:
+    if known and measure and not overwrite:
         raise UsageError(f"there are weights called {name}", path=source, hint="Choose a --name, or replace them by -y")
-    card = replace(card, ranges=ranges_in_stills(model.eval(), stills)) if stills else card
+    card = replace(card, ranges=measure(model.eval())) if measure else card
     content = _packed(model, card, torch.float32)
     if known and known.sha256 != hashlib.sha256(content).hexdigest() and not overwrite:
         raise UsageError(f"other weights are called {name}", path=source, hint="Choose a --name, or replace them by -y")

@@ -4,6 +4,7 @@ import pickle
 import socket
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from stmcli.clips import load_stills
 from stmcli.errors import UsageError, WeightsError
 from stmcli.model import SIZES, STM, Dims
 from stmcli.options import Fit, NetworkOptions
+from stmcli.ranges import ranges_in_stills
 from stmcli.registry import digest, registered, sha256, verify
 from stmcli.weights import PUBLISHED_LICENCE, Card, load_model, read, save
 
@@ -98,7 +100,9 @@ def test_import_of_the_published_file_gives_the_same_network_and_its_licence(pub
 def test_import_measures_on_stills_how_large_numbers_become(tiny_weights, tmp_path):
     write_stills(tmp_path / "stills", {"one": still(), "two": still()})
     assert not weights.card_of(tiny_weights).ranges
-    entry = weights.import_file(tiny_weights, name="mine", stills=[tmp_path / "stills"])
+    entry = weights.import_file(
+        tiny_weights, name="mine", measure=partial(ranges_in_stills, paths=[tmp_path / "stills"])
+    )
     model, card = read(entry.path)
     assert card.ranges.keys() == {name for name, part in model.named_modules() if isinstance(part, torch.nn.Conv2d)}
     assert card.ranges["memory_encoder.planes.0"] == 1
@@ -106,7 +110,16 @@ def test_import_measures_on_stills_how_large_numbers_become(tiny_weights, tmp_pa
     assert same(model, read(tiny_weights)[0])
     assert card.ranges == {name: float(f"{value:.3g}") for name, value in card.ranges.items()}
     with pytest.raises(UsageError, match="there are weights called mine"):
-        weights.import_file(tiny_weights, name="mine", stills=[tmp_path / "nowhere"])
+        weights.import_file(tiny_weights, name="mine", measure=lambda _: pytest.fail("measured"))
+
+
+def test_import_takes_stills_on_the_command_line(stm, tiny_weights, tmp_path):
+    write_stills(tmp_path / "stills", {"one": still(), "two": still()})
+    assert stm("weights", "import", tiny_weights, "--name", "mine", "--stills", tmp_path / "stills").exit_code == 0
+    assert weights.card_of(registered()["mine"].path).ranges
+    refused = stm("weights", "import", tiny_weights, "--name", "other", "--stills", tmp_path / "nowhere")
+    assert refused.exit_code == 2
+    assert "nowhere" in refused.stderr
 
 
 def test_of_many_stills_a_few_are_read(tmp_path):

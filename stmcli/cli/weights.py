@@ -1,6 +1,7 @@
 """stm weights: what networks there are, where, and whether they are whole."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -71,8 +72,10 @@ def import_weights(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Convert a checkpoint to safetensors in the user's cache."""
+    from stmcli.ranges import ranges_in_stills
     from stmcli.weights import import_file
 
-    entry = import_file(source, name=name, overwrite=overwrite, stills=stills or ())
+    measure = partial(ranges_in_stills, paths=stills) if stills else None
+    entry = import_file(source, name=name, overwrite=overwrite, measure=measure)
     say(f"{entry.name}: {entry.licence}")
     give(entry.path)
