@@ -114,7 +114,7 @@ class Matted:
         found = self._prediction
         if not self._options.refine or not isinstance(found, Prediction) or {*found.given} >= {*found.object_ids}:
             return found.labels()
-        fitted = likeliest(torch.cat([1 - self._union[None], self._alphas]), self.object_ids)
+        fitted = likeliest(1 - self._union, self._alphas, self.object_ids)
         if not found.given:
             return fitted
         known = found.labels()
@@ -141,7 +141,7 @@ class Matted:
     @cached_property
     def _union(self) -> Tensor:
         """(H, W)."""
-        return self._alphas.sum(0).clamp(0, 1)
+        return self._alphas.sum(0).clamp(0, 1) if len(self._alphas) > 1 else self._alphas[0]
 
 
 @torch.inference_mode()
@@ -180,15 +180,9 @@ def _refine_one(rgb: Tensor, p: Tensor, options: MattingOptions) -> Tensor:
     step = max(1, round(radius / CELLS))
     cells = shrink(p[None], step)
     near = spread(cells, band / step)
-    colours = torch.cat([shrink(_as_planes(rows), step) for rows in _strips(rgb, step)], dim=1)
-    lines = colour_lines(colours, cells[0], radius / step, options)
+    lines = colour_lines(shrink_pixels(rgb, step), cells[0], radius / step, options)
     alpha[window] = _follow(rgb, p, near, lines, step)
     return alpha
-
-
-def _strips(rgb: Tensor, step: int) -> tuple[Tensor, ...]:
-    """Cut (H, W, 3) into strips of rows, in whole cells."""
-    return rgb.split(step * max(1, AT_ONCE[rgb.device.type] // (rgb.shape[1] * step)))
 
 
 def _follow(rgb: Tensor, p: Tensor, near: Tensor, lines: "ColourLines", step: int) -> Tensor:
@@ -202,7 +196,9 @@ def _follow(rgb: Tensor, p: Tensor, near: Tensor, lines: "ColourLines", step: in
     alpha = (prior[:, :, 1:-1, 1:-1] > 0.5).float()
     for some in busy.split(max(1, AT_ONCE[p.device.type] // side**2)):
         at = some.unbind(1)
-        alpha[at] = _mixed(colours[at].permute(0, 3, 1, 2) / 255, prior[at], tiles.enlarge(cells[at], step))
+        alpha[at] = _mixed(
+            colours[at].permute(0, 3, 1, 2).contiguous() / 255, prior[at], tiles.enlarge(cells[at], step)
+        )
     return tiles.join(alpha, p.shape)
 
 
@@ -240,8 +236,12 @@ def mix(lines: Tensor, pixels: Tensor, prior: Tensor, doubt: Tensor) -> Tensor:
 
     Takes pixels (B, 3, H, W) in [0, 1]. Slope and offset of the lines are already multiplied by the weight.
     """
-    weight, share = lines[:, 4], (1 - lines[:, 4]) / doubt
-    return ((lines[:, :3] * pixels).sum(1) + lines[:, 3] + share * prior) / (weight + share)
+    slopes, (offset, weight) = lines[:, :3].unbind(1), lines[:, 3:].unbind(1)
+    share = (1 - weight) / doubt
+    found = torch.addcmul(offset, share, prior)
+    for slope, plane in zip(slopes, pixels.unbind(1), strict=True):
+        found.addcmul_(slope, plane)
+    return found / (weight + share)
 
 
 def colour_lines(pixels: Tensor, p: Tensor, radius: float, options: MattingOptions) -> ColourLines:
@@ -294,9 +294,11 @@ def _calm(colours: Tensor, alpha: Tensor) -> Tensor:
     Takes alpha (T, h, w) and colours (T, 3, h, w); returns (T, h - 2, w - 2).
     """
     total, weights = alpha.clone(), torch.ones_like(alpha)
+    planes = colours.unbind(1)
     for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):  # of two neighbours each weighs for the other as much
         one, other = _shifted(down, right), _shifted(-down, -right)
-        weight = (colours[one] - colours[other]).square_().sum(1).mul_(-0.5 / ALIKE**2).exp_()
+        apart = reduce(torch.add, ((plane[one] - plane[other]).square_() for plane in planes))
+        weight = apart.mul_(-0.5 / ALIKE**2).exp_()
         for here, there in ((one, other), (other, one)):
             total[here].addcmul_(weight, alpha[there])
             weights[here] += weight
@@ -387,12 +389,25 @@ def spread(x: Tensor, radius: float) -> Tensor:
 
 def shrink(x: Tensor, step: int) -> Tensor:
     """Average (C, H, W) over cells of step x step pixels; the last cells repeat the border."""
-    height, width = x.shape[1:]
-    x = F.pad(x[None], (0, -width % step, 0, -height % step), mode="replicate")[0]
+    x = F.pad(x[None], (0, 0, 0, -x.shape[1] % step), mode="replicate")[0]
     # Sums of slices: several times faster than avg_pool2d on a CPU.
-    x = reduce(torch.add, [x[:, i::step] for i in range(step)])
-    x = reduce(torch.add, [x[:, :, i::step] for i in range(step)])
-    return x / step**2
+    return _shrink_rows(reduce(torch.add, [x[:, i::step] for i in range(step)]), step)
+
+
+def shrink_pixels(rgb: Tensor, step: int) -> Tensor:
+    """Average (H, W, 3) uint8 over cells of step x step pixels: (3, h, w) in [0, 1], as `shrink` does.
+
+    Adding the rows of a cell while they are small integers, side by side in memory, takes a quarter of the time.
+    """
+    rgb = torch.cat([rgb, rgb[-1:].expand(-len(rgb) % step, -1, -1)])
+    rows = reduce(torch.add, [rgb[i::step] for i in range(1, step)], rgb[::step].to(torch.int16))  # up to 128 of them
+    return _shrink_rows(rows.permute(2, 0, 1).contiguous() / 255, step)
+
+
+def _shrink_rows(sums: Tensor, step: int) -> Tensor:
+    """Average sums of `step` rows (C, h, W) over as many columns: (C, h, w)."""
+    x = F.pad(sums, (0, -sums.shape[2] % step), mode="replicate")
+    return reduce(torch.add, [x[:, :, i::step] for i in range(step)]) / step**2
 
 
 def grow(x: Tensor, step: int, size: torch.Size) -> Tensor:

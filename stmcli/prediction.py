@@ -41,13 +41,14 @@ class Prediction:
 
     @cached_property
     def _labels(self) -> np.ndarray:
-        return likeliest(self.prob, self.object_ids)
+        return likeliest(self.prob[0], self.prob[1:], self.object_ids)
 
 
-def likeliest(prob: Tensor, object_ids: Sequence[int]) -> np.ndarray:
-    """Return the most likely id of every pixel, from (N+1, H, W), background first: (H, W) uint8 or uint16."""
+def likeliest(background: Tensor, objects: Tensor, object_ids: Sequence[int]) -> np.ndarray:
+    """Return the most likely id of every pixel, from (H, W) and (N, H, W): (H, W) uint8 or uint16."""
     ids = np.array((0, *object_ids), dtype=np.uint8 if max(object_ids) < 256 else np.uint16)
-    places = prob.max(0).indices  # many times faster than argmax
-    if ids.dtype == np.uint8 and np.array_equal(ids, np.arange(len(ids))):
-        return places.to(torch.uint8).cpu().numpy()
-    return ids[places.to(torch.int16).cpu().numpy()]
+    number = torch.uint8 if len(objects) < 256 else torch.int16
+    best, places = objects.max(0) if len(objects) > 1 else (objects[0], None)  # many times faster than argmax
+    won = (best > background).to(number)
+    found = (won if places is None else won * (1 + places.to(number))).cpu().numpy()
+    return found if ids.dtype == np.uint8 and np.array_equal(ids, np.arange(len(ids))) else ids[found]

@@ -103,6 +103,11 @@ def _narrow(ids: Labels) -> Labels:
 
 def _draw(part: RGB, ids: Labels, edge: Mask, opacity: float) -> None:
     """Tint the objects of a band in place, and outline them."""
+    inside = np.flatnonzero(ids.any(axis=0))
+    if not inside.size:
+        return
+    columns = np.s_[:, inside[0] : inside[-1] + 1]
+    part, ids, edge = part[columns], ids[columns], edge[columns]
     color = np.take(vivid(), _palette_index(ids), axis=0)  # (h, w, 3)
     np.copyto(part, _blend(part, color, opacity), where=_three_channels(ids != 0))
     np.copyto(part, color, where=_three_channels(edge))

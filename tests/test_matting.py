@@ -8,7 +8,19 @@ from scenes import SCENES, scene
 from scipy.ndimage import convolve1d
 
 from stmcli import matting
-from stmcli.matting import Matted, colour_lines, find_window, foreground, grow, mix, refine, shrink, solve, spread
+from stmcli.matting import (
+    Matted,
+    colour_lines,
+    find_window,
+    foreground,
+    grow,
+    mix,
+    refine,
+    shrink,
+    shrink_pixels,
+    solve,
+    spread,
+)
 from stmcli.options import MattingOptions
 from stmcli.outputs import AlphaWriter
 from stmcli.prediction import Prediction
@@ -266,6 +278,17 @@ def test_shrink_averages_cells_and_grow_puts_a_slope_back_where_it_was(step):
     large = grow(small, step, slope.shape[1:])
     assert large.shape == slope.shape
     assert torch.allclose(large[:, step:9, step:12], slope[:, step:9, step:12], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(12, 15), (13, 17), (2, 3)])
+@pytest.mark.parametrize("step", [1, 3, 16])
+def test_a_frame_is_shrunk_as_its_planes_are(size, step, device):
+    rgb = torch.randint(0, 256, (*size, 3), dtype=torch.uint8)
+    rgb[0] = 255
+    planes = shrink(rgb.movedim(2, 0) / 255, step)
+    found = shrink_pixels(rgb.to(device), step).cpu()
+    assert found.shape == planes.shape
+    assert torch.allclose(found, planes, atol=1e-6)
 
 
 def test_a_window_surrounds_what_is_above_the_limit_and_stays_in_the_frame():

@@ -15,7 +15,7 @@ from stmcli.page import Pictures, write_batch_page, write_page
 from stmcli.page.advice import DEFAULTS, FLAGS, SWITCHES, fix_command
 from stmcli.page.charts import POINTS, thin
 from stmcli.page.clip import absences
-from stmcli.page.pictures import APART, THUMBNAILS, WORST
+from stmcli.page.pictures import APART, NOWHERE, THUMBNAILS, WORST
 from stmcli.video import Frame
 
 HOSTILE = '<img src=x onerror=alert(1)> & "q" \'s.mp4'
@@ -139,6 +139,13 @@ def test_a_long_clip_makes_no_larger_page(tmp_path):
     assert len(set(np.diff(frames))) == 1
     write_page(tmp_path / "report.html", report(sure, cut=range(0, 20_000, 7)), pictures)
     assert (tmp_path / "report.html").stat().st_size < 1_000_000
+
+
+def test_no_more_frames_are_made_small_than_the_strip_shows(monkeypatch):
+    made = []
+    monkeypatch.setattr("stmcli.page.pictures._jpeg", lambda *size: made.append(size) or b"")
+    collect([NOWHERE] * 150)
+    assert 24 < len(made) <= THUMBNAILS
 
 
 def test_a_curve_keeps_its_lowest_point_when_thinned():

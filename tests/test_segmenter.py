@@ -93,10 +93,11 @@ def test_ids_are_kept_as_given(model, ids, dtype):
     assert all(set(np.unique(prediction.labels())) <= {0, *ids} for prediction in rest)
 
 
-def test_labels_follow_the_largest_probability(model):
-    for prediction in follow(model, labels=given(ids=(3, 7)))[1:]:
+@pytest.mark.parametrize("ids", [(1,), (3,), (1, 2), (3, 7)])
+def test_labels_follow_the_largest_probability(model, ids):
+    for prediction in follow(model, labels=given(ids=ids))[1:]:
         winner = prediction.prob.argmax(0).numpy()
-        assert np.array_equal(prediction.labels(), np.array([0, 3, 7])[winner])
+        assert np.array_equal(prediction.labels(), np.array([0, *ids])[winner])
 
 
 def test_confidence_is_measured_and_is_the_mean_probability_where_it_is_not(model):

@@ -75,7 +75,7 @@ class Pictures:
     def __init__(self, count: int | None = None) -> None:
         self._apart = max(APART, (count or 0) // 50)
         self._strip: list[_Kept] = []
-        self._every, self._seen = 1, 0
+        self._every, self._seen = max(1, -(-(count or 0) // THUMBNAILS)), 0
         self._worst: list[_Kept] = []  # in the order of their frames
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
