@@ -13,7 +13,7 @@ from stmcli.device import has_int8_units
 from stmcli.errors import UsageError, WeightsError
 from stmcli.masks import read_labels
 from stmcli.model import STM, Dims, fused, largest_inputs
-from stmcli.model.quantized import QuantizedConv, quantize, quantized
+from stmcli.model.quantized import QuantizedConv, QuantizedStem, quantize, quantized
 from stmcli.options import NetworkOptions
 from stmcli.weights import Card, load_model, pick_precision, save
 
@@ -94,6 +94,21 @@ def test_what_comes_out_may_be_8_bits_and_may_be_added_to_others():
     assert (ours(x, plus=x.clone()) - (true + x)).abs().max() < 1e-5
 
 
+@needs_int8
+@pytest.mark.parametrize("objects", [0, 1, 3])
+@torch.no_grad()
+def test_a_stem_takes_frame_and_masks_and_pools_what_it_finds(model, objects):
+    plain = (fused(model).memory_encoder if objects else fused(model).query_encoder).stem
+    frame, masks = inputs(max(objects, 1))
+    planes = (masks, masks.flip(1)) if objects else ()
+    true = plain(frame, *planes)
+    ours = QuantizedStem(plain, float(true.max()))
+    found = ours(frame, *planes)
+    assert found.dtype == torch.uint8
+    assert found.shape == true.shape
+    assert (found * ours.leaves - true).norm() < 0.02 * true.norm()
+
+
 def test_numbers_are_rounded_to_the_nearest_and_cut():
     numbers = torch.tensor([-3.0, -0.06, 0.0, 0.04, 0.06, 0.1, 25.44, 25.5, 99.0])
     assert quantize(numbers, 0.1).tolist() == [0, 0, 0, 0, 1, 1, 254, 255, 255]
@@ -144,7 +159,7 @@ def test_objects_together_are_as_each_apart(model):
     ours.at_once = 1
     assert (ours.segment(frame, keys, values).logits - together).abs().max() < 1e-4
     for apart, both in zip(ours.memorize(frame, masks), (keys, values), strict=True):
-        assert (apart - both).norm() < 0.03 * both.norm()  # their stem is another convolution, in fp32
+        assert (apart - both).abs().max() < 1e-5
 
 
 @needs_int8
@@ -206,7 +221,7 @@ def test_the_network_is_loaded_in_integers(known):
     model = load_model(NetworkOptions(known, device="cpu"))
     assert model.integers
     assert not load_model(NetworkOptions(known, device="cpu", precision="fp32")).integers
-    assert model.query_encoder.image.weight.dtype == torch.int8
+    assert model.query_encoder.stem.both.weight.dtype == torch.int8
 
 
 @needs_int8

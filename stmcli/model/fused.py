@@ -46,6 +46,21 @@ def _spare(model: nn.Module) -> None:
 class FusedEncoder(nn.Module):
     """An `Encoder` whose stems, normalisation and batch norms are one convolution."""
 
+    def __init__(self, encoder: Encoder, lanes: int) -> None:
+        super().__init__()
+        self.stem = FusedStem(encoder, lanes)
+        self.layer1, self.layer2, self.layer3 = map(_fused_layer, (encoder.layer1, encoder.layer2, encoder.layer3))
+
+    def forward(self, frame: Tensor, *planes: Tensor) -> Features:
+        """Encode `frame` (B, 3, H, W) in [0, 1]; each plane is (B, N, H, W) and makes the batch B*N."""
+        f4 = self.layer1(self.stem(frame, *planes))
+        f8 = self.layer2(f4)
+        return Features(self.layer3(f8), f8, f4)
+
+
+class FusedStem(nn.Module):
+    """What comes before the layers of a `FusedEncoder`."""
+
     mean: Tensor
 
     def __init__(self, encoder: Encoder, lanes: int) -> None:
@@ -55,19 +70,16 @@ class FusedEncoder(nn.Module):
         planes = [plane.weight for plane in encoder.planes if isinstance(plane, nn.Conv2d)]
         self.planes = _like(stem, torch.cat(planes, dim=1) * _scale(encoder.bn1), None) if planes else None
         self.empty = -(3 + len(planes)) % lanes
-        self.alone = _beside(self.image, self.planes, self.empty) if self.planes else None  # for one object, all in one
+        self.alone = beside(self.image, self.planes, self.empty) if self.planes else None  # for one object, all in one
         self.maxpool = encoder.maxpool
-        self.layer1, self.layer2, self.layer3 = map(_fused_layer, (encoder.layer1, encoder.layer2, encoder.layer3))
         self.register_buffer("mean", encoder.mean)
 
-    def forward(self, frame: Tensor, *planes: Tensor) -> Features:
-        """Encode `frame` (B, 3, H, W) in [0, 1]; each plane is (B, N, H, W) and makes the batch B*N."""
-        x = torch.relu_(self._stem(_centred(frame, self.mean), planes))
-        f4 = self.layer1(self.maxpool(x))
-        f8 = self.layer2(f4)
-        return Features(self.layer3(f8), f8, f4)
+    def forward(self, frame: Tensor, *planes: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1], (B, N, H, W) each -> (B*N, C, H/4, W/4)."""
+        pooled: Tensor = self.maxpool(torch.relu_(self._convolved(centred(frame, self.mean), planes)))
+        return pooled
 
-    def _stem(self, frame: Tensor, planes: tuple[Tensor, ...]) -> Tensor:
+    def _convolved(self, frame: Tensor, planes: tuple[Tensor, ...]) -> Tensor:
         """(B, 3, H, W), (B, N, H, W) each -> (B*N, C, H/2, W/2)."""
         if self.planes is None or self.alone is None:
             return self.image(frame)
@@ -125,7 +137,7 @@ class FusedKeyValue(nn.Module):
         return key, value
 
 
-def _centred(frame: Tensor, mean: Tensor) -> Tensor:
+def centred(frame: Tensor, mean: Tensor) -> Tensor:
     """Subtract mean (1, 3, 1, 1) from frame (B, 3, H, W): row by row, as three channels are too few to go by them."""
     width = frame.shape[3]
     rows = frame.permute(0, 2, 3, 1).flatten(2) - mean.flatten().repeat(width)  # (B, H, W*3)
@@ -138,7 +150,7 @@ def _scale(norm: nn.BatchNorm2d) -> Tensor:
     return (norm.weight / torch.sqrt(norm.running_var + norm.eps)).view(-1, 1, 1, 1)
 
 
-def _beside(image: nn.Conv2d, planes: nn.Conv2d, empty: int) -> nn.Conv2d:
+def beside(image: nn.Conv2d, planes: nn.Conv2d, empty: int = 0) -> nn.Conv2d:
     """Return the convolution of both inputs one after the other, whose result is the sum of both results.
 
     So many channels come behind them that do not count.

@@ -5,6 +5,7 @@ one, which must be known before: the largest ever seen becomes the largest numbe
 as that. From block to block of an encoder there are 8 bits too; memory, reading it, and the decoder's sums are in fp32.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from stmcli.model.fused import FusedBlock, FusedResidual
+from stmcli.model.fused import FusedBlock, FusedResidual, FusedStem, beside, centred
+from stmcli.model.layers import channels_last
 from stmcli.model.stm import STM
 
 MOST, MOST_SIGNED, MIDDLE = 255, 127, 128
@@ -64,13 +66,8 @@ def quantized(model: STM, ranges: Mapping[str, float]) -> STM:
 
 
 def _quantize_encoder(encoder: Any, name: str, ranges: Mapping[str, float], largest: float) -> None:
-    """Quantize a `FusedEncoder`; `largest` is of what comes out.
-
-    A stem that masks enter stays as it is: one object and several take other ways through it, with the same result.
-    """
-    if not encoder.planes:
-        brightest = float(torch.maximum(encoder.mean, 1 - encoder.mean).max())  # a frame is centred and not scaled
-        encoder.image = QuantizedConv(encoder.image, brightest, signed=True)
+    """Quantize a `FusedEncoder`; `largest` is of what comes out."""
+    encoder.stem = QuantizedStem(encoder.stem, ranges[f"{name}.layer1.0.conv1"])
     layers = {f"{name}.layer{number}": getattr(encoder, f"layer{number}") for number in (1, 2, 3)}
     places = [(layer, place) for layer in layers for place in range(len(layers[layer]))]
     after = [ranges[f"{layer}.{place}.conv1"] for layer, place in places[1:]]
@@ -114,6 +111,49 @@ class QuantizedConv(nn.Module):
             return torch.ops.onednn.qconv2d_pointwise(*given, *how, last, [], "")
         added = (*given, plus, *how, plus_scale, 0, "sum", 1.0, last, [], "")
         return torch.ops.onednn.qconv2d_pointwise.binary(*added)
+
+
+class QuantizedStem(nn.Module):
+    """A `FusedStem` in integers; what comes out has numbers up to `largest`."""
+
+    mean: Tensor
+
+    def __init__(self, stem: FusedStem, largest: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", stem.mean)
+        self.most = float(torch.maximum(stem.mean, 1 - stem.mean).max())  # a frame is centred and not scaled
+        self.leaves = _step(largest, MOST)
+        both = stem.image if stem.planes is None else beside(stem.image, _divided(stem.planes, self.most))
+        self.both = QuantizedConv(both, self.most, signed=True)
+
+    def forward(self, frame: Tensor, *planes: Tensor) -> Tensor:
+        """Return what the stem returns, in uint8: every object goes through all of it, as one alone does."""
+        frame = centred(frame, self.mean)
+        if planes:
+            masks = (
+                torch.stack(planes, dim=2).flatten(0, 1) * self.most
+            )  # (B*N, 2, H, W), as large as a frame's numbers
+            frame = torch.cat([frame.repeat_interleave(planes[0].shape[1], dim=0), masks], dim=1)
+        return _pooled(self.both(channels_last(frame), relu=True, scale=self.leaves))
+
+
+def _divided(convolution: nn.Conv2d, number: float) -> nn.Conv2d:
+    """Return a convolution for an input that is so many times as large."""
+    divided = copy.deepcopy(convolution)
+    divided.weight.div_(number)
+    return divided
+
+
+def _pooled(x: Tensor) -> Tensor:
+    """Return the largest of 3x3 around every second place, as `nn.MaxPool2d`, which takes no integers.
+
+    (B, C, 2h, 2w) from 0 on -> (B, C, h, w).
+    """
+    rows = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
+    rows[:, :, 1:] = torch.maximum(rows[:, :, 1:], x[:, :, 1:-1:2])
+    columns = torch.maximum(rows[..., ::2], rows[..., 1::2])
+    columns[..., 1:] = torch.maximum(columns[..., 1:], rows[..., 1:-1:2])
+    return columns
 
 
 class QuantizedBlock(nn.Module):
