@@ -130,9 +130,7 @@ class QuantizedStem(nn.Module):
         """Return what the stem returns, in uint8: every object goes through all of it, as one alone does."""
         frame = centred(frame, self.mean)
         if planes:
-            masks = (
-                torch.stack(planes, dim=2).flatten(0, 1) * self.most
-            )  # (B*N, 2, H, W), as large as a frame's numbers
+            masks = torch.stack(planes, dim=2).flatten(0, 1) * self.most  # (B*N, 2, H, W), as large as frames are
             frame = torch.cat([frame.repeat_interleave(planes[0].shape[1], dim=0), masks], dim=1)
         return _pooled(self.both(channels_last(frame), relu=True, scale=self.leaves))
 
