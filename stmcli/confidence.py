@@ -52,7 +52,7 @@ class Gauge:
         masks (1, N, H, W) are the probabilities of the objects, query (1, Ck, h, w) is the frame's key.
         """
         undecided, changed, looks = self.signs(masks, query, looks)
-        return _calibrated(undecided, changed) * masks[0].gt(0.5).any(-1).any(-1), looks
+        return _calibrated(undecided, changed) * (masks[0].amax((1, 2)) > 0.5), looks
 
     def signs(self, masks: Tensor, query: Tensor, looks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return how undecided each object is and how much it has changed, both (N,), 0 is best; and the looks."""

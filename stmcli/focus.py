@@ -61,8 +61,7 @@ class Focus:
     def saw(self, prob: Tensor) -> None:
         """Take note of what was seen of the objects in the latest frame: prob (N+1, H, W), background first."""
         if self.times:
-            shown = prob[0] < 0.5
-            self._coming = Download(torch.cat([shown.any(1), shown.any(0)]))
+            self._coming = Download(torch.cat([prob[0].amin(1), prob[0].amin(0)]) < 0.5)
 
     def state(self) -> dict[str, Any]:
         """Return what JSON can hold of where it looks."""

@@ -1,6 +1,7 @@
 """A network that survives what a device cannot do: too little memory, and numbers that half precision cannot hold."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -114,11 +115,11 @@ class Guard:
         return [short] * self.saving + [again] * bool(self.again)
 
     def _trusts(self, *found: Tensor) -> bool:
-        return not self._looks or all(bool(torch.isfinite(x).all()) for x in found)
+        return not self._looks or _are_finite(found)
 
     def _demand(self, *found: Tensor) -> None:
         """Raise StmError when numbers are not finite in fp32 either."""
-        if not all(bool(torch.isfinite(x).all()) for x in found):
+        if not _are_finite(found):
             raise StmError(NOT_FINITE, path="the network", hint="Use other weights.")
 
     def _in_full(self) -> STM:
@@ -150,3 +151,8 @@ class Guard:
         self.saving = True
         self.model.at_once = max(1, at_once // 2)
         self.model.chunk = chunk if at_once > 1 else chunk // 2
+
+
+def _are_finite(found: Sequence[Tensor]) -> bool:
+    """Tell whether all numbers are finite, in one pass over them: a sum with others in it is not."""
+    return all(math.isfinite(x.sum(dtype=torch.float32).item()) for x in found)

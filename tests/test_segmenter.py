@@ -232,13 +232,14 @@ def test_memory_grows_by_less_than_ten_frames_from_frame_200_to_frame_2000(tiny_
     assert growth(tiny_weights, 200, 2000) < TEN_FRAMES
 
 
+@pytest.mark.parametrize("finer", [(), (1,), (4,), (2, 3)])
 @pytest.mark.parametrize("cells", [4, 9, 24, 72])
-@pytest.mark.parametrize("top_k", [1, 7, 23])
-def test_the_best_cells_are_found_by_their_places_in_the_frame(cells, top_k):
+@pytest.mark.parametrize("top_k", [1, 5, 7, 23])
+def test_the_best_cells_are_found_by_their_places_in_the_frame(cells, top_k, finer):
     torch.manual_seed(cells)
     match = torch.randint(-9, 10, (2, 3, 5, 72)).float()  # with many that are alike
     match[..., 3:17] = -torch.inf
-    values, places = _best(match, top_k, cells)
+    values, places = _best(match, top_k, 72 // cells, *finer)
     assert torch.equal(values.sort(3, descending=True).values, match.topk(top_k, dim=3).values)
     assert torch.equal(match.gather(3, places), values)
     assert all(len(set(row.tolist())) == top_k for row in places.flatten(0, 2))

@@ -14,6 +14,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 Bonus: TypeAlias = tuple[slice, Tensor]
 LANES = {"cpu": 1, "cuda": 8}  # channels that a convolution takes at once, at least
 READ_CHUNK = {"cpu": 256, "cuda": 2048}  # query cells read at once: bounds the attention matrix; fits a cache
+PARTS = {"cpu": 4, "cuda": 1}  # into which the cells of a frame are divided to find the best of them
 
 
 class Features(NamedTuple):
@@ -237,26 +238,28 @@ def _read(match: Tensor, values: Tensor, top_k: int, cells: int) -> Tensor:
 
 def _read_best(match: Tensor, values: Tensor, top_k: int, cells: int) -> Tensor:
     """Read the `top_k` best matching cells: match (B, N, P, L), values (B, N, L, Cv) -> (B, N, P, Cv)."""
-    found, places = _best(match, top_k, cells)
+    found, places = _best(match, top_k, match.shape[3] // cells, PARTS[match.device.type])
     weights = torch.softmax(found, dim=3)  # (B, N, P, k)
     objects = zip(*(x.flatten(0, 1) for x in (places, weights)), values.flatten(0, 1), strict=True)
     read = [F.embedding_bag(i, v, mode="sum", per_sample_weights=w) for i, w, v in objects]  # gathers and adds
     return torch.stack(read).unflatten(0, tuple(match.shape[:2]))
 
 
-def _best(match: Tensor, top_k: int, cells: int) -> tuple[Tensor, Tensor]:
+def _best(match: Tensor, top_k: int, parts: int, *finer: int) -> tuple[Tensor, Tensor]:
     """Return the `top_k` largest of (B, N, P, L) and where they are: (B, N, P, k) each, in any order.
 
-    In a memory of whole frames they all lie where the largest of all frames are among the `top_k` largest.
+    With a row cut into so many equal parts, one under the other, they all lie in the columns whose largest numbers are
+    the `top_k` largest; both these columns and what is in them are then looked through in `finer` parts.
     """
-    frames, rest = divmod(match.shape[3], cells)
-    if rest or frames == 1 or cells <= top_k:
+    columns, rest = divmod(match.shape[3], parts)
+    if rest or parts == 1 or columns <= top_k:
         return match.topk(top_k, dim=3, sorted=False)
-    there = match.unflatten(3, (frames, cells)).amax(3).topk(top_k, dim=3, sorted=False).indices  # (B, N, P, k)
-    places = there.unsqueeze(3) + cells * torch.arange(frames, device=match.device)[:, None]
-    places = places.flatten(3)  # (B, N, P, frames*k)
-    found = match.gather(3, places).topk(top_k, dim=3, sorted=False)
-    return found.values, places.gather(3, found.indices)
+    finer = finer or (1,)
+    there = _best(match.unflatten(3, (parts, columns)).amax(3), top_k, *finer)[1]  # (B, N, P, k)
+    places = there.unsqueeze(3) + columns * torch.arange(parts, device=match.device)[:, None]
+    places = places.flatten(3)  # (B, N, P, parts*k)
+    found, at = _best(match.gather(3, places), top_k, *finer)
+    return found, places.gather(3, at)
 
 
 def _penalties(h: int, w: int, reach: float, chunk: int, *, like: Tensor) -> Iterator[Tensor]:
