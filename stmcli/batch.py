@@ -4,14 +4,14 @@ import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from stmcli import __version__
 from stmcli.device import pick_device
-from stmcli.engines import Engine, Hear, Outcome, Task, open_engine
+from stmcli.engines import Engine, Hear, Outcome, Task, open_engine, settled
 from stmcli.errors import Interrupted, PartialError, StmError, Terminated, UsageError
 from stmcli.files import whole
 from stmcli.job import Job
@@ -78,8 +78,10 @@ def run_batch(
     there in part, StmError when all failed, Interrupted; the totals are written then too.
     """
     check_batch(batch)
+    chosen = batch.pairs if chosen is None else chosen
+    batch = replace(batch, options=settled(batch.options, batch.network, len(chosen)))
     with lock(batch.out):
-        run = _Run(batch, batch.pairs if chosen is None else chosen, on_end)
+        run = _Run(batch, chosen, on_end)
         began = time.monotonic()
         engine = open_engine(batch.options, batch.network, hear)
         try:

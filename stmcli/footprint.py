@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -10,6 +9,7 @@ from stmcli.device import pick_device, pick_dtype
 from stmcli.ensemble import views_of
 from stmcli.errors import UsageError
 from stmcli.geometry import Geometry
+from stmcli.machine import free_memory
 from stmcli.model import Dims
 from stmcli.options import MemoryOptions, NetworkOptions
 from stmcli.registry import find
@@ -83,11 +83,7 @@ def free_bytes(device: torch.device) -> int | None:
     """Return how much memory is free on a device; None where the system does not tell."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    return free_memory()
 
 
 def _first(numbers: Iterable[int]) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.batch import Batch, Record, check_batch
+from stmcli.engines import settled
 from stmcli.errors import StmError
 from stmcli.job import plan
 from stmcli.journal import JOURNAL, Journal
@@ -55,13 +56,14 @@ def forecast(batch: Batch, chosen: Sequence[Pair]) -> Forecast:
     left = [clip for clip in clips if clip["status"] == "to do"]
     frames = sum(clip["frames"] or 0 for clip in left)
     done = [one for one in Journal(batch.out / JOURNAL).latest().values() if one["status"] == "ok" and one["frames"]]
+    workers = settled(batch.options, batch.network, len(left)).workers
     seconds = sum(one["seconds"] for one in done if not one["done_before"])
     timed = sum(one["frames"] for one in done if not one["done_before"])
     room = sum(one["bytes"] for one in done) / max(1, sum(one["frames"] for one in done))
     return Forecast(
         clips=clips,
         frames=frames,
-        seconds=round(frames * seconds / timed / min(batch.options.workers, max(1, len(left))), 1) if timed else None,
+        seconds=round(frames * seconds / timed / min(workers, max(1, len(left))), 1) if timed else None,
         bytes_needed=int(frames * room if done else sum(clip["bytes"] for clip in left)),
         bytes_free=shutil.disk_usage(_there(batch.out)).free,
     )

@@ -125,7 +125,7 @@ class BatchOptions:
     """Who does the clips of a batch, and what happens when one fails."""
 
     engine: str = "processes"
-    jobs: int = 1  # clips at a time
+    jobs: int | None = None  # clips at a time; None = as many as this machine's cores and memory are for, 1 on a GPU
     gpus: tuple[int, ...] = ()  # a process for each, instead of `jobs`
     address: str = ""  # of a Ray cluster; none = one on this machine
     threads: int | None = None  # of each worker's network; None = the cores divided among the workers
@@ -134,8 +134,8 @@ class BatchOptions:
 
     @property
     def workers(self) -> int:
-        """Return how many clips are done at a time."""
-        return len(self.gpus) or self.jobs
+        """Return how many clips are done at a time, 1 where that is not settled."""
+        return len(self.gpus) or self.jobs or 1
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from PIL import Image
 
 from stmcli import batch as batch_module
 from stmcli.batch import Batch, run_batch
-from stmcli.engines import Outcome, task
+from stmcli.engines import Outcome, settled, task
+from stmcli.engines import engine as engine_module
 from stmcli.engines.here import Here
 from stmcli.engines.processes import networks, threads_each
 from stmcli.engines.task import Task, do
@@ -355,6 +356,48 @@ def test_every_gpu_has_a_process_and_the_cores_are_divided(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("cores", "free", "clips", "asked", "jobs"),
+    [
+        (8, 100, 20, {}, 8),
+        (8, 100, 3, {}, 3),
+        (8, 17, 20, {}, 4),
+        (8, 1, 20, {}, 1),
+        (8, None, 20, {}, 8),
+        (8, 100, 0, {}, 1),
+        (8, 100, 20, {"threads": 3}, 2),
+        (8, 100, 20, {"threads": 99}, 1),
+        (8, 100, 20, {"jobs": 5}, 5),
+        (8, 100, 20, {"engine": "ray"}, None),
+        (8, 100, 20, {"engine": "here"}, None),
+        (8, 100, 20, {"gpus": (0, 1)}, None),
+    ],
+)
+def test_a_cpu_does_a_clip_on_every_core_as_far_as_memory_goes(monkeypatch, cores, free, clips, asked, jobs):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(engine_module, "usable_cores", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setattr(engine_module, "free_bytes", lambda _: None if free is None else free * 10**9)
+    network = NetworkOptions(device="cpu")
+    assert settled(BatchOptions(**asked), network, clips).jobs == jobs
+
+
+def test_threads_of_each_process_that_the_environment_sets_count(monkeypatch):
+    monkeypatch.setattr(engine_module, "usable_cores", lambda: 8)
+    monkeypatch.setattr(engine_module, "free_bytes", lambda _: None)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    network = NetworkOptions(device="cpu")
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert settled(BatchOptions(), network, 20).jobs == 2
+    monkeypatch.delenv("OMP_NUM_THREADS")  # of 8 cores 4 are the other half of a core
+    assert settled(BatchOptions(), network, 20).jobs == 4
+
+
+def test_a_gpu_does_one_clip_at_a_time(monkeypatch):
+    monkeypatch.setattr(engine_module, "pick_device", lambda _: torch.device("cuda"))
+    assert settled(BatchOptions(), NetworkOptions(), 20).workers == 1
+
+
+@pytest.mark.parametrize(
     "words", [("--gpus", "0", "-j", "2"), ("--gpus", "a"), ("--address", "h:1"), ("--engine", "x")]
 )
 def test_options_that_do_not_go_together_are_refused(many, shots, words):
@@ -382,7 +425,7 @@ def test_a_worker_that_is_killed_costs_only_its_clip(batch_of, shots, tmp_path):
             killed[-1].kill()
 
     with pytest.raises(PartialError, match="of 3 clips 1 failed"):
-        run_batch(batch_of(engine="processes", threads=1), hear=hear)
+        run_batch(batch_of(engine="processes", jobs=1, threads=1), hear=hear)
     lines = {line["clip"]: line for line in records(tmp_path / "out")}
     assert {clip: line["status"] for clip, line in lines.items()} == {"a": "ok", "b": "failed", "c": "ok"}
     assert "its worker was killed by SIGKILL (out of memory?)" in lines["b"]["error"]
@@ -414,7 +457,7 @@ def begun(tmp_path, lines):
 def test_a_signal_stops_the_workers_and_says_how_to_go_on(shots, tmp_path, tiny_weights, number, code):
     shots("a.mp4", frames=2)
     shots("b.mp4", frames=3000)
-    process = start(tmp_path, tiny_weights)
+    process = start(tmp_path, tiny_weights, "--jobs", "1")
     wait_for(process, lambda: any((tmp_path / "out/b/masks").glob("*.png")))
     atwork = workers(process.pid)
     process.send_signal(number)

@@ -27,7 +27,16 @@ LISTED = 20  # clips that the table at the end has at most, unless they failed
 class Workers:
     """Who does the clips, and what happens when one fails."""
 
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Clips at a time, each in a process.")] = BATCH.jobs
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="Clips at a time, each in a process.",
+            show_default="on a CPU one for each core and 4 GB of memory, else 1",
+        ),
+    ] = BATCH.jobs
     gpus: Annotated[str, typer.Option(metavar="0,1", help="A process on each of these GPUs.", show_default=False)] = ""
     threads: Annotated[
         int | None, typer.Option(min=1, help="Of each process.", show_default="the cores divided by --jobs")
@@ -44,7 +53,7 @@ class Workers:
     def options(self) -> BatchOptions:
         """Check the values. Raises UsageError."""
         on_gpus = _gpus(self.gpus)
-        if on_gpus and (self.jobs != BATCH.jobs or self.engine != BATCH.engine):
+        if on_gpus and (self.jobs or self.engine != BATCH.engine):
             cause = "--gpus starts a process on each GPU of this machine"
             raise UsageError(cause, hint="Give it without --jobs and --engine; with Ray: --device cuda --jobs N.")
         if self.address and self.engine != "ray":

@@ -21,10 +21,11 @@ from stmcli.clips.stills import CANVAS, MASK_MODES, UNREADABLE
 from stmcli.clips.videos import Shot, Video, Videos
 from stmcli.errors import MaskError, TrainingError
 from stmcli.images import open_image
-from stmcli.machine import usable_cores
+from stmcli.machine import free_memory, usable_cores
 from stmcli.masks import VOID, colour_codes, ids_of_colours, samples
 from stmcli.options import ClipOptions
 
+UNKNOWN = 4 * 2**30  # bytes of memory that are taken for free where the system does not say
 ROOM = 0.4  # share of the free memory that decoded frames may take
 READERS = 4  # threads that decode, at most
 SHOWN = (0.5, 1.1)  # side of the crop, of the frame's shorter side
@@ -81,15 +82,6 @@ def _ids(mask: Image.Image, path: Path) -> Pixels:
     raise MaskError(f"colour mode {mask.mode} cannot be read")
 
 
-def free_memory() -> int:
-    """Return the bytes of memory that are free, as far as the system says."""
-    try:
-        with Path("/proc/meminfo").open() as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 4 * 2**30
-
-
 class VideoClips:
     """Makes batches of clips from videos; the same key gives the same clips."""
 
@@ -105,7 +97,9 @@ class VideoClips:
         self.sets = sets
         self.options = options
         self.chance = Chance(torch.device(device), seed)
-        self.frames = Frames(max(CANVAS, round(1.25 * options.crop)), int(ROOM * free_memory() / processes))
+        self.frames = Frames(
+            max(CANVAS, round(1.25 * options.crop)), int(ROOM * (free_memory() or UNKNOWN) / processes)
+        )
         self.binary: dict[Video, bool] = {}
         self.warned: set[Video] = set()
         readers = min(READERS, usable_cores() // processes)

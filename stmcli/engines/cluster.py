@@ -30,14 +30,14 @@ class Cluster:
         if Path(network.weights).exists():
             network = replace(network, weights=str(Path(network.weights).absolute()))
         self._settings = network, options.threads
-        enough = ray.cluster_resources().get("GPU", 0) >= options.jobs
+        enough = ray.cluster_resources().get("GPU", 0) >= options.workers
         gpus = 1 if network.device.startswith("cuda") or (network.device == "auto" and enough) else 0
         self._kind = ray.remote(_Actor).options(num_cpus=options.threads or 1, num_gpus=gpus)
         self._idle: list[Any] = []
         self._waking: dict[Any, Any] = {}  # actors that are not there yet, by the word that they are
         self._tasks: dict[Any, tuple[Any, Task]] = {}  # at work, by the outcome to come
         self._failed_starts = 0  # one after the other
-        for _ in range(options.jobs):
+        for _ in range(options.workers):
             self._wake()
 
     def free(self) -> bool:

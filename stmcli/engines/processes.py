@@ -66,7 +66,7 @@ class Processes:
 
 def networks(options: BatchOptions, network: NetworkOptions) -> list[NetworkOptions]:
     """Return the network of each worker: on a GPU of its own where GPUs are named."""
-    return [replace(network, device=f"cuda:{gpu}") for gpu in options.gpus] or [network] * options.jobs
+    return [replace(network, device=f"cuda:{gpu}") for gpu in options.gpus] or [network] * options.workers
 
 
 def threads_each(options: BatchOptions) -> int | None:
