@@ -21,6 +21,7 @@ FLAGS = {
         "max_slots": "--mem-max",
         "policy": "--mem-policy",
         "keep": "--mem-keep",
+        "renew": "--mem-renew",
     },
     "segment": {
         "start": "--start",

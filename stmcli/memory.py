@@ -64,7 +64,8 @@ class MemoryBank:
 
     def wants(self, *, age: int) -> bool:
         """Tell whether the frame `age` frames after the first one will be read at all."""
-        return "previous" in self.options.policy or self._keeps(age)
+        renewed = "previous" in self.options.policy and age % self.options.renew == 0
+        return renewed or self._keeps(age)
 
     def write(self, key: Tensor, value: Tensor, *, age: int) -> None:
         """Remember the frame that was `age` frames after the first one; the policy decides for how long."""

@@ -33,6 +33,7 @@ class MemoryOptions:
     policy: str = "first+previous+every"
     keep: str = "recent"  # which kept frames stay when the slots are full: the latest, or the most read
     half: bool = False  # store keys and values in bf16, whatever the network computes in
+    renew: int = 1  # memorize the previous frame only every so many frames; those between read an older one
 
 
 @dataclass(frozen=True)

@@ -99,14 +99,17 @@ def predict(segmenter, clip, given, numbers):
 
 
 @pytest.mark.parametrize("policy", ["first", "previous", "first+previous", "first+previous+every"])
-@pytest.mark.parametrize(("dtype", "after"), [(torch.float32, 1), (torch.float32, 3), (torch.bfloat16, 6)])
-def test_a_restored_segmenter_goes_on_bit_for_bit(tiny_weights, policy, dtype, after):
+@pytest.mark.parametrize(
+    ("dtype", "after", "renew"),
+    [(torch.float32, 1, 1), (torch.float32, 3, 1), (torch.float32, 4, 3), (torch.bfloat16, 6, 1)],
+)
+def test_a_restored_segmenter_goes_on_bit_for_bit(tiny_weights, policy, dtype, after, renew):
     model = read(tiny_weights)[0].eval().requires_grad_(False).to(dtype, memory_format=torch.channels_last)
     labels = np.zeros((50, 70), np.uint8)
     labels[5:20, 5:30], labels[25:40, 20:50] = 4, 2
     given = {0: labels, 3: np.where(labels == 2, 9, 0).astype(np.uint8)}
     clip = [np.roll(picture(t, 70, 50), t, axis=1) for t in range(9)]
-    memory, fit = MemoryOptions(2, 4, policy), Fit(size=40, top_k=9)
+    memory, fit = MemoryOptions(2, 4, policy, renew=renew), Fit(size=40, top_k=9)
     first, second, whole = (Segmenter(model, memory=memory, fit=fit) for _ in range(3))
     wanted = predict(whole, clip, given, range(9))
     predict(first, clip, given, range(after + 1))

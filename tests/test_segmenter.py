@@ -142,18 +142,20 @@ def test_frames_and_labels_of_another_size_are_refused(model):
 
 
 @pytest.mark.parametrize(
-    ("policy", "every", "calls"),
+    ("policy", "every", "renew", "calls"),
     [
-        ("first", 5, 1),
-        ("previous", 5, 11),
-        ("first+previous", 5, 11),
-        ("first+previous+every", 5, 11),
-        ("first+previous+every", 0, 11),
+        ("first", 5, 1, 1),
+        ("previous", 5, 1, 11),
+        ("first+previous", 5, 1, 11),
+        ("first+previous+every", 5, 1, 11),
+        ("first+previous+every", 0, 1, 11),
+        ("previous", 5, 4, 3),
+        ("first+previous+every", 5, 3, 6),  # the first, 3, 5, 6, 9, 10
     ],
 )
-def test_memorize_is_called_only_when_needed_and_never_for_the_last_frame(model, policy, every, calls):
+def test_memorize_is_called_only_when_needed_and_never_for_the_last_frame(model, policy, every, renew, calls):
     counted = Counted(model)
-    follow(counted, clip=frames(12), memory=MemoryOptions(every, 20, policy))
+    follow(counted, clip=frames(12), memory=MemoryOptions(every, 20, policy, renew=renew))
     assert (counted.memorized, counted.segmented) == (calls, 11)
 
 

@@ -242,6 +242,14 @@ KeepOption = Annotated[
     str, typer.Option(help="Frames that stay when memory is full: recent, or useful ones, that are read most.")
 ]
 HalfOption = Annotated[bool, typer.Option("--mem-half", help="Store the memory in bf16 beside a network in fp32.")]
+RenewOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Memorize the previous frame only every N frames, which takes less time: 3 is a quarter.",
+    ),
+]
 FPS_HELP = "Frames a second of an image sequence, like 25 or 23.976; a video has its own."
 FpsOption = Annotated[str, typer.Option(metavar="RATE", help=FPS_HELP)]
 FirstNumberOption = Annotated[
@@ -352,7 +360,7 @@ def _views(option: str, text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word for word in allowed if word in words)
 
 
-def memory_options(every: int, most: int, policy: str, keep: str, *, half: bool) -> MemoryOptions:
+def memory_options(every: int, most: int, policy: str, keep: str, *, half: bool, renew: int) -> MemoryOptions:
     """Check and collect the options of the memory."""
     policy, keep = one_of("--mem-policy", policy, MEMORY_POLICIES), one_of("--mem-keep", keep, MEMORY_KEEPS)
-    return MemoryOptions(every, most, policy, keep, half)
+    return MemoryOptions(every, most, policy, keep, half, renew)

@@ -28,6 +28,7 @@ from stmcli.cli.app import (
     PolicyOption,
     PrecisionOption,
     ReachOption,
+    RenewOption,
     SizeOption,
     TopOption,
     TtaOption,
@@ -147,10 +148,12 @@ class Memory:
     mem_policy: PolicyOption = MEMORY.policy
     mem_keep: KeepOption = MEMORY.keep
     mem_half: HalfOption = MEMORY.half
+    mem_renew: RenewOption = MEMORY.renew
 
     def options(self) -> MemoryOptions:
         """Check the values. Raises UsageError."""
-        return memory_options(self.mem_every, self.mem_max, self.mem_policy, self.mem_keep, half=self.mem_half)
+        words = self.mem_every, self.mem_max, self.mem_policy, self.mem_keep
+        return memory_options(*words, half=self.mem_half, renew=self.mem_renew)
 
 
 @dataclass(frozen=True)
