@@ -79,8 +79,8 @@ def run_batch(
     """
     check_batch(batch)
     chosen = batch.pairs if chosen is None else chosen
-    batch = replace(batch, options=settled(batch.options, batch.network, len(chosen)))
     with lock(batch.out):
+        batch = replace(batch, options=settled(batch.options, batch.network, batch.memory, _left(batch, chosen)))
         run = _Run(batch, chosen, on_end)
         began = time.monotonic()
         engine = open_engine(batch.options, batch.network, hear)
@@ -102,6 +102,12 @@ def run_batch(
         summary = run.summarise(run.status(), time.monotonic() - began)
     run.raise_failures()
     return summary
+
+
+def _left(batch: Batch, chosen: Sequence[Pair]) -> int:
+    """Return how many clips there are to do, as far as the journal knows."""
+    known = {} if batch.segment.overwrite else Journal(batch.out / JOURNAL).latest()
+    return sum(not pair.error and known.get(pair.output, {}).get("status") != "ok" for pair in chosen)
 
 
 class _Run:
@@ -148,7 +154,7 @@ class _Run:
 
     def _end(self, pair: Pair, outcome: Outcome) -> None:
         tries = max(1, self._tries.pop(pair.output, 1))
-        record = _record(self._batch.out, pair, outcome, tries)
+        record = _record(self._batch.out, pair, outcome, tries) | {"workers": self._batch.options.workers}
         if not (outcome.done_before and self._known.get(pair.output) == "ok"):  # it has its line
             self._journal.add(record)
         self.ended[outcome.status] += 1

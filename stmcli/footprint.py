@@ -1,6 +1,6 @@
 """How much memory of the device a clip will take, known before the network is loaded."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -54,18 +54,9 @@ def footprint(dims: Dims, geometry: Geometry, objects: int, slots: int, *, width
 
 def check_room(source: tuple[int, int], objects: int, network: NetworkOptions, memory: MemoryOptions) -> None:
     """Raise UsageError when a device has too little free memory for frames of `source` (H, W), and say what fits."""
-    device, fit = pick_device(network.device), suited(network)
+    device, needed = pick_device(network.device), needs(source, objects, network, memory)
     free = free_bytes(device)
-    weights, width = find(network.weights), pick_dtype(pick_precision(network), device).itemsize
-    dims = card_of(weights).dims
-    views = len(views_of(network))
-
-    def needed(size: int, slots: int) -> int:
-        found = footprint(dims, Geometry.fit(*source, size), objects, slots, width=width, half=memory.half)
-        recorded = found.working if device.type == "cuda" else 0  # graphs work in memory of their own
-        return 2 * weights.stat().st_size + found.total + recorded + (views - 1) * found.memory
-
-    size, slots = fit.size, memory.max_slots
+    size, slots = suited(network).size, memory.max_slots
     if free is None or needed(size, slots) <= free:
         return
     fewer = _first(n for n in range(slots - 1, 1, -1) if needed(size, n) <= free)
@@ -77,6 +68,21 @@ def check_room(source: tuple[int, int], objects: int, network: NetworkOptions, m
         path=str(device),
         hint=f"Use {' or '.join(ways)}." if ways else "Use a smaller --size and --mem-max.",
     )
+
+
+def needs(
+    source: tuple[int, int], objects: int, network: NetworkOptions, memory: MemoryOptions
+) -> Callable[[int, int], int]:
+    """Return what tells how many bytes of a device a `size` inside the network and a number of slots take."""
+    device, weights, views = pick_device(network.device), find(network.weights), len(views_of(network))
+    width, dims = pick_dtype(pick_precision(network), device).itemsize, card_of(weights).dims
+
+    def needed(size: int, slots: int) -> int:
+        found = footprint(dims, Geometry.fit(*source, size), objects, slots, width=width, half=memory.half)
+        recorded = found.working if device.type == "cuda" else 0  # graphs work in memory of their own
+        return 2 * weights.stat().st_size + found.total + recorded + (views - 1) * found.memory
+
+    return needed
 
 
 def free_bytes(device: torch.device) -> int | None:

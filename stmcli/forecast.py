@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.batch import Batch, Record, check_batch
-from stmcli.engines import settled
+from stmcli.device import pick_device
 from stmcli.errors import StmError
 from stmcli.job import plan
 from stmcli.journal import JOURNAL, Journal
@@ -56,17 +56,27 @@ def forecast(batch: Batch, chosen: Sequence[Pair]) -> Forecast:
     left = [clip for clip in clips if clip["status"] == "to do"]
     frames = sum(clip["frames"] or 0 for clip in left)
     done = [one for one in Journal(batch.out / JOURNAL).latest().values() if one["status"] == "ok" and one["frames"]]
-    workers = settled(batch.options, batch.network, len(left)).workers
-    seconds = sum(one["seconds"] for one in done if not one["done_before"])
-    timed = sum(one["frames"] for one in done if not one["done_before"])
+    timed = [one for one in done if not one["done_before"]]
+    seconds = sum(one["seconds"] / _at_once(batch, one, len(left)) for one in timed)
+    frames_timed = sum(one["frames"] for one in timed)
     room = sum(one["bytes"] for one in done) / max(1, sum(one["frames"] for one in done))
     return Forecast(
         clips=clips,
         frames=frames,
-        seconds=round(frames * seconds / timed / min(workers, max(1, len(left))), 1) if timed else None,
+        seconds=round(frames * seconds / frames_timed, 1) if timed else None,
         bytes_needed=int(frames * room if done else sum(clip["bytes"] for clip in left)),
         bytes_free=shutil.disk_usage(_there(batch.out)).free,
     )
+
+
+def _at_once(batch: Batch, done: Record, left: int) -> int:
+    """Return how many clips pass in the time that a clip took which is done.
+
+    On a CPU, whose cores are divided, as many as then, however many are done at a time now.
+    """
+    options = batch.options
+    on_cpu = not options.gpus and options.engine != "ray" and pick_device(batch.network.device).type == "cpu"
+    return done.get("workers", 1) if on_cpu else min(options.workers, max(1, left))
 
 
 def _planned(batch: Batch, chosen: Sequence[Pair]) -> Iterator[Record]:

@@ -3,13 +3,18 @@
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path("/")
 CGROUPS = {  # by the controllers of a line of /proc/self/cgroup, versions 2 and 1: folder, limit, used, of that cache
-    "": ("", "memory.max", "memory.current", "inactive_file"),
-    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    "": ("", "memory.max", "memory.current", ("active_file", "inactive_file")),
+    "memory": (
+        "memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_active_file", "total_inactive_file"),
+    ),
 }
 
 
@@ -46,23 +51,21 @@ def _left_by_limits(root: Path) -> Iterator[int]:
         return
     for _, controllers, group in (line.split(":", 2) for line in lines):
         if controllers in CGROUPS:
-            folder, *names = CGROUPS[controllers]
+            folder, limit, used, cache = CGROUPS[controllers]
             mounted = root / "sys/fs/cgroup" / folder
             inner = mounted / group.lstrip("/")
-            for place in (
-                inner,
-                *inner.parents,
-            ):  # in a container the group may have its outer name, which is not there
-                left = _left(place, *names) if place.is_relative_to(mounted) else None
+            # In a container the group may have its outer name, which is not there: its root is its own then.
+            for place in (inner, *inner.parents):
+                left = _left(place, limit, used, cache) if place.is_relative_to(mounted) else None
                 if left is not None:
                     yield left
 
 
-def _left(group: Path, limit: str, used: str, cache: str) -> int | None:
+def _left(group: Path, limit: str, used: str, cache: Sequence[str]) -> int | None:
     """Return what a group of processes may still take; None where it has no limit."""
     try:
         most, taken = (int((group / name).read_text()) for name in (limit, used))
         facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return max(0, most - taken + int(facts[cache]))
+        return max(0, most - taken + sum(int(facts[name]) for name in cache))
     except (OSError, KeyError, ValueError):
         return None

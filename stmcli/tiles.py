@@ -18,9 +18,7 @@ def cut(picture: Tensor, side: int) -> Tensor:
 
     The border is repeated.
     """
-    tiles = (
-        _framed(picture, side).unfold(0, side + 2, side).unfold(1, side + 2, side)
-    )  # (rows, columns, ..., side + 2, side + 2)
+    tiles = _framed(picture, side).unfold(0, side + 2, side).unfold(1, side + 2, side)  # (rows, columns, ..., h, w)
     return tiles.movedim((-2, -1), (2, 3))
 
 

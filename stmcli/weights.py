@@ -86,7 +86,7 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     if device.type == "cpu":
         keep_freed_memory()
     else:
-        torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 is fp32
     model, card = read_named(options.weights)
     if precision == "int8":
         return _in_integers(fused(model).to(memory_format=torch.channels_last), card, options.weights)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from stmcli import batch as batch_module
 from stmcli.batch import Batch, run_batch
-from stmcli.engines import Outcome, settled, task
+from stmcli.engines import Outcome, processes, settled, task
 from stmcli.engines import engine as engine_module
 from stmcli.engines.here import Here
 from stmcli.engines.processes import networks, threads_each
@@ -26,7 +26,7 @@ from stmcli.engines.task import Task, do
 from stmcli.errors import Interrupted, LockedError, PartialError, StmError, Terminated
 from stmcli.guard import device_explained
 from stmcli.job import Job
-from stmcli.options import BatchOptions, ExportOptions, NetworkOptions
+from stmcli.options import BatchOptions, ExportOptions, MemoryOptions, NetworkOptions
 from stmcli.pairing import Pair, pair_clips
 from stmcli.results import lock
 
@@ -242,6 +242,8 @@ def test_a_dry_run_plans_and_writes_nothing(many, shots, tmp_path):
     done = records(tmp_path / "out")[0]
     assert seen["seconds"] == pytest.approx(done["seconds"], abs=0.1)
     assert seen["bytes_needed"] == done["bytes"]
+    (tmp_path / "out/batch.jsonl").write_text(json.dumps(done | {"workers": 4, "seconds": 40.0}) + "\n")
+    assert json.loads(many("--dry-run", "--json").stdout)["seconds"] == 10
     assert 0 < seen["bytes_needed"] < seen["bytes_free"]
 
 
@@ -344,7 +346,7 @@ def test_a_device_that_fails_costs_its_worker_and_not_the_other_clips(tmp_path, 
 
 def test_every_gpu_has_a_process_and_the_cores_are_divided(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(processes, "shared_cores", lambda: 8)
     network = NetworkOptions()
     assert [own.device for own in networks(BatchOptions(gpus=(0, 2)), network)] == ["cuda:0", "cuda:2"]
     assert networks(BatchOptions(jobs=3), network) == [network] * 3
@@ -374,27 +376,48 @@ def test_every_gpu_has_a_process_and_the_cores_are_divided(monkeypatch):
 )
 def test_a_cpu_does_a_clip_on_every_core_as_far_as_memory_goes(monkeypatch, cores, free, clips, asked, jobs):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(engine_module, "usable_cores", lambda: cores)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setattr(engine_module, "shared_cores", lambda: cores)
     monkeypatch.setattr(engine_module, "free_bytes", lambda _: None if free is None else free * 10**9)
-    network = NetworkOptions(device="cpu")
-    assert settled(BatchOptions(**asked), network, clips).jobs == jobs
+    network, memory = NetworkOptions(device="cpu"), MemoryOptions()
+    assert settled(BatchOptions(**asked), network, memory, clips).jobs == jobs
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")  # who sets it divides the cores too
+    assert settled(BatchOptions(**asked), network, memory, clips).jobs == asked.get("jobs")
 
 
-def test_threads_of_each_process_that_the_environment_sets_count(monkeypatch):
-    monkeypatch.setattr(engine_module, "usable_cores", lambda: 8)
-    monkeypatch.setattr(engine_module, "free_bytes", lambda _: None)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    network = NetworkOptions(device="cpu")
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert settled(BatchOptions(), network, 20).jobs == 2
-    monkeypatch.delenv("OMP_NUM_THREADS")  # of 8 cores 4 are the other half of a core
-    assert settled(BatchOptions(), network, 20).jobs == 4
+def test_a_larger_network_takes_more_memory(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(engine_module, "shared_cores", lambda: 8)
+    monkeypatch.setattr(engine_module, "free_bytes", lambda _: 17 * 10**9)
+    assert settled(BatchOptions(), NetworkOptions(device="cpu", size=0), MemoryOptions(), 20).jobs == 2
+
+
+def test_the_clips_that_are_left_decide_how_many_are_done_at_a_time(batch_of, shots, tmp_path, monkeypatch):
+    counted = []
+    monkeypatch.setattr(
+        batch_module, "settled", lambda options, *_: counted.append(_[-1]) or replace(options, jobs=len(counted))
+    )
+    shots("a.mp4", "b.mp4", "c.mp4")
+    (tmp_path / "masks/c.png").unlink()
+    batch = batch_of()
+    for again in (batch, batch, replace(batch, segment=replace(batch.segment, overwrite=True))):
+        with pytest.raises(PartialError):
+            run_batch(again)
+    assert counted == [2, 0, 2]
+    assert json.loads((tmp_path / "out/summary.json").read_text())["options"]["batch"]["jobs"] == 3
+    assert {line["clip"]: line["workers"] for line in records(tmp_path / "out")} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_no_core_is_counted_twice(monkeypatch):
+    monkeypatch.setattr(processes, "usable_cores", lambda: 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)  # as torch takes of 4 cores that look like 8
+    assert processes.shared_cores() == 4
+    monkeypatch.setattr(processes, "usable_cores", lambda: 2)
+    assert processes.shared_cores() == 2
 
 
 def test_a_gpu_does_one_clip_at_a_time(monkeypatch):
     monkeypatch.setattr(engine_module, "pick_device", lambda _: torch.device("cuda"))
-    assert settled(BatchOptions(), NetworkOptions(), 20).workers == 1
+    assert settled(BatchOptions(), NetworkOptions(), MemoryOptions(), 20).workers == 1
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stmcli.errors import StmError
-from stmcli.guard import Guard
+from stmcli.guard import Guard, _are_finite
 from stmcli.weights import read
 
 
@@ -97,6 +97,14 @@ def test_a_network_that_is_broken_in_full_precision_is_an_error(model, half):
     dtype = next(model.parameters()).dtype
     with pytest.raises(StmError, match="not finite"):
         Guard(model).memorize(frame.to(dtype), masks.to(dtype))
+
+
+def test_numbers_are_finite_however_large_their_sum_in_half_precision():
+    large = torch.full((100,), 6e4, dtype=torch.float16)
+    assert _are_finite([large, torch.zeros(3)])
+    for other in (torch.nan, torch.inf, -torch.inf):
+        assert not _are_finite([large, torch.tensor([1.0, other, -1.0])])
+    assert not _are_finite([torch.tensor([torch.inf, -torch.inf])])
 
 
 def test_nothing_is_said_where_nothing_happened(model):

@@ -3,11 +3,11 @@ import pytest
 from stmcli.machine import free_memory
 
 GIB = 2**30
-TWO = ("sys/fs/cgroup", "0::", ("memory.max", "memory.current", "inactive_file"))
+TWO = ("sys/fs/cgroup", "0::", ("memory.max", "memory.current", ("active_file", "inactive_file")))
 ONE = (
     "sys/fs/cgroup/memory",
     "4:memory:",
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")),
 )
 
 
@@ -24,7 +24,7 @@ def machine(tmp_path):
         for group, (most, taken) in limits.items():
             folder = f"{mounted}/{'' if group == 'root' else group.replace('_', '/')}"
             put |= {f"{folder}/{limit}": f"{most}\n", f"{folder}/{used}": f"{taken}\n"}
-            put |= {f"{folder}/memory.stat": f"anon 7\n{cache} {GIB}\n"}
+            put |= {f"{folder}/memory.stat": f"anon 7\n{cache[0]} {GIB // 4}\n{cache[1]} {GIB * 3 // 4}\n"}
         for name, text in put.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)

@@ -148,6 +148,13 @@ def test_no_more_frames_are_made_small_than_the_strip_shows(monkeypatch):
     assert 24 < len(made) <= THUMBNAILS
 
 
+def test_a_clip_that_is_much_shorter_than_it_says_has_a_strip():
+    pictures = Pictures(10_000)
+    for place in range(40):
+        pictures.write(Frame(place, Fraction(place, 25), np.zeros((48, 64, 3), np.uint8)), Answer(0.9))
+    assert len(pictures.strip()) == 10
+
+
 def test_a_curve_keeps_its_lowest_point_when_thinned():
     values = np.ones(5000)
     values[1234] = 0.2

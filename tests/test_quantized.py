@@ -99,7 +99,7 @@ def test_what_comes_out_may_be_8_bits_and_may_be_added_to_others():
 @torch.no_grad()
 def test_a_stem_takes_frame_and_masks_and_pools_what_it_finds(model, objects):
     plain = (fused(model).memory_encoder if objects else fused(model).query_encoder).stem
-    frame, masks = inputs(max(objects, 1))
+    frame, masks = (torch.cat([x, x.flip(3)]) for x in inputs(max(objects, 1)))
     planes = (masks, masks.flip(1)) if objects else ()
     true = plain(frame, *planes)
     ours = QuantizedStem(plain, float(true.max()))

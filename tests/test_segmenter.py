@@ -11,7 +11,7 @@ from conftest import picture
 from stmcli.geometry import TIMES, seen_as
 from stmcli.model.layers import Anchor, _best, memory_read
 from stmcli.options import Fit, MemoryOptions
-from stmcli.prediction import Prediction
+from stmcli.prediction import Prediction, likeliest
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import Frame
 from stmcli.weights import read
@@ -157,6 +157,13 @@ def test_memorize_is_called_only_when_needed_and_never_for_the_last_frame(model,
     counted = Counted(model)
     follow(counted, clip=frames(12), memory=MemoryOptions(every, 20, policy, renew=renew))
     assert (counted.memorized, counted.segmented) == (calls, 11)
+
+
+def test_the_largest_of_many_objects_is_found_and_of_two_alike_the_first():
+    prob = torch.rand(301, 6, 7, generator=torch.Generator().manual_seed(0))
+    ids = tuple(range(1000, 1300))
+    assert np.array_equal(likeliest(prob[0], prob[1:], ids), np.array([0, *ids])[prob.argmax(0).numpy()])
+    assert likeliest(torch.full((1, 2), 0.5), torch.full((1, 1, 2), 0.5), (1,)).tolist() == [[0, 0]]
 
 
 def test_memory_policies_differ_in_what_they_see(model):

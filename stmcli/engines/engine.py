@@ -9,13 +9,14 @@ import torch
 from stmcli.device import pick_device
 from stmcli.engines.cluster import Cluster
 from stmcli.engines.here import Here
-from stmcli.engines.processes import Processes
+from stmcli.engines.processes import Processes, shared_cores
 from stmcli.engines.task import Hear, Outcome, Task
-from stmcli.footprint import free_bytes
-from stmcli.machine import usable_cores
-from stmcli.options import BatchOptions, NetworkOptions
+from stmcli.footprint import free_bytes, needs
+from stmcli.options import BatchOptions, MemoryOptions, NetworkOptions
+from stmcli.weights import suited
 
-ROOM = 4_000_000_000  # bytes of memory for a worker on a CPU: enough for soft alpha of frames of 3840x2160
+LARGE = (2160, 3840)  # H, W of frames for which a worker on a CPU has memory, whatever the clips have
+BESIDE = 3_000_000_000  # bytes that a worker takes for them beside its network: soft alpha, the libraries
 
 
 class Engine(Protocol):
@@ -37,26 +38,20 @@ class Engine(Protocol):
         """End the workers; `now`: whatever they do, though what they have finished stays."""
 
 
-def settled(options: BatchOptions, network: NetworkOptions, clips: int) -> BatchOptions:
+def settled(options: BatchOptions, network: NetworkOptions, memory: MemoryOptions, clips: int) -> BatchOptions:
     """Return the options with as many clips at a time as is fastest for so many clips, where that was not said.
 
     On a CPU that is one for every core, as far as memory goes: what a clip does beside its network, and the time in
-    which threads of one network wait for each other, go to other clips. Raises UsageError.
+    which threads of one network wait for each other, go to other clips. Raises StmError.
     """
-    if options.jobs or options.gpus or options.engine != "processes":
+    said = options.jobs or options.gpus or options.engine != "processes" or "OMP_NUM_THREADS" in os.environ
+    if said or pick_device(network.device).type != "cpu":
         return options
-    device = pick_device(network.device)
-    return replace(options, jobs=min(clips, _room(options, device)) or 1) if device.type == "cpu" else options
-
-
-def _room(options: BatchOptions, device: torch.device) -> int:
-    """Return for how many workers there are cores and memory."""
-    usual = torch.get_num_threads()  # which by itself counts no core twice
-    alone = "OMP_NUM_THREADS" not in os.environ
-    cores = min(usable_cores(), usual) if alone else usable_cores()
-    most = cores // (options.threads or (1 if alone else usual))
-    free = free_bytes(device)
-    return most if free is None else min(most, free // ROOM)
+    most, free = shared_cores() // (options.threads or 1), free_bytes(torch.device("cpu"))
+    if free is not None:
+        needed = needs(LARGE, 1, network, memory)
+        most = min(most, free // (BESIDE + needed(suited(network).size, memory.max_slots)))
+    return replace(options, jobs=max(1, min(clips, most)))
 
 
 def open_engine(options: BatchOptions, network: NetworkOptions, hear: Hear) -> Engine:

@@ -17,6 +17,7 @@ import torch
 
 from stmcli.engines.task import Advanced, Hear, Outcome, Task, do, loss
 from stmcli.errors import Interrupted, Terminated
+from stmcli.machine import usable_cores
 from stmcli.options import BatchOptions, NetworkOptions
 from stmcli.weights import load_model
 
@@ -73,7 +74,12 @@ def threads_each(options: BatchOptions) -> int | None:
     """Return how many threads each worker's network has; None: what torch takes by itself."""
     if options.threads or options.workers == 1 or "OMP_NUM_THREADS" in os.environ:
         return options.threads
-    return max(1, len(os.sched_getaffinity(0)) // options.workers)
+    return max(1, shared_cores() // options.workers)
+
+
+def shared_cores() -> int:
+    """Return how many cores there are for the networks of all workers; torch counts none twice."""
+    return min(usable_cores(), torch.get_num_threads())
 
 
 class _Worker:

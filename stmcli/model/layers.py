@@ -238,7 +238,7 @@ def _read(match: Tensor, values: Tensor, top_k: int, cells: int) -> Tensor:
 
 def _read_best(match: Tensor, values: Tensor, top_k: int, cells: int) -> Tensor:
     """Read the `top_k` best matching cells: match (B, N, P, L), values (B, N, L, Cv) -> (B, N, P, Cv)."""
-    found, places = _best(match, top_k, match.shape[3] // cells, PARTS[match.device.type])
+    found, places = _best(match, top_k, max(1, match.shape[3] // cells), PARTS[match.device.type])
     weights = torch.softmax(found, dim=3)  # (B, N, P, k)
     objects = zip(*(x.flatten(0, 1) for x in (places, weights)), values.flatten(0, 1), strict=True)
     read = [F.embedding_bag(i, v, mode="sum", per_sample_weights=w) for i, w, v in objects]  # gathers and adds

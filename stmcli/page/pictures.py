@@ -15,6 +15,7 @@ from stmcli.render import overlay
 from stmcli.video import Frame
 
 THUMBNAILS = 48  # at most, in the strip
+RARELY = 4  # frames from one that is kept for the strip to the next, before there are many: a count may be wrong
 THUMBNAIL = 192  # px along the longer side
 WORST = 8  # frames shown large, at most
 LARGE = 960  # px along the longer side
@@ -75,7 +76,7 @@ class Pictures:
     def __init__(self, count: int | None = None) -> None:
         self._apart = max(APART, (count or 0) // 50)
         self._strip: list[_Kept] = []
-        self._every, self._seen = max(1, -(-(count or 0) // THUMBNAILS)), 0
+        self._every, self._seen = max(1, min(RARELY, -(-(count or 0) // THUMBNAILS))), 0
         self._worst: list[_Kept] = []  # in the order of their frames
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
