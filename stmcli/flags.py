@@ -15,13 +15,13 @@ FLAGS = {
         "anchor": "--anchor",
         "augment": "--augment",
         "gate": "--memory-gate",
+        "renew": "--mem-renew",
     },
     "memory": {
         "every": "--mem-every",
         "max_slots": "--mem-max",
         "policy": "--mem-policy",
         "keep": "--mem-keep",
-        "renew": "--mem-renew",
     },
     "segment": {
         "start": "--start",

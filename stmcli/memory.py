@@ -62,10 +62,14 @@ class MemoryBank:
         """Tell whether so many more given frames fit, and leave half of the memory to others."""
         return len(self.pinned) + count <= min(given_room(self.options), self.options.max_slots // 2)
 
-    def wants(self, *, age: int) -> bool:
-        """Tell whether the frame `age` frames after the first one will be read at all."""
-        renewed = "previous" in self.options.policy and age % self.options.renew == 0
-        return renewed or self._keeps(age)
+    def wants(self, *, age: int, renew: int = 1) -> bool:
+        """Tell whether the frame `age` frames after the first one is to be memorized.
+
+        As the previous frame only every so many times, beside frames that are kept; by themselves policies are as
+        published.
+        """
+        most = renew if "every" in self.options.policy else 1
+        return ("previous" in self.options.policy and age % most == 0) or self._keeps(age)
 
     def write(self, key: Tensor, value: Tensor, *, age: int) -> None:
         """Remember the frame that was `age` frames after the first one; the policy decides for how long."""

@@ -33,7 +33,6 @@ class MemoryOptions:
     policy: str = "first+previous+every"
     keep: str = "recent"  # which kept frames stay when the slots are full: the latest, or the most read
     half: bool = False  # store keys and values in bf16, whatever the network computes in
-    renew: int = 1  # memorize the previous frame only every so many frames; those between read an older one
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Fit:
     anchor: float = 1.0  # how many times as much a given frame counts near a place; 1 = as any other
     augment: tuple[str, ...] = ()  # how else a frame is memorized where objects enter: flip = mirrored, scale = resized
     gate: float = 0.0  # frames in which an object has a lower confidence are not remembered for it; 0 = all are
+    renew: int = 1  # the previous frame is memorized only every so many frames; those between read an older one
 
 
 FIT = tuple(field.name for field in fields(Fit))
@@ -69,6 +69,7 @@ class NetworkOptions:
     anchor: float | None = None
     augment: tuple[str, ...] | None = None
     gate: float | None = None
+    renew: int | None = None
 
 
 @dataclass(frozen=True)

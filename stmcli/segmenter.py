@@ -281,7 +281,7 @@ class Segmenter:
 
     def _remember(self) -> None:
         """Put the frame before into memory, if the policy wants to read it."""
-        if self._pending is None or not self.bank.wants(age=self._age):
+        if self._pending is None or not self.bank.wants(age=self._age, renew=self.fit.renew):
             return
         frame, masks, confidence = self._pending
         memory = self.guard.memorize(frame, masks.to(frame.dtype))

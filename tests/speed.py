@@ -333,7 +333,7 @@ def flat() -> Iterator[str]:
 
 
 def flatness(device: torch.device, *, turns: int = 20, each: int = 25) -> str:
-    options = NetworkOptions(device=str(device), size=0)
+    options = NetworkOptions(device=str(device), size=0, renew=1)  # for every step to do the same
     model, clip = load_model(options), cycle(moving_frames(*SMALL))
 
     def start() -> Callable[[], object]:

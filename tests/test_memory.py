@@ -29,19 +29,19 @@ def contents(bank):
     return sorted(int(age) for age in ages[:, 0])
 
 
-def follow(bank, frames):
+def follow(bank, frames, renew=1):
     """Yield (t, ages in memory) as frame t is read, for a clip whose first mask is given."""
     bank.pin(*entry(0))
     yield 1, contents(bank)
     for t in range(2, frames):
-        if bank.wants(age=t - 1):
+        if bank.wants(age=t - 1, renew=renew):
             bank.write(*entry(t - 1), age=t - 1)
         yield t, contents(bank)
 
 
 def published(t, every, policy, renew=1):
     """List what the paper's protocol holds when frame t is read, where it takes only every so manieth frame."""
-    kept = every if "every" in policy else 0
+    kept, renew = (every, renew) if "every" in policy else (0, 1)
     previous = max(age for age in range(t) if age % renew == 0 or (kept and age % kept == 0))
     if policy == "previous":
         return [previous]
@@ -63,8 +63,8 @@ def bounded(t, every, slots):
 @given(st.integers(2, 40), st.integers(0, 9), st.sampled_from(MEMORY_POLICIES), st.integers(1, 6))
 @settings(max_examples=160, deadline=None)
 def test_with_enough_slots_it_is_the_published_protocol_at_every_frame(frames, every, policy, renew):
-    bank = MemoryBank(MemoryOptions(every=every, max_slots=frames + 2, policy=policy, renew=renew))
-    for t, ages in follow(bank, frames):
+    bank = MemoryBank(MemoryOptions(every=every, max_slots=frames + 2, policy=policy))
+    for t, ages in follow(bank, frames, renew):
         assert ages == published(t, every, policy, renew)
 
 

@@ -109,7 +109,7 @@ def test_a_restored_segmenter_goes_on_bit_for_bit(tiny_weights, policy, dtype, a
     labels[5:20, 5:30], labels[25:40, 20:50] = 4, 2
     given = {0: labels, 3: np.where(labels == 2, 9, 0).astype(np.uint8)}
     clip = [np.roll(picture(t, 70, 50), t, axis=1) for t in range(9)]
-    memory, fit = MemoryOptions(2, 4, policy, renew=renew), Fit(size=40, top_k=9)
+    memory, fit = MemoryOptions(2, 4, policy), Fit(size=40, top_k=9, renew=renew)
     first, second, whole = (Segmenter(model, memory=memory, fit=fit) for _ in range(3))
     wanted = predict(whole, clip, given, range(9))
     predict(first, clip, given, range(after + 1))

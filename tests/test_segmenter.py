@@ -149,13 +149,13 @@ def test_frames_and_labels_of_another_size_are_refused(model):
         ("first+previous", 5, 1, 11),
         ("first+previous+every", 5, 1, 11),
         ("first+previous+every", 0, 1, 11),
-        ("previous", 5, 4, 3),
+        ("previous", 5, 4, 11),
         ("first+previous+every", 5, 3, 6),  # the first, 3, 5, 6, 9, 10
     ],
 )
 def test_memorize_is_called_only_when_needed_and_never_for_the_last_frame(model, policy, every, renew, calls):
     counted = Counted(model)
-    follow(counted, clip=frames(12), memory=MemoryOptions(every, 20, policy, renew=renew))
+    follow(counted, clip=frames(12), memory=MemoryOptions(every, 20, policy), renew=renew)
     assert (counted.memorized, counted.segmented) == (calls, 11)
 
 

@@ -131,9 +131,10 @@ def _measure(case: Case, network: NetworkOptions, device: torch.device, options:
 def full_follower(model: STM, network: NetworkOptions, rgb: np.ndarray, *, objects: int, slots: int) -> Follower:
     """Return what follows a clip and has memorized its first frame, rgb (H, W, 3), in every slot but the last.
 
-    The last is for the previous frame. No other frame is kept, so every step reads the same number of slots.
+    The last is for the previous frame, which every step memorizes, the most that a step takes. No other frame is kept,
+    so every step reads the same number of slots.
     """
-    follower = make_follower(model, network, MemoryOptions(every=0, max_slots=slots))
+    follower = make_follower(model, replace(network, renew=1), MemoryOptions(every=0, max_slots=slots))
     follower.step(rgb, stripes(rgb.shape[0], rgb.shape[1], objects))
     fill_memory(follower, slots=slots)
     return follower

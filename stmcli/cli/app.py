@@ -216,6 +216,14 @@ GateOption = Annotated[
         show_default="suits the weights",
     ),
 ]
+RenewOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Memorize the previous frame only every N frames, which takes less time.",
+        show_default="suits the weights",
+    ),
+]
 ReachOption = Annotated[
     float | None,
     typer.Option(
@@ -242,14 +250,6 @@ KeepOption = Annotated[
     str, typer.Option(help="Frames that stay when memory is full: recent, or useful ones, that are read most.")
 ]
 HalfOption = Annotated[bool, typer.Option("--mem-half", help="Store the memory in bf16 beside a network in fp32.")]
-RenewOption = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        metavar="N",
-        help="Memorize the previous frame only every N frames, which takes less time: 3 is a quarter.",
-    ),
-]
 FPS_HELP = "Frames a second of an image sequence, like 25 or 23.976; a video has its own."
 FpsOption = Annotated[str, typer.Option(metavar="RATE", help=FPS_HELP)]
 FirstNumberOption = Annotated[
@@ -329,6 +329,7 @@ def network_options(
     anchor: float | None = NETWORK.anchor,
     augment: str | None = None,
     gate: float | None = NETWORK.gate,
+    renew: int | None = NETWORK.renew,
 ) -> NetworkOptions:
     """Check and collect the options of the network."""
     if reach and not SHORTEST_REACH <= reach < math.inf:
@@ -352,6 +353,7 @@ def network_options(
         anchor,
         None if augment is None else _views("--augment", "" if augment == "none" else augment, AUGMENT),
         gate,
+        renew,
     )
 
 
@@ -360,7 +362,7 @@ def _views(option: str, text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word for word in allowed if word in words)
 
 
-def memory_options(every: int, most: int, policy: str, keep: str, *, half: bool, renew: int) -> MemoryOptions:
+def memory_options(every: int, most: int, policy: str, keep: str, *, half: bool) -> MemoryOptions:
     """Check and collect the options of the memory."""
     policy, keep = one_of("--mem-policy", policy, MEMORY_POLICIES), one_of("--mem-keep", keep, MEMORY_KEEPS)
-    return MemoryOptions(every, most, policy, keep, half, renew)
+    return MemoryOptions(every, most, policy, keep, half)

@@ -22,6 +22,7 @@ from stmcli.cli.app import (
     MaxOption,
     QuietOption,
     ReachOption,
+    RenewOption,
     TopOption,
     TtaOption,
     app,
@@ -80,6 +81,7 @@ class Networks:
     anchor: AnchorOption = NETWORK.anchor
     augment: AugmentOption = None
     memory_gate: GateOption = NETWORK.gate
+    mem_renew: RenewOption = NETWORK.renew
 
     def options(self) -> list[NetworkOptions]:
         """Check the values; every combination, weights first. Raises UsageError."""

@@ -113,6 +113,7 @@ def network_of(group: Any, weights: str, device: str, precision: str, size: int 
         anchor=group.anchor,
         augment=group.augment,
         gate=group.memory_gate,
+        renew=group.mem_renew,
     )
 
 
@@ -133,6 +134,7 @@ class Network:
     anchor: AnchorOption = NETWORK.anchor
     augment: AugmentOption = None
     memory_gate: GateOption = NETWORK.gate
+    mem_renew: RenewOption = NETWORK.renew
 
     def options(self) -> NetworkOptions:
         """Check the values. Raises UsageError."""
@@ -148,12 +150,10 @@ class Memory:
     mem_policy: PolicyOption = MEMORY.policy
     mem_keep: KeepOption = MEMORY.keep
     mem_half: HalfOption = MEMORY.half
-    mem_renew: RenewOption = MEMORY.renew
 
     def options(self) -> MemoryOptions:
         """Check the values. Raises UsageError."""
-        words = self.mem_every, self.mem_max, self.mem_policy, self.mem_keep
-        return memory_options(*words, half=self.mem_half, renew=self.mem_renew)
+        return memory_options(self.mem_every, self.mem_max, self.mem_policy, self.mem_keep, half=self.mem_half)
 
 
 @dataclass(frozen=True)
