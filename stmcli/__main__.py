@@ -9,13 +9,13 @@ from types import FrameType
 from stmcli.errors import Terminated, exit_code_of
 
 WAITING = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}  # say how a thread waits for the others of a network
-SPINS = "10000"  # before it sleeps, some 10 us; usual are 300,000, in which it keeps the core from who it waits for
+SPINS = "10000"  # before it sleeps; usual are 300,000: milliseconds in which it keeps a core from whom it waits for
 
 
 def main() -> None:
     """Run `stm`."""
     if not WAITING & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = SPINS  # where another program works too, 10 times as fast and more
+        os.environ["GOMP_SPINCOUNT"] = SPINS  # where another program works too, it takes a tenth of the time
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's background jobs have it

@@ -86,6 +86,18 @@ def test_without_a_command_the_help_is_shown(stm):
     assert result.stderr == stm("--help").stdout
 
 
+@pytest.mark.parametrize(
+    ("said", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+)
+def test_threads_that_wait_sleep_soon_unless_the_environment_says_otherwise(said, spins):
+    code = "import atexit, os; atexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT')))"
+    code += "; from stmcli.__main__ import main; main()"
+    known = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    words = [sys.executable, "-c", code, "--version"]
+    done = subprocess.run(words, env=known | said, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == spins
+
+
 def test_help_shows_the_defaults_of_the_options(stm, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     text = plain(stm("segment", "--help").stdout)
