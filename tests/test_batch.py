@@ -18,11 +18,12 @@ from PIL import Image
 
 from stmcli import batch as batch_module
 from stmcli.batch import Batch, run_batch
+from stmcli.cli import progress
 from stmcli.engines import Outcome, processes, settled, task
 from stmcli.engines import engine as engine_module
 from stmcli.engines.here import Here
 from stmcli.engines.processes import networks, threads_each
-from stmcli.engines.task import Task, do
+from stmcli.engines.task import Advanced, Task, do
 from stmcli.errors import Interrupted, LockedError, PartialError, StmError, Terminated
 from stmcli.guard import device_explained
 from stmcli.job import Job
@@ -222,6 +223,21 @@ def test_quiet_says_nothing_but_errors(many, shots, tmp_path):
     assert many("-q").stderr == ""
     (tmp_path / "clips/b.mp4").write_bytes(b"")
     assert [line[:6] for line in many("-q").stderr.splitlines()] == ["error:", "error:"]
+
+
+def test_the_time_left_counts_what_is_done_of_the_clips_at_work(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    show = progress.ShowBatch(4, None, quiet=False)
+    for part in (5, 10):
+        now[0] += 30
+        show.hear(Advanced("a", part, 10, "cpu"))
+    now[0] += 30
+    show.end("a", failed=False)
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first == "0/4 clips, 0 failed, 210 s left; a 5/10"
+    assert second == "0/4 clips, 0 failed, 180 s left; a 10/10"
+    assert third == "1/4 clips, 0 failed, 270 s left"
 
 
 def test_a_dry_run_plans_and_writes_nothing(many, shots, tmp_path):

@@ -133,7 +133,8 @@ def batch(
             if ended and not quiet:
                 messages.print(_table(ended))
     if not quiet:
-        say(f"{len(chosen)} clips in {summary['seconds']:.1f} s; {output / 'summary.json'} has the totals")
+        clips_done = f"{len(chosen)} clip{'s' * (len(chosen) != 1)}"
+        say(f"{clips_done} in {summary['seconds']:.1f} s; {output / 'summary.json'} has the totals")
 
 
 def _gpus(text: str) -> tuple[int, ...]:

@@ -109,9 +109,10 @@ class ShowBatch:
     def hear(self, now: Any) -> None:
         """Show how far a clip is."""
         self.at_work[now.name] = now
-        if self.bar is None:
-            self._line()
-        elif now.name in self.tasks:
+        if self.bar is None or self.whole is None:
+            return self._line()
+        self.bar.update(self.whole, completed=self._done())
+        if now.name in self.tasks:
             self.bar.update(self.tasks[now.name], completed=now.done, total=now.total)
         else:
             self.tasks[now.name] = self.bar.add_task(f"{now.name} ({now.device})", completed=now.done, total=now.total)
@@ -123,16 +124,21 @@ class ShowBatch:
         self.at_work.pop(name, None)
         if self.bar is None or self.whole is None:
             return self._line()
-        self.bar.update(self.whole, completed=self.ended, description=f"clips, {self.failed} failed")
+        self.bar.update(self.whole, completed=self._done(), description=f"clips, {self.failed} failed")
         if name in self.tasks:
             self.bar.remove_task(self.tasks.pop(name))
+
+    def _done(self) -> float:
+        """Return how many clips are done, and parts of those at work."""
+        return self.ended + sum(now.done / now.total for now in self.at_work.values() if now.total)
 
     def _line(self) -> None:
         if self.quiet or time.monotonic() - self.last < PLAIN_EVERY:
             return
         self.last = time.monotonic()
         clips = ", ".join(f"{now.name} {now.done}/{now.total or '?'}" for now in self.at_work.values())
-        left = (self.last - self.began) * (self.wanted / self.ended - 1) if self.ended else None
+        done = self._done()
+        left = (self.last - self.began) * (self.wanted / done - 1) if done else None
         say(
             f"{self.ended}/{self.wanted} clips, {self.failed} failed"
             + (f", {left:.0f} s left" if left is not None else "")
