@@ -36,6 +36,7 @@ from stmcli.segmenter import Follower, Segmenter
 from stmcli.weights import Card, load_model, pick_precision, save, suited
 
 SEED = 0
+EACH = 1  # steps after which the frame before is memorized: the most that steps take, and all of them the same
 SMALL = 128  # px, of a frame that shows how large numbers become
 BLOCK, SHIFT, PICTURES = 16, 4, 8  # px of a patch of colour, px that it moves by, frames before they come again
 
@@ -100,7 +101,7 @@ def _checked(network: NetworkOptions) -> torch.device:
 
 
 def _measure(case: Case, network: NetworkOptions, device: torch.device, options: BenchOptions) -> Row:
-    peak, fit = Peak(device), suited(network)
+    peak, fit = Peak(device), replace(suited(network), renew=EACH)
     model = load_model(network)
     clip = cycle(moving_frames(*options.frame))
     follower = full_follower(model, network, next(clip), objects=case.objects, slots=case.slots)
@@ -131,10 +132,10 @@ def _measure(case: Case, network: NetworkOptions, device: torch.device, options:
 def full_follower(model: STM, network: NetworkOptions, rgb: np.ndarray, *, objects: int, slots: int) -> Follower:
     """Return what follows a clip and has memorized its first frame, rgb (H, W, 3), in every slot but the last.
 
-    The last is for the previous frame, which every step memorizes, the most that a step takes. No other frame is kept,
-    so every step reads the same number of slots.
+    The last is for the previous frame, which every step memorizes. No other frame is kept, so every step reads the same
+    number of slots.
     """
-    follower = make_follower(model, replace(network, renew=1), MemoryOptions(every=0, max_slots=slots))
+    follower = make_follower(model, replace(network, renew=EACH), MemoryOptions(every=0, max_slots=slots))
     follower.step(rgb, stripes(rgb.shape[0], rgb.shape[1], objects))
     fill_memory(follower, slots=slots)
     return follower
