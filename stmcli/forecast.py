@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.batch import Batch, Record, check_batch
-from stmcli.device import pick_device
+from stmcli.engines import share_cores
 from stmcli.errors import StmError
 from stmcli.job import plan
 from stmcli.journal import JOURNAL, Journal
@@ -74,9 +74,9 @@ def _at_once(batch: Batch, done: Record, left: int) -> int:
 
     On a CPU, whose cores are divided, as many as then, however many are done at a time now.
     """
-    options = batch.options
-    on_cpu = not options.gpus and options.engine != "ray" and pick_device(batch.network.device).type == "cpu"
-    return done.get("workers", 1) if on_cpu else min(options.workers, max(1, left))
+    if share_cores(batch.options, batch.network):
+        return done.get("workers", 1)
+    return min(batch.options.workers, max(1, left))
 
 
 def _planned(batch: Batch, chosen: Sequence[Pair]) -> Iterator[Record]:

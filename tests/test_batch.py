@@ -19,10 +19,10 @@ from PIL import Image
 from stmcli import batch as batch_module
 from stmcli.batch import Batch, run_batch
 from stmcli.cli import progress
-from stmcli.engines import Outcome, processes, settled, task
-from stmcli.engines import engine as engine_module
+from stmcli.engines import Outcome, settled, sharing, task
 from stmcli.engines.here import Here
-from stmcli.engines.processes import networks, threads_each
+from stmcli.engines.processes import networks
+from stmcli.engines.sharing import shared_cores, threads_each
 from stmcli.engines.task import Advanced, Task, do
 from stmcli.errors import Interrupted, LockedError, PartialError, StmError, Terminated
 from stmcli.guard import device_explained
@@ -362,7 +362,7 @@ def test_a_device_that_fails_costs_its_worker_and_not_the_other_clips(tmp_path, 
 
 def test_every_gpu_has_a_process_and_the_cores_are_divided(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(processes, "shared_cores", lambda: 8)
+    monkeypatch.setattr(sharing, "shared_cores", lambda: 8)
     network = NetworkOptions()
     assert [own.device for own in networks(BatchOptions(gpus=(0, 2)), network)] == ["cuda:0", "cuda:2"]
     assert networks(BatchOptions(jobs=3), network) == [network] * 3
@@ -392,8 +392,8 @@ def test_every_gpu_has_a_process_and_the_cores_are_divided(monkeypatch):
 )
 def test_a_cpu_does_a_clip_on_every_core_as_far_as_memory_goes(monkeypatch, cores, free, clips, asked, jobs):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(engine_module, "shared_cores", lambda: cores)
-    monkeypatch.setattr(engine_module, "free_bytes", lambda _: None if free is None else free * 10**9)
+    monkeypatch.setattr(sharing, "shared_cores", lambda: cores)
+    monkeypatch.setattr(sharing, "free_bytes", lambda _: None if free is None else free * 10**9)
     network, memory = NetworkOptions(device="cpu"), MemoryOptions()
     assert settled(BatchOptions(**asked), network, memory, clips).jobs == jobs
     monkeypatch.setenv("OMP_NUM_THREADS", "4")  # who sets it divides the cores too
@@ -402,8 +402,8 @@ def test_a_cpu_does_a_clip_on_every_core_as_far_as_memory_goes(monkeypatch, core
 
 def test_a_larger_network_takes_more_memory(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(engine_module, "shared_cores", lambda: 8)
-    monkeypatch.setattr(engine_module, "free_bytes", lambda _: 17 * 10**9)
+    monkeypatch.setattr(sharing, "shared_cores", lambda: 8)
+    monkeypatch.setattr(sharing, "free_bytes", lambda _: 17 * 10**9)
     assert settled(BatchOptions(), NetworkOptions(device="cpu", size=0), MemoryOptions(), 20).jobs == 2
 
 
@@ -424,15 +424,15 @@ def test_the_clips_that_are_left_decide_how_many_are_done_at_a_time(batch_of, sh
 
 
 def test_no_core_is_counted_twice(monkeypatch):
-    monkeypatch.setattr(processes, "usable_cores", lambda: 8)
+    monkeypatch.setattr(sharing, "usable_cores", lambda: 8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)  # as torch takes of 4 cores that look like 8
-    assert processes.shared_cores() == 4
-    monkeypatch.setattr(processes, "usable_cores", lambda: 2)
-    assert processes.shared_cores() == 2
+    assert shared_cores() == 4
+    monkeypatch.setattr(sharing, "usable_cores", lambda: 2)
+    assert shared_cores() == 2
 
 
 def test_a_gpu_does_one_clip_at_a_time(monkeypatch):
-    monkeypatch.setattr(engine_module, "pick_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(sharing, "pick_device", lambda _: torch.device("cuda"))
     assert settled(BatchOptions(), NetworkOptions(), MemoryOptions(), 20).workers == 1
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
+from stmcli.engines.sharing import threads_each
 from stmcli.engines.task import Advanced, Hear, Outcome, Task, do, loss
 from stmcli.errors import Interrupted, Terminated
-from stmcli.machine import usable_cores
 from stmcli.options import BatchOptions, NetworkOptions
 from stmcli.weights import load_model
 
@@ -68,18 +68,6 @@ class Processes:
 def networks(options: BatchOptions, network: NetworkOptions) -> list[NetworkOptions]:
     """Return the network of each worker: on a GPU of its own where GPUs are named."""
     return [replace(network, device=f"cuda:{gpu}") for gpu in options.gpus] or [network] * options.workers
-
-
-def threads_each(options: BatchOptions) -> int | None:
-    """Return how many threads each worker's network has; None: what torch takes by itself."""
-    if options.threads or options.workers == 1 or "OMP_NUM_THREADS" in os.environ:
-        return options.threads
-    return max(1, shared_cores() // options.workers)
-
-
-def shared_cores() -> int:
-    """Return how many cores there are for the networks of all workers; torch counts none twice."""
-    return min(usable_cores(), torch.get_num_threads())
 
 
 class _Worker:
