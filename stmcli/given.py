@@ -145,6 +145,11 @@ def from_first(given: Sequence[GivenMask]) -> list[GivenMask]:
     return [*dropwhile(lambda mask: not mask.ids, given)]
 
 
+def followed_from(given: Sequence[GivenMask], direction: str) -> GivenMask:
+    """Return the mask that a clip is followed from: the first that shows an object, going backward the last."""
+    return from_first(given[::-1] if direction == "backward" else given)[0]
+
+
 def ids_of(given: Sequence[GivenMask]) -> tuple[int, ...]:
     """Return the ids of all objects, ascending: those that enter late too."""
     return tuple(sorted({number for mask in given for number in mask.ids}))

@@ -1,6 +1,7 @@
 """What makes a job this one and no other, and in what two of them differ."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -19,6 +20,11 @@ def clip_identity(video: Path) -> list[str]:
     files = source_files(video)
     names = [Path(os.path.abspath(video)).name, *(file.name for file in files)]
     return [hashlib.sha256(repr(names).encode(errors="surrogateescape")).hexdigest(), content_of(files)]
+
+
+def fingerprint(identity: Mapping[str, Any], masks: Mapping[str, str]) -> str:
+    """Return all that a result depends on, its masks too, as one word."""
+    return hashlib.sha256(json.dumps([identity, masks], sort_keys=True).encode()).hexdigest()
 
 
 def content_of(files: Sequence[Path]) -> str:

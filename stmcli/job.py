@@ -1,7 +1,5 @@
 """What a job on one clip is, and all that can be known of it before the network is loaded."""
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,13 +11,12 @@ from typing import Any
 import torch
 
 from stmcli import __version__
-from stmcli.annotations import is_annotations
 from stmcli.device import check_compiler, pick_device
 from stmcli.earlier import Kinship, earlier_result
 from stmcli.errors import Faults, UsageError
 from stmcli.footprint import check_room
-from stmcli.given import GivenMask, MaskFile, check_readable, from_first, ids_of, list_mask_files, mask_in, read_given
-from stmcli.identity import clip_identity, content_of, differences
+from stmcli.given import GivenMask, check_readable, followed_from, ids_of, list_mask_files, mask_in, read_given
+from stmcli.identity import clip_identity, differences, fingerprint
 from stmcli.kinds import Output, outputs, soft_outputs
 from stmcli.memory import given_room
 from stmcli.options import (
@@ -32,7 +29,7 @@ from stmcli.options import (
     NetworkOptions,
     SegmentOptions,
 )
-from stmcli.registry import digest, find, sha256
+from stmcli.registry import digest, find
 from stmcli.report import source_facts
 from stmcli.results import MASKS, REPORT, check_folder, output_names
 from stmcli.video import Source, open_source
@@ -50,11 +47,6 @@ class Job:
     network: NetworkOptions = NetworkOptions()
     memory: MemoryOptions = MemoryOptions()
     export: ExportOptions = ExportOptions()
-
-    def fingerprint(self) -> str:
-        """Identify the result: source, mask, weights, and the options that change it."""
-        masks = [(str(file.frame), *_mask_identity(file)) for file in list_mask_files(self.masks)]
-        return _digest({**self.identity(), "masks": masks})
 
     @property
     def can_go_on(self) -> bool:
@@ -154,7 +146,7 @@ def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str
             notes.append(f"the clip is followed from frame {given[0].frame}, the first with a mask")
             source.close()
             source = _open_source(job, given[0].frame, options.end)
-        if options.direction == "backward" and (last := from_first(given[::-1])[0].frame) != options.end:
+        if options.direction == "backward" and (last := followed_from(given, options.direction).frame) != options.end:
             notes.append(f"the clip is followed back from frame {last}, the last with a mask")
             source.close()
             source = _open_source(job, options.start, last)
@@ -251,26 +243,16 @@ def done_before(job: Job, given: Sequence[GivenMask], source: Source) -> dict[st
 # -- facts -----------------------------------------------------------------------------------------------------------
 
 
-def _digest(parts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _mask_identity(file: MaskFile) -> list[Any]:
-    """Tell a mask from others; of annotations all counts, for what changes may be anywhere in the file."""
-    if is_annotations(file.path) and file.path.is_file():
-        return [[file.path.name, sha256(file.path)], file.object]
-    return [file.path.name, content_of([file.path])]
-
-
 def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[str, Any]:
     """Return what is known of a run before it begins, for its report."""
-    entry = find(job.network.weights)
+    entry, identity = find(job.network.weights), job.identity()
+    masks = {str(mask.frame): mask.digest() for mask in given}
     return {
         "stm": __version__,
         "torch": torch.__version__,
-        "fingerprint": job.fingerprint(),
-        "identity": job.identity(),
-        "given": {str(mask.frame): mask.digest() for mask in given},
+        "fingerprint": fingerprint(identity, masks),
+        "identity": identity,
+        "given": masks,
         "weights": {"path": str(entry), "sha256": digest(entry), "licence": card_of(entry).licence},
         "source": source_facts(source.info),
         "masks": _mask_facts(given),

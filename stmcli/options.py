@@ -137,7 +137,7 @@ class BatchOptions:
     @property
     def workers(self) -> int:
         """Return how many clips are done at a time, 1 where that is not settled."""
-        return len(self.gpus) or self.jobs or 1
+        return 1 if self.engine == "here" else len(self.gpus) or self.jobs or 1
 
 
 @dataclass(frozen=True)

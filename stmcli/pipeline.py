@@ -17,7 +17,7 @@ from stmcli.ensemble import make_follower
 from stmcli.errors import Interrupted, StmError, UsageError
 from stmcli.evaluate import NONE_AT_FIRST, first_shown, list_sequences
 from stmcli.evaluate import Sequence as Clip
-from stmcli.given import GivenMask, ids_of
+from stmcli.given import GivenMask, followed_from, ids_of
 from stmcli.guard import NEED_LESS, device_explained
 from stmcli.job import Job, corrected, done_before, lost, open_job, run_facts
 from stmcli.kinds import open_writers, opened
@@ -131,7 +131,7 @@ def _run(
         pictures = [Pictures(source.count)] if job.segment.page else []
         with device_explained(parameter.device, NEED_LESS):
             if job.network.adapt:
-                model = _adapt(model, job, given[0], on_adapt)
+                model = _adapt(model, job, given, on_adapt)
             follower = make_follower(model, job.network, job.memory)
             run.follow(follower, [*writers, *pictures])
         for writer in writers:
@@ -154,10 +154,11 @@ def _run(
     return result
 
 
-def _adapt(model: STM, job: Job, given: GivenMask, on_adapt: Callable[[int, int], None]) -> STM:
-    """Return the network trained on the first given frame."""
-    frame = read_frame(job.video, given.frame, first_number=job.segment.first_number)
-    return adapt(model, frame.rgb, given.labels(), job.network, on_step=on_adapt)
+def _adapt(model: STM, job: Job, given: Sequence[GivenMask], on_adapt: Callable[[int, int], None]) -> STM:
+    """Return the network trained on the frame from which the clip is followed."""
+    first = followed_from(given, job.segment.direction)
+    frame = read_frame(job.video, first.frame, first_number=job.segment.first_number)
+    return adapt(model, frame.rgb, first.labels(), job.network, on_step=on_adapt)
 
 
 @contextmanager

@@ -67,6 +67,11 @@ def find(name: str | Path) -> Path:
     return path
 
 
+def found_from(folder: Path, name: str) -> str:
+    """Return what names the same weights wherever one is: a name as it is, a path taken from `folder`."""
+    return name if name in registered() else str(folder / name)
+
+
 def sha256(path: Path) -> str:
     """Return the hash of a file in hexadecimal."""
     with path.open("rb") as file:

@@ -11,7 +11,7 @@ from pathlib import Path
 from stmcli.errors import LockedError, PartialError, UsageError, listed
 from stmcli.files import can_be
 from stmcli.report import read_report
-from stmcli.video import Source, last_number, list_frames
+from stmcli.video import Source, last_number, list_frames, would_be_frame
 
 MASKS, REPORT, PAGE, LOCK = "masks", "report.json", "report.html", ".lock"
 STATE = ".state"  # what an unfinished run needs to go on
@@ -44,7 +44,7 @@ def check_picture(path: Path, *inputs: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise UsageError("is a folder", path=path, hint="Give the name of a PNG.")
     for file in inputs:
-        if file.is_dir() and path.parent.samefile(file):
+        if would_be_frame(path, file):
             raise UsageError("would become a frame of the source", path=path, hint=ELSEWHERE)
         refuse_input(path, *source_files(file))
     if path.exists() and not overwrite:

@@ -431,13 +431,30 @@ def test_no_core_is_counted_twice(monkeypatch):
     assert shared_cores() == 2
 
 
+def test_this_process_does_one_clip_at_a_time():
+    assert BatchOptions(engine="here", jobs=4).workers == 1
+
+
+def test_a_task_means_the_same_files_in_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network = NetworkOptions("mine.safetensors")
+    job = Task("a", Job(Path("a.mp4"), ("3:a.png",), Path("out"), network=network)).anywhere().job
+    paths = job.video, job.masks, job.output, job.network.weights
+    assert paths == (tmp_path / "a.mp4", (f"3:{tmp_path / 'a.png'}",), tmp_path / "out", f"{tmp_path}/mine.safetensors")
+    assert Task("a", Job(Path("a.mp4"), ("a.png",), Path("out"))).anywhere().job.network.weights == "compact"
+
+
 def test_a_gpu_does_one_clip_at_a_time(monkeypatch):
     monkeypatch.setattr(sharing, "pick_device", lambda _: torch.device("cuda"))
     assert settled(BatchOptions(), NetworkOptions(), MemoryOptions(), 20).workers == 1
 
 
 @pytest.mark.parametrize(
-    "words", [("--gpus", "0", "-j", "2"), ("--gpus", "a"), ("--address", "h:1"), ("--engine", "x")]
+    "words",
+    [
+        *(("--gpus", "0", "-j", "2"), ("--gpus", "a"), ("--address", "h:1"), ("--engine", "x")),
+        *(("--engine", "here", "-j", "2"), ("--engine", "here", "--threads", "2")),
+    ],
 )
 def test_options_that_do_not_go_together_are_refused(many, shots, words):
     shots("a.mp4")

@@ -260,9 +260,11 @@ def test_frame_never_touches_its_source(stm, make_clip, make_folder):
     for video, output in ((clip, clip), (folder, folder / "1.png"), (folder, folder / "new.png")):
         result = stm("frame", video, "-o", output, "-y")
         assert result.exit_code == 2, result.stderr
-    assert stm("frame", folder / "%d.png", "-o", folder / "1.png", "-y").exit_code == 2
+    for output in ("1.png", "2.png"):
+        assert stm("frame", folder / "%d.png", "-o", folder / output, "-y").exit_code == 2
     assert (clip.read_bytes(), (folder / "1.png").read_bytes()) == before
     assert sorted(os.listdir(folder)) == ["0.png", "1.png"]
+    assert stm("frame", folder / "%d.png", "-o", folder / "mask.png").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from stmcli.masks import read_values, write_labels
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
 from stmcli.segmenter import Segmenter
-from stmcli.video import frames_backward, open_source
+from stmcli.video import frames_backward, open_source, read_frame
 from stmcli.video.reverse import _sought
 
 FRAMES = 9
@@ -96,6 +96,15 @@ def hashes(job):
 
 def report_of(job):
     return json.loads((job.output / "report.json").read_text())
+
+
+@pytest.mark.parametrize(("direction", "frame"), [("forward", 2), ("both", 2), ("backward", 6)])
+def test_the_decoder_adapts_to_the_frame_that_a_clip_is_followed_from(job, put, monkeypatch, direction, frame):
+    seen = []
+    monkeypatch.setattr("stmcli.pipeline.adapt", lambda model, rgb, *_, **__: seen.append(rgb) or model)
+    masks = [put(f"given/{number}.png", {1: (4, 4)} if number in (2, 6) else {}) for number in (1, 2, 6, 7)]
+    segment_video(toward(replace(job, masks=(masks[0].parent,), network=replace(job.network, adapt=1)), direction))
+    assert np.array_equal(seen, [read_frame(job.video, frame).rgb])
 
 
 # The frames.

@@ -19,6 +19,7 @@ from PIL import Image
 
 from stmcli import outputs
 from stmcli.errors import Interrupted, LockedError, PartialError, UsageError, VideoError, WriteError
+from stmcli.identity import fingerprint
 from stmcli.job import Job, default_output, plan
 from stmcli.masks import read_labels, read_values
 from stmcli.matting import Matted
@@ -169,7 +170,8 @@ def test_the_report_holds_what_happened(job):
     segment_video(job)
     report = report_of(job)
     assert (report["status"], report["frames_written"], report["objects"]) == ("ok", 6, [1, 3])
-    assert report["fingerprint"] == job.fingerprint()
+    assert report["identity"] == job.identity()
+    assert report["fingerprint"] == fingerprint(report["identity"], report["given"])
     assert report["weights"] == {
         "path": job.network.weights,
         "sha256": sha256(Path(job.network.weights)),
@@ -498,13 +500,13 @@ def test_a_plan_finds_an_output_that_cannot_be_written(job, monkeypatch):
 def test_other_files_beside_a_pattern_do_not_change_the_job(job, make_folder):
     folder = make_folder([f"{index}.png" for index in range(3)])
     job = replace(job, video=folder / "%d.png")
-    before = job.fingerprint()
+    before = job.identity()
     (folder / "log.txt").write_text("progress")
-    assert job.fingerprint() == before
+    assert job.identity() == before
     os.utime(folder / "1.png", ns=(1, 1))
-    assert job.fingerprint() == before
+    assert job.identity() == before
     (folder / "1.png").write_bytes((folder / "2.png").read_bytes())
-    assert job.fingerprint() != before
+    assert job.identity() != before
 
 
 @pytest.mark.parametrize(("name", "folder"), [("a/b.c.mp4", "b.c"), ("a/shots", "shots"), ("a/shots/..", "a")])
@@ -572,14 +574,14 @@ def test_switches_are_part_of_the_job_and_change_its_result(job):
     for place, switch in enumerate(({"tta": ("flip",)}, {"tta": ("scale",)}, {"adapt": 2}, {"reach": 0.3})):
         network = replace(job.network, **switch)
         other = replace(job, network=network, output=job.output.parent / str(place))
-        assert other.fingerprint() != job.fingerprint()
+        assert other.identity() != job.identity()
         assert segment_video(other, on_adapt=lambda *step: heard.append(step)).frames == 6
         said = report_of(other)["options"]["network"]
         assert said == {**said, **json.loads(json.dumps(switch))}
         assert hashes(other.output) != plain or "adapt" in switch  # two small steps may change no label
     assert heard == [(1, 2), (2, 2)]
     same = replace(job, network=replace(job.network, size=48, top_k=0, reach=0.0))
-    assert same.fingerprint() == job.fingerprint()
+    assert same.identity() == job.identity()
     assert segment_video(same).done_before
 
 

@@ -58,6 +58,9 @@ class Workers:
             raise UsageError(cause, hint="Give it without --jobs and --engine; with Ray: --device cuda --jobs N.")
         if self.address and self.engine != "ray":
             raise UsageError("--address is for Ray", hint="Give --engine ray.")
+        if self.engine == "here" and (self.jobs or self.threads):
+            cause = "--engine here does one clip after the other in this process"
+            raise UsageError(cause, hint="Give it without --jobs and --threads.")
         return BatchOptions(
             engine=one_of("--engine", self.engine, ENGINES),
             jobs=self.jobs,

@@ -13,6 +13,7 @@ from stmcli.engines.task import Outcome, Task, do, loss
 from stmcli.errors import StmError, UsageError
 from stmcli.listeners import unheard
 from stmcli.options import BatchOptions, NetworkOptions
+from stmcli.registry import found_from
 from stmcli.weights import load_model
 
 STARTS = 5  # that fail one after the other, and then no more are tried
@@ -27,9 +28,7 @@ class Cluster:
         self._ours = not ray.is_initialized()
         if self._ours:
             _connect(ray, options.address)
-        if Path(network.weights).exists():
-            network = replace(network, weights=str(Path(network.weights).absolute()))
-        self._settings = network, options.threads
+        self._settings = replace(network, weights=found_from(Path.cwd(), network.weights)), options.threads
         enough = ray.cluster_resources().get("GPU", 0) >= options.workers
         gpus = 1 if network.device.startswith("cuda") or (network.device == "auto" and enough) else 0
         self._kind = ray.remote(_Actor).options(num_cpus=options.threads or 1, num_gpus=gpus)

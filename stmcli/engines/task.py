@@ -9,6 +9,7 @@ from stmcli.given import mask_in
 from stmcli.job import Job
 from stmcli.model import STM
 from stmcli.pipeline import Result, segment_video
+from stmcli.registry import found_from
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Task:
         """Return the task with whole paths, for a worker that does not run in this folder."""
         job, here = self.job, Path.cwd()
         masks = tuple(mask_in(here, word) for word in job.masks)
-        return replace(self, job=replace(job, video=here / job.video, masks=masks, output=here / job.output))
+        network = replace(job.network, weights=found_from(here, job.network.weights))
+        job = replace(job, video=here / job.video, masks=masks, output=here / job.output, network=network)
+        return replace(self, job=job)
 
 
 @dataclass(frozen=True)

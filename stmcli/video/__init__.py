@@ -4,7 +4,7 @@ from stmcli.video.codecs import ALPHA_CODECS, H264, H264_NVENC, Codec, ffmpeg_ve
 from stmcli.video.color import Color
 from stmcli.video.facts import ClipFacts, clip_facts
 from stmcli.video.film import FilmFacts, check_film
-from stmcli.video.folder import FrameFolder, list_frames
+from stmcli.video.folder import FrameFolder, list_frames, would_be_frame
 from stmcli.video.frame import Frame, OnCorrupt, Source, SourceInfo
 from stmcli.video.numbering import last_number, numbered
 from stmcli.video.position import Position, first_frame_from, last_frame_until, parse_position, parse_rate
@@ -49,5 +49,6 @@ __all__ = [
     "parse_position",
     "parse_rate",
     "read_frame",
+    "would_be_frame",
     "write_rgba",
 ]

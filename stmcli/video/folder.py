@@ -150,6 +150,15 @@ def is_pattern(path: Path) -> bool:
     return _PATTERN.search(path.name) is not None and not path.exists()
 
 
+def would_be_frame(image: Path, source: Path) -> bool:
+    """Tell whether an image that is written there would be a frame of a folder or of a pattern."""
+    if source.is_dir():
+        return image.suffix.lower() in SUFFIXES and image.parent.samefile(source)
+    if not is_pattern(source) or not source.parent.is_dir():
+        return False
+    return image.parent.samefile(source.parent) and bool(_pattern_regex(source.name).fullmatch(image.name))
+
+
 def list_frames(path: Path) -> list[Path]:
     """Return the images of a folder or of a pattern in natural order; raise UsageError without any."""
     if path.is_dir():
