@@ -8,20 +8,22 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from stmcli.datasets import FORMATS, DavisWriter
 from stmcli.errors import LockedError, PartialError, UsageError, listed
 from stmcli.files import can_be
+from stmcli.options import SOFT_FILMS, SOFT_STILLS
 from stmcli.report import read_report
 from stmcli.video import Source, last_number, list_frames, would_be_frame
 
 MASKS, REPORT, PAGE, LOCK = "masks", "report.json", "report.html", ".lock"
 STATE = ".state"  # what an unfinished run needs to go on
-DATASET = "davis"  # the one output that is a tree of folders
-FOLDERS = re.compile(
-    rf"{MASKS}|soft|soft/\d+|(mattes|cutout)(-\d+)?|{DATASET}|\{STATE}|\{STATE}/.+"
-)  # that outputs are in
+DATASET = DavisWriter.file  # the one output that is a tree of folders
+FOLDERS = re.compile(  # that outputs are in
+    rf"{MASKS}|soft|soft/\d+|({'|'.join(SOFT_STILLS)})(-\d+)?|{DATASET}|\{STATE}|\{STATE}/.+"
+)
+AT_ONCE = (REPORT, PAGE, "summary.json", "index.html", *(kind.file for kind in FORMATS.values()))  # `.x.part` before
 UNFINISHED = re.compile(  # beside these folders
-    r"(overlay|alpha|matte|green)(-\d+)?\.part\.\w+"
-    rf"|\.((report|summary|ytvis|coco)\.json|(report|index)\.html|mots\.zip|{DATASET})\.part"
+    rf"({'|'.join(('overlay', *SOFT_FILMS))})(-\d+)?\.part\.\w+|\.({'|'.join(map(re.escape, AT_ONCE))})\.part"
 )
 ELSEWHERE = "Choose another --output."
 
@@ -232,5 +234,5 @@ def is_empty(out: Path) -> bool:
     """Tell whether nothing but the beginnings of a run of ours is there."""
     if not out.exists():
         return True
-    ours = {out / LOCK, *_temporaries(out), *_folders(out), *(out / STATE).rglob("*")}
-    return all(path in ours for path in out.rglob("*"))
+    ours, unfinished = {out / LOCK, *_folders(out)}, [out / STATE, *_temporaries(out)]
+    return all(path in ours or any(map(path.is_relative_to, unfinished)) for path in out.rglob("*"))

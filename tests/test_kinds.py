@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from stmcli import kinds, pipeline
+from stmcli.files import part_of
 from stmcli.job import Job
 from stmcli.kinds import open_writers, opened, outputs
-from stmcli.options import ExportOptions, NetworkOptions
+from stmcli.options import DATASETS, EXPORTS, SOFT_STILLS, ExportOptions, NetworkOptions
 from stmcli.pipeline import segment_video
+from stmcli.results import is_empty
 from stmcli.video import H264, H264_NVENC, open_source, opens
 from stmcli.weights import load_model
 
@@ -52,6 +54,22 @@ def films(source, folder, *wanted, **choices):
 def job(tmp_path, make_clip, make_mask, tiny_weights):
     network = NetworkOptions(str(tiny_weights), "cpu", "fp32")
     return Job(make_clip(frames=3), (make_mask(),), tmp_path / "out", network=network)
+
+
+@pytest.mark.parametrize("kind", EXPORTS)
+def test_what_a_killed_run_leaves_of_an_output_is_no_result(tmp_path, make_clip, kind):
+    options, out = ExportOptions((kind,), per_object=True), tmp_path / "out"
+    with open_source(make_clip(frames=2)) as source:
+        writers = [*open_writers(outputs(options, (1,)), out, source, options, soft_bits=8)]
+        for writer in writers if kind not in SOFT_STILLS else ():
+            writer.write(next(iter(source)), Block())
+            if kind in DATASETS:
+                part_of(writer.path).touch()  # as while it is closed
+        left = [path.name for path in out.rglob("*")]
+        empty = is_empty(out)
+    for writer in writers:
+        writer.abort()
+    assert (bool(left), empty) == (kind != "none", True), left
 
 
 @pytest.mark.parametrize(

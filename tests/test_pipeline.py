@@ -170,7 +170,7 @@ def test_the_report_holds_what_happened(job):
     segment_video(job)
     report = report_of(job)
     assert (report["status"], report["frames_written"], report["objects"]) == ("ok", 6, [1, 3])
-    assert report["identity"] == job.identity()
+    assert report["identity"] == json.loads(json.dumps(job.identity()))
     assert report["fingerprint"] == fingerprint(report["identity"], report["given"])
     assert report["weights"] == {
         "path": job.network.weights,
