@@ -150,7 +150,7 @@ def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str
             notes.append(f"the clip is followed back from frame {last}, the last with a mask")
             source.close()
             source = _open_source(job, options.start, last)
-        if len(given) > (room := given_room(job.memory)) and "first" in job.memory.policy:
+        if len(given) > (room := given_room(job.memory)) and job.memory.has_first:
             notes.append(f"{len(given)} masks are given; the memory holds the first and the latest {room} in all")
         yield source, given, notes
     finally:

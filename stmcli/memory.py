@@ -14,8 +14,7 @@ INERTIA = 0.9  # of what is known of a slot's use, a frame
 
 def given_room(options: MemoryOptions) -> int:
     """Return how many given frames the memory holds at most: the first and the latest ones."""
-    reserved = 1 if "previous" in options.policy else 0
-    return 1 if options.policy == "previous" else options.max_slots - reserved
+    return options.max_slots - options.has_previous if options.has_first else 1
 
 
 class MemoryBank:
@@ -37,7 +36,7 @@ class MemoryBank:
         self.kept: list[int] = []  # slots of kept frames, the latest last
         self.previous = False  # whether the slot behind the filled ones holds the previous frame
         self.objects = [0] * options.max_slots  # how many objects each slot knows: the first so many
-        self._room = options.max_slots - (1 if "previous" in options.policy else 0)
+        self._room = options.max_slots - options.has_previous
         self._keys = torch.empty(0)
         self._values = torch.empty(0)
         self._use = torch.full((options.max_slots,), torch.nan)  # share of all reading, by slot; NaN = unknown yet
@@ -49,7 +48,7 @@ class MemoryBank:
         """
         self._allocate(key, value)
         most = given_room(self.options)
-        self.previous = len(self.pinned) == most == 1 and "first" in self.options.policy  # no room for a second one
+        self.previous = len(self.pinned) == most == 1 and self.options.has_first  # no room for a second one
         if self.previous:
             self._put(self.filled, key, value)
             return None
@@ -68,8 +67,8 @@ class MemoryBank:
         As the previous frame only every so many times, beside frames that are kept; by themselves policies are as
         published.
         """
-        most = renew if "every" in self.options.policy else 1
-        return ("previous" in self.options.policy and age % most == 0) or self._keeps(age)
+        most = renew if self.options.has_every else 1
+        return (self.options.has_previous and age % most == 0) or self._keeps(age)
 
     def write(self, key: Tensor, value: Tensor, *, age: int) -> None:
         """Remember the frame that was `age` frames after the first one; the policy decides for how long."""
@@ -138,7 +137,7 @@ class MemoryBank:
 
     def _span(self) -> tuple[int, int]:
         """Return the first slot that is read, and the one behind the last."""
-        if self.options.policy == "previous" and self.previous:
+        if self.previous and not self.options.has_first:
             return self.filled, self.slots
         return 0, self.slots
 
@@ -158,7 +157,7 @@ class MemoryBank:
 
     def _keeps(self, age: int) -> bool:
         every = self.options.every
-        return self.options.policy == "first+previous+every" and every > 0 and age % every == 0
+        return self.options.has_every and every > 0 and age % every == 0
 
     def _free_slot(self) -> int:
         """Return the next slot, or that of a kept frame that goes: the oldest one, or the one that was read least."""

@@ -34,6 +34,21 @@ class MemoryOptions:
     keep: str = "recent"  # which kept frames stay when the slots are full: the latest, or the most read
     half: bool = False  # store keys and values in bf16, whatever the network computes in
 
+    @property
+    def has_first(self) -> bool:
+        """Whether given frames are read."""
+        return "first" in self.policy.split("+")
+
+    @property
+    def has_previous(self) -> bool:
+        """Whether the frame before is read."""
+        return "previous" in self.policy.split("+")
+
+    @property
+    def has_every(self) -> bool:
+        """Whether each N-th frame is kept."""
+        return "every" in self.policy.split("+")
+
 
 @dataclass(frozen=True)
 class Fit:

@@ -2,6 +2,7 @@
 
 import json
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,13 +64,11 @@ def segment(
     verbose: VerboseOption = 0,
 ) -> None:
     """Follow the objects of a first-frame mask through a clip."""
-    first, fps = clip.first_number, clip.fps
+    number = partial(_frame_number, video, first_number=clip.first_number, fps=clip.fps)
     faults = Faults()  # an option that is wrong leaves a value with which the rest can be checked
     choices = (
-        faults.look(
-            lambda: clip.options(start=_first_frame(video, start, first, fps), end=_last_frame(video, end, first, fps))
-        )
-        or SegmentOptions(first_number=first),
+        faults.look(lambda: clip.options(start=number(start), end=number(end, last=True)))
+        or SegmentOptions(first_number=clip.first_number),
         faults.look(network.options) or NetworkOptions(network.weights, network.device),
         faults.look(memory.options) or MEMORY,
         faults.look(lambda: exports.options("--export", clip.export)) or ExportOptions(("none",)),
@@ -120,24 +119,16 @@ def _give_result(result: "Result", *, as_json: bool, verbose: int) -> None:
         give("\n".join(files))
 
 
-def _first_frame(video: Path, text: str | None, first_number: int | None, fps: str) -> int | None:
-    """Return the frame number of --start."""
-    from stmcli.video import first_frame_from, parse_position
+def _frame_number(
+    video: Path, text: str | None, *, first_number: int | None, fps: str, last: bool = False
+) -> int | None:
+    """Return the number of the first frame at a position or later, or of the `last` one until there."""
+    from stmcli.video import first_frame_from, last_frame_until, parse_position
 
     if text is None:
         return None
-    rate = Fraction(rate_of("--fps", fps))
-    return first_frame_from(video, parse_position(text), first_number=first_number, rate=rate)
-
-
-def _last_frame(video: Path, text: str | None, first_number: int | None, fps: str) -> int | None:
-    """Return the frame number of --end."""
-    from stmcli.video import last_frame_until, parse_position
-
-    if text is None:
-        return None
-    rate = Fraction(rate_of("--fps", fps))
-    return last_frame_until(video, parse_position(text), first_number=first_number, rate=rate)
+    find = last_frame_until if last else first_frame_from
+    return find(video, parse_position(text), first_number=first_number, rate=Fraction(rate_of("--fps", fps)))
 
 
 def _give_facts(facts: dict[str, Any], *, as_json: bool) -> None:
@@ -184,7 +175,7 @@ def frame(
     from stmcli.results import check_picture
     from stmcli.video import read_frame
 
-    index = _first_frame(video, at, first_number, fps)
+    index = _frame_number(video, at, first_number=first_number, fps=fps)
     picture = read_frame(video, index, first_number=first_number).rgb
     check_picture(output, video, overwrite=overwrite)
     write_picture(output, picture)
