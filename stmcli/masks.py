@@ -60,10 +60,12 @@ class Convention:
         return len(self.seen) == 1 and (self.seen == self.greys or not self.seen.isdisjoint(ONE_OBJECT))
 
     def labels(self, values: Labels, grey: bool, *, path: Path, warn: Warn) -> Labels:
-        """Return the ids of a mask, (H, W); grey that is not white but one object is warned about."""
+        """Return the ids of a mask, (H, W); grey that may be meant otherwise is warned about."""
         there = _stored(values)
         one_grey = grey and len(there) == 1 and len(self.greys) == 1
         if not one_grey and (self.beside or not is_binary(values)):
+            if grey and VOID in there:
+                warn(f"{path}: white (255) beside other grey values is read as void, no object; palette PNG has ids")
             return values
         if there[0] not in (1, *ONE_OBJECT):
             warn(f"{path}: grey values 0 and {there[0]} are read as one object, id 1; palette PNG keeps ids")

@@ -308,6 +308,8 @@ def unpickle(path: Path) -> Any:
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Card]:
     state = unpickle(path)
+    if isinstance(state, Mapping) and "ema" in state:
+        raise WeightsError("the state of a training run", path=path, hint="Use best.safetensors beside it")
     if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
         raise WeightsError("not a state dict of tensors", path=path, hint="Use the published STM_weights.pth")
     named = {rename(name): _full(x) for name, x in state.items()}

@@ -285,6 +285,21 @@ def test_missing_clips_are_counted(tree):
     refusal(tree, tree / "predicted", "no masks for clip cat and 1 more")
 
 
+def test_clips_one_folder_further_in_are_pointed_at(tree):
+    (tree / "predicted").rename(tree / "480p")
+    (tree / "predicted").mkdir()
+    (tree / "480p").rename(tree / "predicted" / "480p")
+    refusal(tree, f"Did you mean {tree / 'predicted' / '480p'}?")
+
+
+def test_a_dataset_that_lists_no_clips_of_the_protocol_is_noted(tree):
+    (tree / "truth" / "ImageSets" / "2017").mkdir(parents=True)
+    (tree / "truth" / "ImageSets" / "2017" / "val.txt").write_text("cat\n")
+    notes = [len(score(tree, protocol).notes) for protocol in ("davis2016", "davis2017", "folder")]
+    assert notes == [1, 0, 0]
+    assert "no ImageSets/2016/val.txt, so every clip" in score(tree, "davis2016").notes[0]
+
+
 def test_missing_frames_are_counted(tree):
     for index in (1, 3):
         (tree / "predicted" / "dog" / f"{index:05}.png").unlink()
@@ -364,12 +379,20 @@ def test_objects_that_come_and_go_are_scored_in_every_frame(tree):
     assert score(tree, "davis2017").sequences["cat"][2].j.tolist() == [1, 0, 1]
 
 
-def test_late_objects_that_no_prediction_shows_are_noted(tree):
+def test_other_ids_than_those_of_the_truth_are_noted(tree):
+    write_clip(tree / "truth" / "cat", moving(1, 2, step=2))
+    write_clip(tree / "predicted" / "cat", moving(5, 6, step=2))
+    notes = [note.removeprefix(f"{tree / 'predicted' / 'cat'}: ") for note in score(tree, "davis2017").notes]
+    assert notes == ["objects 1, 2 in no mask, counted as missed", "objects 5, 6 not in the ground truth, not counted"]
+    assert score(tree, "davis2016").notes == ()
+
+
+def test_objects_that_no_prediction_shows_are_noted(tree):
     late = moving(1, 3, step=2)
     late[:2][late[:2] == 3] = 0
     write_clip(tree / "truth" / "cat", late)
     write_clip(tree / "predicted" / "cat", moving(1, step=2))
-    assert score(tree).notes == (f"{tree / 'truth' / 'cat'}: late object 3 in no prediction, counted as missed",)
+    assert score(tree).notes == (f"{tree / 'predicted' / 'cat'}: object 3 in no mask, counted as missed",)
     assert score(tree).sequences["cat"][3].j.tolist() == [1, 0, 0]
     assert score(tree, "davis2017").notes == ()
 

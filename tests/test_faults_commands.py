@@ -158,6 +158,8 @@ EVALUATE_FAULTS = {
     "gap in the truth": (changed(CAT, lost), (*EVALUATE, *DAVIS17), 2, r"cat: no ground truth for frame 00002"),
     "list leads outside": (touch(LIST, b"../cat\n"), (*EVALUATE, *DAVIS17), 2, r"val\.txt: '\.\./cat' is not the name"),
     "list is absolute": (touch(LIST, b"/etc\n"), (*EVALUATE, *DAVIS17), 2, r"val\.txt: '/etc' is not the name"),
+    "no truth": (nothing, EVALUATE[:2], 2, r"--gt: missing\. Give PRED and --gt"),
+    "masks and a run": (nothing, (*EVALUATE[:2], "--run", "truth"), 2, r"--run: makes masks.*Leave out one"),
     "unknown protocol": (nothing, (*EVALUATE, "--protocol", "best"), 2, r"--protocol best: unknown"),
     "csv is there": (touch("a.csv", b"precious"), (*EVALUATE, "--csv", "a.csv"), 2, r"a\.csv: exists already.*-y"),
     "csv without a folder": (nothing, (*EVALUATE, "--csv", "no/a.csv"), 2, r"no: no such folder"),

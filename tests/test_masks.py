@@ -154,11 +154,13 @@ def test_colours_count_when_alpha_is_opaque_everywhere(path):
 
 
 @pytest.mark.parametrize("mode", ["P", "L"])
-def test_255_beside_ids_is_void_and_no_object(path, mode):
-    labels = squares(1, 2, 255)
-    read = read_labels(save_palette(path, labels) if mode == "P" else save(path, labels))
+def test_255_beside_ids_is_void_and_no_object_and_in_grey_that_is_noted(path, mode):
+    labels, notes = squares(1, 2, 255), []
+    read = read_labels(save_palette(path, labels) if mode == "P" else save(path, labels), warn=notes.append)
     assert np.array_equal(read, labels)
     assert object_ids(read) == (1, 2)
+    assert [note for note in notes if "white (255) beside other grey values is read as void" in note] == notes
+    assert len(notes) == (mode == "L")
 
 
 def test_255_alone_in_a_palette_is_object_one(path):

@@ -227,6 +227,7 @@ BROKEN = {
     ),
     "not a number": (lambda p: tampered(p, lambda s: s["query_head.key.bias"].fill_(torch.nan)), "NaN"),
     "a pickle that runs code": (lambda p: pickle.dumps(Marker(p / "ran"), protocol=2), "could run code"),
+    "a run": (lambda p: (torch.save({"ema": {}}, p / "run"), (p / "run").read_bytes())[1], "state of a training run"),
     "a list": (lambda p: (torch.save([1], p / "list"), (p / "list").read_bytes())[1], "not a state dict"),
 }
 

@@ -82,8 +82,11 @@ def evaluate(
     from stmcli.evaluate import draw_sheets, evaluate_folder, read_seen, unscorable, write_submission
 
     one_of("--protocol", protocol, PROTOCOLS)
-    if (predictions is None) == (run is None) or (truth or run) is None:
-        raise UsageError("nothing to score", hint="Give PRED and --gt, or --run DATASET.")
+    if predictions and run:
+        raise UsageError("--run: makes masks to score, but PRED is given", hint="Leave out one of them.")
+    if not run and not (predictions and truth):
+        lacking = "--gt: missing" if predictions else "nothing to score"
+        raise UsageError(lacking, hint="Give PRED and --gt, or --run DATASET.")
     if protocol != "ytvos" and (seen or submission):
         raise UsageError("--seen and --submission are for YouTube-VOS", hint="Give --protocol ytvos.")
     categories = read_seen(seen)

@@ -128,6 +128,8 @@ def train(
         return
     if not options.train_norm and not init and not resume and leads():
         say("note: batch norm keeps the statistics of a random network; start from trained weights by --init")
+    if not quiet:
+        say("reading what to train on")
     with show_progress(output.name, quiet=quiet) as show:
         result = run_training(
             stills or [],

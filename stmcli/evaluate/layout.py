@@ -70,7 +70,9 @@ def predicted_folders(predictions: Path, names: Iterable[str]) -> dict[str, Path
     missing = [name for name, folder in found.items() if not folder.is_dir()]
     if missing:
         cause = f"no masks for {first_of(missing, 'clip')}"
-        raise UsageError(cause, path=predictions, hint="It must hold <clip>/*.png or <clip>/masks/*.png")
+        inner = next((path for path in sorted(predictions.iterdir()) if (path / missing[0]).is_dir()), None)
+        hint = f"Did you mean {inner}?" if inner else "It must hold <clip>/*.png or <clip>/masks/*.png"
+        raise UsageError(cause, path=predictions, hint=hint)
     return found
 
 
@@ -126,6 +128,13 @@ def _listed_clips(root: Path, protocol: str) -> list[str]:
     content = path.read_bytes()
     names = read_list(content) if path.parent.name == "480p" else content.decode(errors="replace").split()
     return _safe(names, path)
+
+
+def unlisted_note(root: Path, protocol: str) -> list[str]:
+    """Say that a dataset lists clips, but not those of the protocol, so that every one is taken."""
+    if protocol not in CLIP_LISTS or has_list(root, protocol) or not (root / "ImageSets").is_dir():
+        return []
+    return [f"{root}: there is no ImageSets/{CLIP_LISTS[protocol][0]}/val.txt, so every clip is scored"]
 
 
 def has_list(root: Path, protocol: str) -> bool:

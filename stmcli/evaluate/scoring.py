@@ -1,14 +1,22 @@
 """Score predicted masks frame by frame, by the rules of each benchmark."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from stmcli.errors import UsageError
-from stmcli.evaluate.layout import annotation_folders, by_frame, first_of, frame_key, mask_files, predicted_folders
+from stmcli.errors import UsageError, listed
+from stmcli.evaluate.layout import (
+    annotation_folders,
+    by_frame,
+    first_of,
+    frame_key,
+    mask_files,
+    predicted_folders,
+    unlisted_note,
+)
 from stmcli.evaluate.scores import ObjectScores, Scores
 from stmcli.evaluate.ytvos import META, TRAINING_CATEGORIES, Wanted, read_meta
 from stmcli.listeners import unheard
@@ -78,7 +86,7 @@ def evaluate_folder(
     annotations = annotation_folders(truth, protocol)
     found = predicted_folders(predictions, annotations)
     meta = read_meta(truth) if protocol == "ytvos" else {}
-    notes: list[str] = []
+    notes = unlisted_note(truth, protocol)
     sequences = {}
     for name, folder in annotations.items():
         sequences[name] = _score_clip(found[name], Truth(folder, protocol), meta.get(name), notes)
@@ -121,12 +129,15 @@ def _score_clip(
     objects = _collect(frames, truth, _scored_frames(truth, entered, wanted), wanted or {})
     if not objects:
         raise _nothing_to_score(truth, entered)
-    late = [str(number) for number, index in entered.items() if index > min(entered.values()) and number in objects]
-    missed = [number for number in late if int(number) not in found]
-    if missed:
-        ids = f"object{'s' * (len(missed) > 1)} {', '.join(missed)}"
-        notes.append(f"{truth.folder}: late {ids} in no prediction, counted as missed")
+    if missed := sorted(objects.keys() - found):
+        notes.append(f"{prediction}: {_named(missed)} in no mask, counted as missed")
+    if more := sorted(found - entered.keys()):
+        notes.append(f"{prediction}: {_named(more)} not in the ground truth, not counted")
     return objects
+
+
+def _named(ids: Sequence[int]) -> str:
+    return f"object{'s' * (len(ids) > 1)} {listed(ids, 6)}"
 
 
 def _check_files(truth: Truth) -> None:
