@@ -121,6 +121,7 @@ class _Run:
         self._at_work: dict[str, Pair] = {}
         self._tries: Counter[str] = Counter()
         self._lost: set[str] = set()
+        self._errors: dict[str, str] = {}  # of the clips that are tried again
         self._failed: list[str] = []  # the first few
         self._began = datetime.now(UTC)
         self.wanted = len(chosen)
@@ -142,15 +143,18 @@ class _Run:
         engine.submit(Task(pair.output, self._batch.job(pair)))
 
     def _take(self, outcome: Outcome) -> None:
-        """Let a clip end, or try it again: once when its worker died, as often as was asked when it failed."""
+        """Let a clip end, or try it again: once when its worker died, as often as was asked when there is hope."""
         pair = self._at_work.pop(outcome.name)
         self._tries[outcome.name] += 1
-        again = outcome.status == "failed" and self._tries[outcome.name] <= self._batch.options.retries
-        if again or (outcome.lost and outcome.name not in self._lost):
+        may = not outcome.hopeless and self._tries[outcome.name] <= self._batch.options.retries
+        if (outcome.status == "failed" and may) or (outcome.lost and outcome.name not in self._lost):
             self._lost |= {outcome.name} if outcome.lost else set()
+            self._errors[outcome.name] = outcome.error
             self._queue.append(pair)
         else:
-            self._end(pair, outcome)
+            before = self._errors.pop(outcome.name, "")
+            again = (f"tried again after: {before}",) if before else ()
+            self._end(pair, replace(outcome, notes=(*outcome.notes, *again)))
 
     def _end(self, pair: Pair, outcome: Outcome) -> None:
         tries = max(1, self._tries.pop(pair.output, 1))
@@ -182,7 +186,11 @@ class _Run:
             more = failed - len(self._failed)
             cause += f": {', '.join(self._failed)}" + f" and {more} more" * (more > 0)
         error = PartialError if self.status() == "partial" else StmError
-        raise error(cause, path=self._batch.out, hint=f"{SUMMARY} says why; the same command does what is missing.")
+        raise error(
+            cause,
+            path=self._batch.out,
+            hint=f"{SUMMARY} says why; once that is mended, the same command does what is missing.",
+        )
 
     def summarise(self, status: str, seconds: float) -> Record:
         """Write the totals over all clips, also those of earlier passes, and return them. Raises WriteError."""

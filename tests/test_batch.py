@@ -27,7 +27,7 @@ from stmcli.engines.task import Advanced, Task, do
 from stmcli.errors import Interrupted, LockedError, PartialError, StmError, Terminated
 from stmcli.guard import device_explained
 from stmcli.job import Job
-from stmcli.options import BatchOptions, ExportOptions, MemoryOptions, NetworkOptions
+from stmcli.options import BatchOptions, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.pairing import Pair, pair_clips
 from stmcli.results import lock
 
@@ -210,6 +210,18 @@ def test_a_clip_that_failed_is_tried_again_as_often_as_asked(batch_of, shots, tm
     line = next(line for line in records(tmp_path / "out") if line["clip"] == "a")
     assert (line["error"], line["tries"]) == (f"{tmp_path}/clips/a.mp4: RuntimeError: the disk was away", 2)
     assert run_batch(batch_of(retries=1))["ok"] == 2
+    tries[:] = ["a.mp4"]
+    assert run_batch(replace(batch_of(retries=3), segment=SegmentOptions(overwrite=True)))["ok"] == 2
+    notes = {line["clip"]: line["notes"] for line in records(tmp_path / "out")}
+    assert (notes["a"][-1:], notes["b"]) == ([f"tried again after: {line['error']}"], [])
+
+
+def test_what_cannot_succeed_is_not_tried_again(batch_of, shots, tmp_path):
+    shots("a.mp4", "b.mp4")
+    Image.new("P", (32, 24)).save(tmp_path / "masks/a.png")
+    with pytest.raises(PartialError):
+        run_batch(batch_of(retries=3))
+    assert {line["clip"]: line["tries"] for line in records(tmp_path / "out")} == {"a": 1, "b": 1}
 
 
 def test_json_is_a_line_for_each_clip(many, shots):

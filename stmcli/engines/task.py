@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stmcli.errors import DeviceError, Interrupted, PartialError, StmError
+from stmcli.errors import DeviceError, Interrupted, ManyErrors, PartialError, StmError, UsageError
 from stmcli.given import mask_in
 from stmcli.job import Job
 from stmcli.model import STM
@@ -40,7 +40,10 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a clip ended: `status` is ok, partial or failed; `lost` when its worker died or is of no more use."""
+    """How a clip ended: `status` is ok, partial or failed; `lost` when its worker died or is of no more use.
+
+    It is `hopeless` when what was given is wrong, so that to try again is no use.
+    """
 
     name: str
     status: str
@@ -51,6 +54,7 @@ class Outcome:
     size: int = 0  # bytes in the output folder
     done_before: bool = False
     lost: bool = False
+    hopeless: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -89,7 +93,8 @@ def do(task: Task, load: Callable[[], STM], hear: Hear) -> Outcome:
 def failure(task: Task, error: Exception) -> Outcome:
     """Return the outcome of a clip that an error has ended."""
     text = str(error) if isinstance(error, StmError) else f"{task.job.video}: {type(error).__name__}: {error}"
-    return Outcome(task.name, "failed", " ".join(text.split()), type(error).__name__)
+    hopeless = isinstance(error, (UsageError, ManyErrors))
+    return Outcome(task.name, "failed", " ".join(text.split()), type(error).__name__, hopeless=hopeless)
 
 
 def loss(task: Task, cause: str) -> Outcome:
