@@ -186,11 +186,8 @@ class _Run:
             more = failed - len(self._failed)
             cause += f": {', '.join(self._failed)}" + f" and {more} more" * (more > 0)
         error = PartialError if self.status() == "partial" else StmError
-        raise error(
-            cause,
-            path=self._batch.out,
-            hint=f"{SUMMARY} says why; once that is mended, the same command does what is missing.",
-        )
+        hint = f"{SUMMARY} says why; once that is mended, the same command does what is missing."
+        raise error(cause, path=self._batch.out, hint=hint)
 
     def summarise(self, status: str, seconds: float) -> Record:
         """Write the totals over all clips, also those of earlier passes, and return them. Raises WriteError."""
