@@ -6,6 +6,7 @@ import pytest
 from typer.main import get_command
 
 from stmcli.cli import app
+from stmcli.flags import flag_of
 
 STM = get_command(app)
 NETWORK = {
@@ -181,3 +182,10 @@ def test_no_option_is_left_out_here(words):
     named = {option.split()[0] for option in COMMANDS[words][1]}
     options = [one for one in STM.get_command(None, name).params if one.param_type_name == "option"]
     assert {one.opts[0] for one in options if not named & {*one.opts, *one.secondary_opts}} == {*OTHERS[name].split()}
+
+
+def test_a_field_is_called_as_the_option_that_changes_it():
+    options = {word: one for one in STM.get_command(None, "segment").params for word in one.opts + one.secondary_opts}
+    for option, change in (CLIP | NETWORK | MEMORY | EXPORTS).items():
+        for name in change:
+            assert options[flag_of(*name.split("."))] is options[option.split()[0]]
