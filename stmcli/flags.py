@@ -48,10 +48,11 @@ SWITCHES = {
     "segment": {"keep_soft": "--keep-soft", "keep_memory": "--keep-memory", "page": "--no-page"},
     "export": {"per_object": "--per-object", "refine": "--no-refine", "contour": "--no-contour"},
 }
-LISTS = {"kinds": "--export", "categories": "--category", "objects": "--objects", "corrections": "--direction"}
+LISTS = {"kinds": "--export", "categories": "--category", "objects": "--objects"}
+NO_OPTIONS = {"corrections": "the use of later masks"}  # stm evaluate --run alone takes them for new objects only
 
 
 def flag_of(group: str, name: str) -> str:
     """Return what the field `name` of a group of options is called."""
-    known = {**LISTS, **FLAGS.get(group, {}), **SWITCHES.get(group, {})}
+    known = {**NO_OPTIONS, **LISTS, **FLAGS.get(group, {}), **SWITCHES.get(group, {})}
     return known.get(name, f"--{name.replace('_', '-')}")

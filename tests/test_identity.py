@@ -60,3 +60,8 @@ def test_what_differs_is_called_as_on_the_command_line():
     assert differences(old, new) == ["clip", "--mem-every", "--mem-half"]
     assert differences({}, old) == ["the stm that made it"]
     assert differences({**old, "version": "0"}, old) == ["stm 0"]
+
+
+def test_what_only_another_command_changes_is_not_called_an_option():
+    old, new = ({"segment": {"corrections": value, "direction": "both"}} for value in (True, False))
+    assert differences(old, new) == ["the use of later masks"]

@@ -1,6 +1,5 @@
 """The app that the commands join: consoles, errors as one line, and the options that several commands share."""
 
-import math
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from typer.core import TyperGroup
 
 from stmcli import __version__
 from stmcli.errors import ManyErrors, PartialError, StmError, UsageError, exit_code_of
-from stmcli.options import AUGMENT, MEMORY_KEEPS, MEMORY_POLICIES, PRECISIONS, TTA, MemoryOptions, NetworkOptions
+from stmcli.options import MEMORY_KEEPS, MEMORY_POLICIES, MemoryOptions, NetworkOptions
 
 # In the list of commands, what people come for first
 ORDER = (
@@ -21,7 +20,6 @@ ORDER = (
     *("evaluate", "train", "weights", "bench", "doctor"),
 )
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
-SHORTEST_REACH = 0.1  # cells; a cell then reads its own place only
 
 Result = TypeVar("Result")
 NO_WORDS = "NoArgsIsHelpError"  # typer's, without a public name: its message is the help
@@ -167,82 +165,7 @@ app = typer.Typer(
     "Several values are separated by spaces, with quotes around those that have some themselves.",
 )
 
-WeightsOption = Annotated[str, typer.Option("--weights", "-w", help="A name from `stm weights list`, or a file.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
-PrecisionOption = Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}.")]
-SizeOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0, help="Shorter side inside the network, px; 0 = the source's.", show_default="suits the weights"
-    ),
-]
-TopOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0, help="Read only the N best matching cells of the memory; 0 = all.", show_default="suits the weights"
-    ),
-]
-CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Compile the network first: half a minute, then every frame is faster.")
-]
-FocusOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Look at a window this many times as long as the objects; 0 = the whole frame.",
-        show_default="suits the weights",
-    ),
-]
-AnchorOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Let a given mask count so many times as much where a frame shows what it showed; 1 = as any other frame.",
-        show_default="suits the weights",
-    ),
-]
-AugmentOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="VIEWS",
-        help=f"Memorize a frame where objects enter mirrored and at other sizes too: {', '.join(AUGMENT)}; none.",
-        show_default="suits the weights",
-    ),
-]
-GateOption = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        help="Do not remember an object from frames with less confidence in it; 0: off.",
-        show_default="suits the weights",
-    ),
-]
-RenewOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Memorize the previous frame only every N frames, which takes less time.",
-        show_default="suits the weights",
-    ),
-]
-ReachOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Prefer memory near a place: standard deviation in cells of 16 px; 0 = anywhere alike.",
-        show_default="suits the weights",
-    ),
-]
-TtaOption = Annotated[
-    str,
-    typer.Option(
-        metavar="flip,scale",
-        help="Average views of every frame: flip = mirrored too, twice the time; scale = at two other sizes too, "
-        "three times; both: six times.",
-        show_default="none",
-    ),
-]
-AdaptOption = Annotated[
-    int, typer.Option(min=0, metavar="STEPS", help="First train a copy of the decoder on the given frame.")
-]
 EveryOption = Annotated[int, typer.Option(min=0, help="Keep each N-th frame in memory; 0: first and previous only.")]
 MaxOption = Annotated[int, typer.Option(min=2, help="Most frames in memory, first and previous included.")]
 PolicyOption = Annotated[str, typer.Option(help=f"{', '.join(MEMORY_POLICIES)}.")]
@@ -312,54 +235,6 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise UsageError(f"{option} {value}: unknown", hint=f"Use one of {', '.join(allowed)}.")
     return value
-
-
-def network_options(
-    weights: str,
-    device: str,
-    precision: str,
-    size: int | None,
-    *,
-    top_k: int | None = NETWORK.top_k,
-    reach: float | None = NETWORK.reach,
-    tta: str = "",
-    adapt: int = NETWORK.adapt,
-    compiled: bool = NETWORK.compile,
-    focus: float | None = NETWORK.focus,
-    anchor: float | None = NETWORK.anchor,
-    augment: str | None = None,
-    gate: float | None = NETWORK.gate,
-    renew: int | None = NETWORK.renew,
-) -> NetworkOptions:
-    """Check and collect the options of the network."""
-    if reach and not SHORTEST_REACH <= reach < math.inf:
-        raise UsageError(f"--reach {reach:g}: not a distance", hint=f"Use 0 or cells from {SHORTEST_REACH} on.")
-    if focus and not 1 <= focus < math.inf:
-        raise UsageError(f"--focus {focus:g}: not a size", hint="Use 0, or 2 for twice as long as the objects.")
-    if anchor is not None and not 1 <= anchor < math.inf:
-        raise UsageError(f"--anchor {anchor:g}: not a weight", hint="Use 1, or 100 for a hundred times as much.")
-    one_of("--precision", precision, PRECISIONS)
-    return NetworkOptions(
-        weights,
-        device,
-        precision,
-        size,
-        top_k,
-        reach,
-        _views("--tta", tta, TTA),
-        adapt,
-        compiled,
-        focus,
-        anchor,
-        None if augment is None else _views("--augment", "" if augment == "none" else augment, AUGMENT),
-        gate,
-        renew,
-    )
-
-
-def _views(option: str, text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
-    words = {one_of(option, word.strip(), allowed) for word in text.split(",")} if text else set()
-    return tuple(word for word in allowed if word in words)
 
 
 def memory_options(every: int, most: int, policy: str, keep: str, *, half: bool) -> MemoryOptions:

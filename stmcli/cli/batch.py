@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stmcli.cli.app import QuietOption, VerboseOption, app, give, one_of, say
-from stmcli.cli.groups import Clip, Exports, Memory, Network, grouped
+from stmcli.cli.groups import Clip, Exports, Memory, grouped
+from stmcli.cli.network import Network
 from stmcli.errors import PartialError, StmError, UsageError
 from stmcli.options import ENGINES, BatchOptions
 

@@ -12,25 +12,16 @@ import typer
 from stmcli.cli.app import (
     MEMORY,
     NETWORK,
-    AdaptOption,
-    AnchorOption,
-    AugmentOption,
-    CompileOption,
-    FocusOption,
-    GateOption,
     JsonOption,
     MaxOption,
     QuietOption,
-    ReachOption,
-    RenewOption,
-    TopOption,
-    TtaOption,
     app,
     give,
     say,
 )
 from stmcli.cli.exports import EXPORT, kinds_of
-from stmcli.cli.groups import grouped, network_of
+from stmcli.cli.groups import grouped
+from stmcli.cli.network import SUITED, AnyNetwork
 from stmcli.errors import UsageError
 from stmcli.options import EXPORTS, PRECISIONS, BenchOptions, ExportOptions, MemoryOptions, NetworkOptions
 
@@ -45,7 +36,7 @@ MEASURED = ("p50 ms", "p90 ms", "frames/s", "MiB")
 
 
 @dataclass(frozen=True)
-class Networks:
+class Networks(AnyNetwork):
     """Which networks run, where, and how finely; several of them are measured in turn."""
 
     weights: Annotated[
@@ -69,19 +60,9 @@ class Networks:
         typer.Option(
             metavar="PX",
             help="Shorter side inside the network, px; 0 = the source's.",
-            show_default="suits the weights",
+            show_default=SUITED,
         ),
     ] = None
-    top_k: TopOption = NETWORK.top_k
-    reach: ReachOption = NETWORK.reach
-    tta: TtaOption = ""
-    adapt: AdaptOption = NETWORK.adapt
-    compile: CompileOption = NETWORK.compile
-    focus: FocusOption = NETWORK.focus
-    anchor: AnchorOption = NETWORK.anchor
-    augment: AugmentOption = None
-    memory_gate: GateOption = NETWORK.gate
-    mem_renew: RenewOption = NETWORK.renew
 
     def options(self) -> list[NetworkOptions]:
         """Check the values; every combination, weights first. Raises UsageError."""
@@ -89,7 +70,10 @@ class Networks:
         devices = _listed(self.device) or [NETWORK.device]
         precisions = _listed(self.precision) or [NETWORK.precision]
         sizes: Sequence[int | None] = _numbers("--size", self.size, least=0) or [NETWORK.size]
-        return [network_of(self, *choice) for choice in product(weights, devices, precisions, sizes)]
+        return [
+            self.one(weights=name, device=device, precision=precision, size=size)
+            for name, device, precision, size in product(weights, devices, precisions, sizes)
+        ]
 
 
 @app.command()

@@ -18,7 +18,8 @@ from stmcli.cli.app import (
     say,
 )
 from stmcli.cli.exports import RefineOption
-from stmcli.cli.groups import Memory, Network, grouped
+from stmcli.cli.groups import Memory, grouped
+from stmcli.cli.network import Network
 from stmcli.errors import UsageError
 from stmcli.files import write_whole
 from stmcli.options import PROTOCOLS, ExportOptions, MemoryOptions

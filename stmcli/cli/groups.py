@@ -10,31 +10,15 @@ import typer
 
 from stmcli.cli.app import (
     MEMORY,
-    NETWORK,
-    AdaptOption,
-    AnchorOption,
-    AugmentOption,
-    CompileOption,
-    DeviceOption,
     EveryOption,
     FirstNumberOption,
-    FocusOption,
     FpsOption,
-    GateOption,
     HalfOption,
     KeepOption,
     MaxOption,
     OverwriteOption,
     PolicyOption,
-    PrecisionOption,
-    ReachOption,
-    RenewOption,
-    SizeOption,
-    TopOption,
-    TtaOption,
-    WeightsOption,
     memory_options,
-    network_options,
     one_of,
     rate_of,
 )
@@ -56,7 +40,7 @@ from stmcli.cli.exports import (
     kinds_of,
 )
 from stmcli.errors import UsageError
-from stmcli.options import DIRECTIONS, EXPORTS, ON_CORRUPT, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.options import DIRECTIONS, EXPORTS, ON_CORRUPT, ExportOptions, MemoryOptions, SegmentOptions
 
 SEGMENT = SegmentOptions()
 
@@ -95,50 +79,6 @@ def _options(kind: type[Any]) -> list[Parameter]:
 
 def _default(field: Field[Any]) -> Any:
     return Parameter.empty if field.default is MISSING else field.default
-
-
-def network_of(group: Any, weights: str, device: str, precision: str, size: int | None) -> NetworkOptions:
-    """Check and collect the options of the network: these four, and the others of a group. Raises UsageError."""
-    return network_options(
-        weights,
-        device,
-        precision,
-        size,
-        top_k=group.top_k,
-        reach=group.reach,
-        tta=group.tta,
-        adapt=group.adapt,
-        compiled=group.compile,
-        focus=group.focus,
-        anchor=group.anchor,
-        augment=group.augment,
-        gate=group.memory_gate,
-        renew=group.mem_renew,
-    )
-
-
-@dataclass(frozen=True)
-class Network:
-    """Which network runs, where, and how finely."""
-
-    weights: WeightsOption = NETWORK.weights
-    device: DeviceOption = NETWORK.device
-    precision: PrecisionOption = NETWORK.precision
-    size: SizeOption = NETWORK.size
-    top_k: TopOption = NETWORK.top_k
-    reach: ReachOption = NETWORK.reach
-    tta: TtaOption = ""
-    adapt: AdaptOption = NETWORK.adapt
-    compile: CompileOption = NETWORK.compile
-    focus: FocusOption = NETWORK.focus
-    anchor: AnchorOption = NETWORK.anchor
-    augment: AugmentOption = None
-    memory_gate: GateOption = NETWORK.gate
-    mem_renew: RenewOption = NETWORK.renew
-
-    def options(self) -> NetworkOptions:
-        """Check the values. Raises UsageError."""
-        return network_of(self, self.weights, self.device, self.precision, self.size)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from stmcli.cli.app import (
     rate_of,
     say,
 )
-from stmcli.cli.groups import Clip, Exports, Memory, Network, grouped
+from stmcli.cli.groups import Clip, Exports, Memory, grouped
+from stmcli.cli.network import Network
 from stmcli.cli.review import serve
 from stmcli.errors import Faults, PartialError
 from stmcli.options import FPS, ExportOptions, NetworkOptions, SegmentOptions
