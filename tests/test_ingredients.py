@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from test_clips import mixed, red, still, write_stills  # noqa: F401
 
-from stmcli.cli.train import _options
+from stmcli.cli.train import Training
 from stmcli.clips import Chance, StillClips, load_stills
 from stmcli.clips.camera import _lines, as_jpeg, degrade
 from stmcli.clips.cutouts import region
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def options(preset="scratch", given=None, *, without=(), with_=()):
-    return _options(preset, given or {}, without=list(without), with_=list(with_))
+    return Training(preset, without, with_, **given or {}).options()
 
 
 # -- names and presets -------------------------------------------------------------------------------------------------

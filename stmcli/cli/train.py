@@ -1,13 +1,14 @@
 """stm train."""
 
 import math
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from stmcli.cli.app import NETWORK, DeviceOption, QuietOption, app, give, one_of, say
+from stmcli.cli.groups import grouped
 from stmcli.errors import UsageError
 from stmcli.options import INGREDIENTS, PRESETS, ClipOptions, TrainOptions
 
@@ -20,7 +21,79 @@ def _preset(default: object) -> Any:
     return f"{default}, or the preset's"
 
 
+@dataclass(frozen=True)
+class Training:
+    """How a run learns, and from what clips; None is as the preset has it."""
+
+    preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}; other options override it.")] = "scratch"
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Leave out an ingredient; repeatable. `list` names them.")
+    ] = None
+    with_: Annotated[
+        list[str] | None, typer.Option("--with", metavar="NAME", help="Put in an ingredient; repeatable.")
+    ] = None
+    size: Annotated[str | None, typer.Option(help="compact or resnet50.", show_default=_preset(TRAIN.size))] = None
+    stills_share: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of steps on stills beside videos.", show_default=_preset(CLIPS.stills_share)
+        ),
+    ] = None
+    steps: Annotated[int | None, typer.Option(min=1, show_default=_preset(TRAIN.steps))] = None
+    time_budget: Annotated[str | None, typer.Option(help="End after 90m, 2h ...; whichever is first.")] = None
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Clips of a step, in each process.", show_default=_preset(TRAIN.batch))
+    ] = None
+    objects: Annotated[
+        int | None, typer.Option(min=1, help="Objects tracked per clip, at most.", show_default=_preset(TRAIN.objects))
+    ] = None
+    crop: Annotated[
+        int | None, typer.Option(min=32, help="Side of a training frame, px.", show_default=_preset(CLIPS.crop))
+    ] = None
+    frames: Annotated[int | None, typer.Option(min=2, help="Frames per clip.", show_default=_preset(CLIPS.frames))] = (
+        None
+    )
+    frames_end: Annotated[
+        int | None, typer.Option(min=2, help="Frames per clip at the end of the run.", show_default="as --frames")
+    ] = None
+    skip: Annotated[
+        int | None,
+        typer.Option(min=0, help="Frames of a video left out in between, at most.", show_default=_preset(CLIPS.skip)),
+    ] = None
+    skip_end: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="That at the end of the run.", show_default=f"{_preset(CLIPS.skip_end)}, at most --skip"
+        ),
+    ] = None
+    detach: Annotated[
+        bool | None,
+        typer.Option(
+            "--detach/--no-detach", help="No gradients through predicted masks.", show_default=_preset("no-detach")
+        ),
+    ] = None
+    lr: Annotated[float | None, typer.Option(min=0, show_default=_preset(TRAIN.lr))] = None
+    validate_every: Annotated[str, typer.Option(help="Time between validations.")] = f"{TRAIN.validate_every / 60:.0f}m"
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED)] = TRAIN.seed
+
+    def options(self) -> tuple[TrainOptions, ClipOptions]:
+        """Merge options, the later over the earlier: of the preset, of ingredients, those given. Raises UsageError."""
+        train, clips = PRESETS[one_of("--preset", self.preset, tuple(PRESETS))]
+        changed: dict[str, Any] = {}
+        for option, names, place in (("--without", self.without, 1), ("--with", self.with_, 2)):
+            for name in names or ():
+                ingredient = INGREDIENTS[one_of(option, name, tuple(INGREDIENTS))]
+                changed[ingredient[0]] = ingredient[place]
+        changed |= {name: value for name, value in vars(self).items() if value is not None}
+        changed["time_budget"] = None if self.time_budget is None else _seconds("--time-budget", self.time_budget)
+        changed["validate_every"] = _seconds("--validate-every", self.validate_every)
+        if "skip" in changed and "skip_end" not in changed:  # the preset's must not exceed what was given
+            changed["skip_end"] = min(clips.skip_end, changed["skip"])
+        return _replaced(train, changed), _replaced(clips, changed)
+
+
 @app.command()
+@grouped
 def train(
     stills: Annotated[
         list[Path] | None, typer.Argument(help="Folders or tars with images/ and masks/.", show_default=False)
@@ -30,66 +103,16 @@ def train(
         list[str] | None,
         typer.Option(metavar="ROOT[:WEIGHT]", help="A dataset in the DAVIS or YouTube-VOS layout; repeatable."),
     ] = None,
-    stills_share: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Share of steps on stills beside videos.", show_default=_preset(CLIPS.stills_share)
-        ),
-    ] = None,
     val: Annotated[Path | None, typer.Option(help="A DAVIS root to validate on; never trained on.")] = None,
-    preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}; other options override it.")] = "scratch",
-    without: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Leave out an ingredient; repeatable. `list` names them.")
-    ] = None,
-    with_: Annotated[
-        list[str] | None, typer.Option("--with", metavar="NAME", help="Put in an ingredient; repeatable.")
-    ] = None,
-    size: Annotated[str | None, typer.Option(help="compact or resnet50.", show_default=_preset(TRAIN.size))] = None,
     init: Annotated[str | None, typer.Option(help="Start a new run from these weights.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run in --output stopped.")] = False,
-    steps: Annotated[int | None, typer.Option(min=1, show_default=_preset(TRAIN.steps))] = None,
-    time_budget: Annotated[str | None, typer.Option(help="End after 90m, 2h ...; whichever is first.")] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Clips of a step, in each process.", show_default=_preset(TRAIN.batch))
-    ] = None,
-    objects: Annotated[
-        int | None, typer.Option(min=1, help="Objects tracked per clip, at most.", show_default=_preset(TRAIN.objects))
-    ] = None,
-    crop: Annotated[
-        int | None, typer.Option(min=32, help="Side of a training frame, px.", show_default=_preset(CLIPS.crop))
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option(min=2, help="Frames per clip.", show_default=_preset(CLIPS.frames))
-    ] = None,
-    frames_end: Annotated[
-        int | None, typer.Option(min=2, help="Frames per clip at the end of the run.", show_default="as --frames")
-    ] = None,
-    skip: Annotated[
-        int | None,
-        typer.Option(min=0, help="Frames of a video left out in between, at most.", show_default=_preset(CLIPS.skip)),
-    ] = None,
-    skip_end: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="That at the end of the run.", show_default=f"{_preset(CLIPS.skip_end)}, at most --skip"
-        ),
-    ] = None,
-    detach: Annotated[
-        bool | None,
-        typer.Option(
-            "--detach/--no-detach", help="No gradients through predicted masks.", show_default=_preset("no-detach")
-        ),
-    ] = None,
-    lr: Annotated[float | None, typer.Option(min=0, show_default=_preset(TRAIN.lr))] = None,
-    validate_every: Annotated[
-        str, typer.Option(help="Time between validations.")
-    ] = f"{TRAIN.validate_every / 60:.0f}m",
+    *,
+    training: Training,
     profile: Annotated[
         bool, typer.Option("--profile", help="Only measure: steps on the same clips, and full steps with new ones.")
     ] = False,
     device: DeviceOption = NETWORK.device,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED)] = TRAIN.seed,
     quiet: QuietOption = False,
 ) -> None:
     """Train a network.
@@ -98,7 +121,7 @@ def train(
 
     `torchrun --nproc-per-node N -m stmcli train ...` trains in N processes, each with its own GPU.
     """
-    if "list" in (without or []):
+    if "list" in (training.without or []):
         give("\n".join(INGREDIENTS))
         return
     import torch
@@ -111,16 +134,7 @@ def train(
 
     if threads:
         torch.set_num_threads(threads)
-    given = {"size": size, "batch": batch, "objects": objects, "steps": steps, "lr": lr, "detach": detach}
-    given |= {"crop": crop, "frames": frames, "frames_end": frames_end, "stills_share": stills_share}
-    given |= {"skip": skip, "skip_end": skip_end}
-    options, clips = _options(preset, given, without=without or [], with_=with_ or [])
-    options = replace(
-        options,
-        seed=seed,
-        time_budget=None if time_budget is None else _seconds("--time-budget", time_budget),
-        validate_every=_seconds("--validate-every", validate_every),
-    )
+    options, clips = training.options()
     videos = [parse_root(text) for text in video or []]
     quiet = quiet or not leads()
     if profile:
@@ -183,22 +197,6 @@ def _profile(
     give(f"ratio {found.ratio:.3f}")
     if found.busy is not None:
         give(f"GPU {100 * found.busy:.0f} % busy  by {found.measure}")
-
-
-def _options(
-    preset: str, given: dict[str, Any], *, without: list[str], with_: list[str]
-) -> tuple[TrainOptions, ClipOptions]:
-    """Merge options, the later over the earlier: those of a preset, of ingredients, and those given themselves."""
-    train, clips = PRESETS[one_of("--preset", preset, tuple(PRESETS))]
-    changed: dict[str, Any] = {}
-    for option, names, place in (("--without", without, 1), ("--with", with_, 2)):
-        for name in names:
-            ingredient = INGREDIENTS[one_of(option, name, tuple(INGREDIENTS))]
-            changed[ingredient[0]] = ingredient[place]
-    changed |= {name: value for name, value in given.items() if value is not None}
-    if "skip" in changed and "skip_end" not in changed:  # the preset's must not exceed what was given
-        changed["skip_end"] = min(clips.skip_end, changed["skip"])
-    return _replaced(train, changed), _replaced(clips, changed)
 
 
 def _replaced(options: Options, changed: dict[str, Any]) -> Options:
