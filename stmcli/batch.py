@@ -12,7 +12,7 @@ from typing import Any
 from stmcli import __version__
 from stmcli.device import pick_device
 from stmcli.engines import Engine, Hear, Outcome, Task, open_engine, settled
-from stmcli.errors import Interrupted, PartialError, StmError, Terminated, UsageError
+from stmcli.errors import Interrupted, PartialError, StmError, Terminated, UsageError, listed
 from stmcli.files import whole
 from stmcli.job import Job
 from stmcli.journal import JOURNAL, SUMMARY, Journal
@@ -121,7 +121,7 @@ class _Run:
         self._at_work: dict[str, Pair] = {}
         self._tries: Counter[str] = Counter()
         self._lost: set[str] = set()
-        self._failed: list[str] = []  # the first few
+        self._failed: list[Path] = []
         self._began = datetime.now(UTC)
         self.wanted = len(chosen)
         self.ended: Counter[str] = Counter()  # by status
@@ -159,7 +159,7 @@ class _Run:
             self._journal.add(record)
         self.ended[outcome.status] += 1
         if outcome.status == "failed":
-            self._failed.append(str(pair.video)) if len(self._failed) < NAMED else None
+            self._failed.append(pair.video)
             if self._batch.options.fail_fast:
                 self._queue.clear()
         self._on_end(record)
@@ -179,8 +179,7 @@ class _Run:
         counts = ((failed, "failed"), (partial, "done in part"), (left, "not begun"))
         cause = f"of {self.wanted} clips " + ", ".join(f"{count} {what}" for count, what in counts if count)
         if self._failed:
-            more = failed - len(self._failed)
-            cause += f": {', '.join(self._failed)}" + f" and {more} more" * (more > 0)
+            cause += f": {listed(self._failed, NAMED)}"
         error = PartialError if self.status() == "partial" else StmError
         raise error(cause, path=self._batch.out, hint=f"{SUMMARY} says why; the same command does what is missing.")
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from stmcli.cliplists import read_list
 from stmcli.clips.stills import IMAGE_SUFFIXES
-from stmcli.errors import TrainingError, UsageError
+from stmcli.errors import TrainingError, UsageError, listed
 from stmcli.files import require_file
 
 LISTS = ("ImageSets/2017", "ImageSets/2016", "ImageSets/480p")  # train.txt, the first that is there
@@ -143,17 +143,16 @@ def _chosen(
 ) -> dict[str, list[tuple[str, File, File]]]:
     """Return the clips of the list for training, or all, without those of any list for validation."""
     train = next((path for folder in LISTS if (path := f"{folder}/train.txt") in files), None)
-    listed = {*read_list(files[train].read())} if train else set()
+    named = {*read_list(files[train].read())} if train else set()
     lists = [path for path in sorted(files) if VALIDATION.fullmatch(path)]
     val = {name for path in lists for name in read_list(files[path].read())}
-    wanted = (listed or {*clips}) - val
+    wanted = (named or {*clips}) - val
     if not wanted:
-        whose = f"{train} names" if listed else "it holds"
+        whose = f"{train} names" if named else "it holds"
         cause = f"all clips that {whose} are for validation, by {' and '.join(lists)}"
         raise TrainingError(cause, path=root, hint="Give a training set, or take what to train on out of that list")
     if missing := sorted(wanted - clips.keys()):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        cause = f"no annotated frames of clip {missing[0]}{more}, which the list names"
+        cause = f"no annotated frames of clip {listed(missing, 1)}, which the list names"
         raise TrainingError(cause, path=root, hint="Complete the dataset, or shorten the list")
     return {name: clips[name] for name in wanted}
 

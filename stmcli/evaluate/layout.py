@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stmcli.cliplists import read_list
-from stmcli.errors import UsageError
+from stmcli.errors import UsageError, listed
 from stmcli.evaluate.ytvos import meta_file, read_meta
 from stmcli.files import can_be, nearest_name
 from stmcli.options import PROTOCOLS
@@ -36,7 +36,7 @@ def list_sequences(dataset_root: Path, protocol: str) -> list[Sequence]:
     ]
     missing = [clip.name for clip in clips if not clip.frames.is_dir()]
     if missing:
-        raise UsageError(f"no frames for {first_of(missing, 'clip')}", path=images, hint="Give the dataset's root")
+        raise UsageError(f"no frames for clip {listed(missing, 1)}", path=images, hint="Give the dataset's root")
     return clips
 
 
@@ -59,7 +59,7 @@ def annotation_folders(root: Path, protocol: str) -> dict[str, Path]:
     folders = {name: mask_folder(base / name) for name in names}
     missing = [name for name, folder in folders.items() if not (folder.is_dir() and mask_files(folder))]
     if missing:
-        raise UsageError(f"no ground truth for {first_of(missing, 'clip')}", path=base, hint="Complete the dataset")
+        raise UsageError(f"no ground truth for clip {listed(missing, 1)}", path=base, hint="Complete the dataset")
     return folders
 
 
@@ -69,7 +69,7 @@ def predicted_folders(predictions: Path, names: Iterable[str]) -> dict[str, Path
     found = {name: mask_folder(predictions / name) for name in names}
     missing = [name for name, folder in found.items() if not folder.is_dir()]
     if missing:
-        cause = f"no masks for {first_of(missing, 'clip')}"
+        cause = f"no masks for clip {listed(missing, 1)}"
         raise UsageError(cause, path=predictions, hint="It must hold <clip>/*.png or <clip>/masks/*.png")
     return found
 
@@ -106,11 +106,6 @@ def require_folder(path: Path) -> None:
         if path.exists():
             raise UsageError("not a folder", path=path, hint="Give a folder of clips")
         raise UsageError("no such folder", path=path, hint=nearest_name(path.absolute()))
-
-
-def first_of(names: list[str], kind: str) -> str:
-    """Say which of its kind is meant, and how many more there are."""
-    return f"{kind} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _resolution(root: Path) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stmcli.errors import UsageError
-from stmcli.evaluate.layout import annotation_folders, by_frame, first_of, frame_key, mask_files, predicted_folders
+from stmcli.errors import UsageError, listed
+from stmcli.evaluate.layout import annotation_folders, by_frame, frame_key, mask_files, predicted_folders
 from stmcli.evaluate.ytvos import META, Wanted, frame_order, read_meta
 from stmcli.files import whole
 from stmcli.masks import Labels, check_fits, encode_labels, is_binary, object_ids, read_values
@@ -46,7 +46,7 @@ def unscorable(truth: Path) -> str:
     for name, folder in annotation_folders(truth, "ytvos").items() if meta else ():
         there = {path.stem for path in mask_files(folder)}
         if missing := sorted(_listed(meta[name]).keys() - there, key=frame_order):
-            return f"{folder}: no ground truth for {first_of(missing, 'frame')}"
+            return f"{folder}: no ground truth for frame {listed(missing, 1)}"
     return ""
 
 
@@ -74,7 +74,7 @@ def _masks(prediction: Path, truth: Path, required: Required) -> Iterator[tuple[
     predicted, given = by_frame(mask_files(prediction)), mask_files(truth)
     missing = [frame for frame in required if frame_key(frame) not in predicted]
     if missing:
-        raise UsageError(f"no mask for {first_of(missing, 'frame')}", path=prediction, hint="Segment the whole clip")
+        raise UsageError(f"no mask for frame {listed(missing, 1)}", path=prediction, hint="Segment the whole clip")
     height, width = read_values(given[0]).shape
     for frame, ids in required.items():
         path = predicted[frame_key(frame)]
