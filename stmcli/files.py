@@ -67,8 +67,13 @@ def writing(path: Path, *, size: int = 0) -> Iterator[None]:
 
 def no_room(path: Path, number: int, *, size: int) -> NoRoomError:
     """Return what to say when the system ended the writing of a file of `size` bytes with the error `number`."""
-    home = next(folder for folder in path.absolute().parents if folder.exists())
-    return NoRoomError(NO_ROOM[number], path=path, size=size, free=shutil.disk_usage(home).free)
+    free = shutil.disk_usage(nearest_existing(path.parent)).free
+    return NoRoomError(NO_ROOM[number], path=path, size=size, free=free)
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return the path, or the innermost folder above it that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def can_be(path: Path | str) -> bool:

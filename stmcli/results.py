@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stmcli.errors import LockedError, PartialError, UsageError, listed
-from stmcli.files import can_be
+from stmcli.files import can_be, nearest_existing
 from stmcli.report import read_report
 from stmcli.video import Source, last_number, list_frames
 
@@ -67,7 +67,7 @@ def require_writable(out: Path) -> None:
     """Raise UsageError when `out` is no folder, may not be written, or cannot be created where it would be."""
     if out.exists() and not out.is_dir():
         raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
-    home = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    home = nearest_existing(out)
     if not home.is_dir():
         reason = "Not a directory"
     elif os.access(home, os.W_OK | os.X_OK):
