@@ -18,7 +18,7 @@ from stmcli.job import Job
 from stmcli.journal import JOURNAL, SUMMARY, Journal
 from stmcli.kinds import outputs
 from stmcli.listeners import unheard
-from stmcli.options import BatchOptions, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.options import GROUPS, BatchOptions, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.page import write_batch_page
 from stmcli.pairing import Pair
 from stmcli.results import lock
@@ -206,8 +206,7 @@ class _Run:
             "clip_seconds": round(sums["seconds"], 3),
             "bytes": sums["bytes"],
             "this_run": {"clips": self.wanted, **self.ended},
-            "options": {name: asdict(getattr(batch, name)) for name in ("segment", "network", "memory", "export")}
-            | {"batch": asdict(batch.options)},
+            "options": {name: asdict(getattr(batch, name)) for name in GROUPS} | {"batch": asdict(batch.options)},
         }
         _write_summary(batch.out / SUMMARY, summary, clips())
         write_batch_page(batch.out)

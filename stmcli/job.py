@@ -25,6 +25,7 @@ from stmcli.memory import given_room
 from stmcli.options import (
     DIRECTIONS,
     FPS,
+    GROUPS,
     SOFT_EXPORTS,
     SOFT_FILMS,
     ExportOptions,
@@ -276,7 +277,7 @@ def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[st
         "masks": _mask_facts(given),
         "mask_words": [str(mask_in(Path.cwd(), word)) for word in job.masks],  # to be used anywhere
         "objects": list(ids_of(given)),
-        "options": {name: asdict(getattr(job, name)) for name in ("segment", "network", "memory", "export")},
+        "options": {name: asdict(getattr(job, name)) for name in GROUPS},
     }
 
 

@@ -22,6 +22,7 @@ ENCODERS = ("auto", "x264", "nvenc")
 DOUBTFUL = 0.5  # confidence below which a mask is more likely wrong than right: J under 0.5
 DIRECTIONS = ("forward", "backward", "both")
 ENGINES = ("processes", "here", "ray")
+GROUPS = ("segment", "network", "memory", "export")  # of the options of a job
 
 
 @dataclass(frozen=True)
