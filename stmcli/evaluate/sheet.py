@@ -21,7 +21,7 @@ from stmcli.evaluate.scores import ObjectScores, Scores
 from stmcli.evaluate.scoring import Truth, read_prediction
 from stmcli.images import check_size, load_image
 from stmcli.metrics import Mask
-from stmcli.render import outline, palette
+from stmcli.render import outline, palette, palette_index
 
 WIDTH, MARGIN, GAP = 1280, 60, 12  # px
 CURVES, TITLE, LEGEND, FOOT = 240, 44, 22, 50  # heights of the diagram, the title, a line of the legend, the numbers
@@ -223,5 +223,5 @@ def _picture(images: Path, frame: str, truth: Mask) -> Image.Image:
 
 
 def _colour(number: int) -> str:
-    red, green, blue = palette()[(number - 1) % 254 + 1]
+    red, green, blue = palette()[palette_index(number)]
     return f"#{red:02x}{green:02x}{blue:02x}"

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable
 from pathlib import Path
 
-from stmcli.render import vivid
+from stmcli.render import palette_index, vivid
 
 ASSETS = Path(__file__).parent / "assets"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -53,7 +53,7 @@ def command(line: str) -> str:
 
 def chip(number: int) -> str:
     """Return the id of an object on its colour."""
-    red, green, blue = vivid()[(number - 1) % 255 + 1]
+    red, green, blue = vivid()[palette_index(number)]
     return f'<span class="chip" style="--object:rgb({red} {green} {blue})">object {number}</span>'
 
 
