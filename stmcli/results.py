@@ -26,6 +26,11 @@ UNFINISHED = re.compile(  # beside these folders
 ELSEWHERE = "Choose another --output."
 
 
+def mask_folder(folder: Path) -> Path:
+    """Return the folder that masks are in: `masks` in that of a result, or the folder itself."""
+    return folder / MASKS if (folder / MASKS).is_dir() else folder
+
+
 def source_files(video: Path) -> list[Path]:
     """Return the files that a source is read from: a video, or the frames of a folder or pattern."""
     return [video] if video.is_file() else list_frames(video)

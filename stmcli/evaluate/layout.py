@@ -1,6 +1,5 @@
 """Where the clips of a dataset are: folders of frames and of masks, in the DAVIS or YouTube-VOS layout."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from stmcli.errors import UsageError, listed
 from stmcli.evaluate.ytvos import meta_file, read_meta
 from stmcli.files import can_be, nearest_name
 from stmcli.options import PROTOCOLS
+from stmcli.results import mask_folder
+from stmcli.video.folder import natural_key
 
 RESOLUTIONS = ("480p", "Full-Resolution")
 CLIP_LISTS = {"davis2016": ("2016", "480p"), "davis2017": ("2017",)}  # the first that is there
@@ -74,14 +75,11 @@ def predicted_folders(predictions: Path, names: Iterable[str]) -> dict[str, Path
     return found
 
 
-def mask_folder(clip: Path) -> Path:
-    """Return where the masks of a clip are: in its folder, or in `masks` there."""
-    return clip / "masks" if (clip / "masks").is_dir() else clip
-
-
 def mask_files(folder: Path) -> list[Path]:
     """List the masks in a folder in natural order."""
-    return sorted((path for path in folder.glob("*.png") if path.name[0] != "."), key=_natural_order)
+    return sorted(
+        (path for path in folder.glob("*.png") if path.name[0] != "."), key=lambda path: natural_key(path.stem)
+    )
 
 
 def by_frame(files: Iterable[Path]) -> dict[str, Path]:
@@ -138,7 +136,3 @@ def _safe(names: list[str], path: Path) -> list[str]:
     if outside:
         raise UsageError(f"{outside[0][:40]!r} is not the name of a clip", path=path, hint="One name for each clip")
     return names
-
-
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.stem)]
