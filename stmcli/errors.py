@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+ELSEWHERE = "Choose another --output."  # a hint
+
 Found = TypeVar("Found")
 
 

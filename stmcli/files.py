@@ -19,6 +19,7 @@ NO_ROOM = {
 }
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
+NO_DATE = (1980, 1, 1, 0, 0, 0)  # of what is in a zip, so that the same content makes the same file
 LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stmcli.errors import LockedError, PartialError, UsageError, listed
+from stmcli.errors import ELSEWHERE, LockedError, PartialError, UsageError, listed
 from stmcli.files import can_be, nearest_existing
 from stmcli.report import read_report
 from stmcli.video import Source, last_number, list_frames
@@ -23,7 +23,6 @@ UNFINISHED = re.compile(  # beside these folders
     r"(overlay|alpha|matte|green)(-\d+)?\.part\.\w+"
     rf"|\.((report|summary|ytvis|coco)\.json|(report|index)\.html|mots\.zip|{DATASET})\.part"
 )
-ELSEWHERE = "Choose another --output."
 
 
 def mask_folder(folder: Path) -> Path:

@@ -77,9 +77,8 @@ def predicted_folders(predictions: Path, names: Iterable[str]) -> dict[str, Path
 
 def mask_files(folder: Path) -> list[Path]:
     """List the masks in a folder in natural order."""
-    return sorted(
-        (path for path in folder.glob("*.png") if path.name[0] != "."), key=lambda path: natural_key(path.stem)
-    )
+    files = (path for path in folder.glob("*.png") if path.name[0] != ".")
+    return sorted(files, key=lambda path: natural_key(path.stem))
 
 
 def by_frame(files: Iterable[Path]) -> dict[str, Path]:
