@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable
 from pathlib import Path
 
+from stmcli.options import DOUBTFUL
 from stmcli.render import palette_index, vivid
 
 ASSETS = Path(__file__).parent / "assets"
@@ -59,5 +60,5 @@ def chip(number: int) -> str:
 
 def grade(confidence: float) -> str:
     """Return a confidence with a bar of its length, in a colour that says how good it is."""
-    kind = "good" if confidence >= 0.7 else "fair" if confidence >= 0.5 else "poor"
+    kind = "good" if confidence >= 0.7 else "fair" if confidence >= DOUBTFUL else "poor"
     return f'<span class="grade {kind}"><i style="width:{100 * confidence:.0f}%"></i>{confidence:.2f}</span>'
