@@ -16,6 +16,7 @@ LISTS = ("ImageSets/2017", "ImageSets/2016", "ImageSets/480p")  # train.txt, the
 VALIDATION = re.compile(r"ImageSets/([^/]+/)?val\.txt")
 IMAGES, MASKS = "JPEGImages", "Annotations"
 RESOLUTION = "480p"  # preferred where there are several
+SHORTEST = 2  # annotated frames of a video
 HINT = "it needs JPEGImages/ and Annotations/, as DAVIS or YouTube-VOS has them"
 
 
@@ -74,8 +75,8 @@ def parse_root(text: str) -> tuple[Path, float]:
     return Path(root), float(weight)
 
 
-def load_videos(root: Path, weight: float = 1.0, *, shortest: int = 2) -> Videos:
-    """List the videos of a dataset, a folder or an uncompressed tar, that have `shortest` annotated frames or more.
+def load_videos(root: Path, weight: float = 1.0) -> Videos:
+    """List the videos of a dataset, a folder or an uncompressed tar, that have `SHORTEST` annotated frames or more.
 
     Those of `ImageSets/<year>/train.txt` where there is such a list, else all; never those of any `val.txt` there.
     Raises UsageError when there is no such path, TrainingError when nothing in it can be trained on.
@@ -85,9 +86,9 @@ def load_videos(root: Path, weight: float = 1.0, *, shortest: int = 2) -> Videos
     base = _base(root, files)
     files = {name.removeprefix(base): file for name, file in files.items() if name.startswith(base)}
     clips = _chosen(root, _pairs(root, files), files)
-    videos = tuple(Video(name, _shots(pairs)) for name, pairs in sorted(clips.items()) if len(pairs) >= shortest)
+    videos = tuple(Video(name, _shots(pairs)) for name, pairs in sorted(clips.items()) if len(pairs) >= SHORTEST)
     if not videos:
-        raise TrainingError(f"no video with {shortest} annotated frames to train on", path=root, hint=HINT)
+        raise TrainingError(f"no video with {SHORTEST} annotated frames to train on", path=root, hint=HINT)
     return Videos(root, weight, videos)
 
 

@@ -62,7 +62,7 @@ def draw_sheets(scores: Scores, predictions: Path, truth: Path, *, protocol: str
     return written
 
 
-def worst_frames(objects: Objects, count: int = TILES, *, among: Container[str] | None = None) -> list[Worst]:
+def worst_frames(objects: Objects, *, among: Container[str] | None = None) -> list[Worst]:
     """Return the frames with the lowest J of any object, some distance apart, in the order of the clip.
 
     `among` holds the keys of those that can be shown: before an object enters no mask need be predicted.
@@ -82,7 +82,7 @@ def worst_frames(objects: Objects, count: int = TILES, *, among: Container[str] 
     chosen: list[Worst] = []
     for worst in ranked:
         near = (abs(places[worst.frame] - places[other.frame]) for other in chosen)
-        if len(chosen) < count and all(distance >= max(1, APART * len(order)) for distance in near):
+        if len(chosen) < TILES and all(distance >= max(1, APART * len(order)) for distance in near):
             chosen.append(worst)
     return sorted(chosen, key=lambda worst: places[worst.frame])
 
