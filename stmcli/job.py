@@ -26,6 +26,7 @@ from stmcli.options import (
     DIRECTIONS,
     FPS,
     GROUPS,
+    OUTPUT,
     SOFT_EXPORTS,
     SOFT_FILMS,
     ExportOptions,
@@ -109,7 +110,7 @@ def corrected(done: Mapping[str, Any], given: Sequence[GivenMask]) -> list[str]:
 def default_output(video: Path) -> Path:
     """Return where the results of a clip go unless told otherwise."""
     whole = Path(os.path.abspath(video))  # `.` and `..` have names too
-    return Path("stm_out") / (whole.name if os.path.isdir(whole) else whole.stem)
+    return Path(OUTPUT) / (whole.name if os.path.isdir(whole) else whole.stem)
 
 
 def plan(job: Job) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from stmcli.options import ExportOptions
+
 RGB = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer]
 Mask = npt.NDArray[np.bool_]
@@ -45,7 +47,9 @@ def palette_index(ids: Labels | int) -> npt.NDArray[np.uint8]:
     return wrapped.astype(np.uint8, copy=False)
 
 
-def overlay(rgb: RGB, labels: Labels, *, opacity: float = 0.5, contour: bool = True) -> RGB:
+def overlay(
+    rgb: RGB, labels: Labels, *, opacity: float = ExportOptions.opacity, contour: bool = ExportOptions.contour
+) -> RGB:
     """Return (H, W, 3) uint8: `rgb` with every object tinted in the bright form of its palette colour.
 
     `labels` is (H, W) ids, 0 is background and stays untouched; ids above 255 repeat the palette from 1.

@@ -24,7 +24,7 @@ from stmcli.cli.app import (
 from stmcli.cli.groups import Clip, Exports, Memory, Network, grouped
 from stmcli.cli.review import serve
 from stmcli.errors import Faults, PartialError
-from stmcli.options import FPS, ExportOptions, NetworkOptions, SegmentOptions
+from stmcli.options import FPS, OUTPUT, ExportOptions, NetworkOptions, SegmentOptions
 
 if TYPE_CHECKING:
     from stmcli.pipeline import Result
@@ -46,7 +46,7 @@ def segment(
             "Or a folder of <frame>.png, or FILE.json[#ID], COCO or YouTube-VIS annotations. Repeatable.",
         ),
     ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", show_default="stm_out/<clip>/")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", show_default=f"{OUTPUT}/<clip>/")] = None,
     start: Annotated[str | None, typer.Option(help=f"First frame: {POSITION}.", metavar="FRAME|TIME")] = None,
     end: Annotated[str | None, typer.Option(help="Last frame, inclusive.", metavar="FRAME|TIME")] = None,
     *,

@@ -66,8 +66,8 @@ class OverlayWriter(Film):
         codec: Codec = H264,
         *,
         audio: bool = True,
-        opacity: float = 0.5,
-        contour: bool = True,
+        opacity: float = ExportOptions.opacity,
+        contour: bool = ExportOptions.contour,
     ) -> None:
         super().__init__(path, info, codec, audio=audio)
         self._opacity, self._contour = opacity, contour
