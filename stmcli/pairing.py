@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 
 from stmcli.errors import StmError, UsageError
-from stmcli.evaluate import Sequence as Clip
+from stmcli.evaluate import Clip
 from stmcli.evaluate.layout import annotation_folders, image_folder
 from stmcli.files import nearest_name
 from stmcli.journal import JOURNAL, SUMMARY

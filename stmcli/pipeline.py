@@ -15,8 +15,7 @@ from stmcli.adapt import adapt
 from stmcli.device import pick_device
 from stmcli.ensemble import make_follower
 from stmcli.errors import Interrupted, StmError, UsageError
-from stmcli.evaluate import NONE_AT_FIRST, first_shown, list_sequences
-from stmcli.evaluate import Sequence as Clip
+from stmcli.evaluate import NONE_AT_FIRST, Clip, first_shown, list_sequences
 from stmcli.given import GivenMask, ids_of
 from stmcli.guard import NEED_LESS, device_explained
 from stmcli.job import Job, corrected, done_before, lost, open_job, run_facts

@@ -10,8 +10,7 @@ import torch
 
 from stmcli.device import pick_dtype
 from stmcli.errors import UsageError, listed
-from stmcli.evaluate import Sequence as Clip
-from stmcli.evaluate import list_sequences
+from stmcli.evaluate import Clip, list_sequences
 from stmcli.evaluate.layout import by_frame, frame_key, has_list, mask_files
 from stmcli.evaluate.scoring import Truth, first_shown
 from stmcli.images import check_size, image_size

@@ -17,7 +17,7 @@ CLIP_LISTS = {"davis2016": ("2016", "480p"), "davis2017": ("2017",)}  # the firs
 
 
 @dataclass(frozen=True)
-class Sequence:
+class Clip:
     """Where the frames and the ground truth of one clip of a dataset are."""
 
     name: str
@@ -25,14 +25,14 @@ class Sequence:
     annotations: Path
 
 
-def list_sequences(dataset_root: Path, protocol: str) -> list[Sequence]:
+def list_sequences(dataset_root: Path, protocol: str) -> list[Clip]:
     """List the clips of a dataset in the DAVIS or YouTube-VOS layout, with their frames and ground truth.
 
     Raises UsageError when the frames or the ground truth of a listed clip are missing.
     """
     images = image_folder(dataset_root)
     clips = [
-        Sequence(name, images / name, annotations)
+        Clip(name, images / name, annotations)
         for name, annotations in annotation_folders(dataset_root, protocol).items()
     ]
     missing = [clip.name for clip in clips if not clip.frames.is_dir()]
