@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.errors import ELSEWHERE, MaskError, UsageError, listed
-from stmcli.masks import read_values
+from stmcli.masks import MASKS, read_values
 from stmcli.report import is_finished, read_report, shows
-from stmcli.results import MASKS, REPORT, is_empty
+from stmcli.results import REPORT, is_empty
 from stmcli.video import Source
 
 REPLACE = "Choose another --output, or replace what is there with -y."

@@ -86,6 +86,12 @@ def can_be(path: Path | str) -> bool:
     return b"\0" not in whole and len(whole) < LONGEST_PATH and all(len(n) <= LONGEST_NAME for n in whole.split(b"/"))
 
 
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sort key that puts ``frame2`` before ``frame10``."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((0, int(p), p) if p.isdigit() and p.isascii() else (1, 0, p.casefold()) for p in parts)
+
+
 def nearest_name(path: Path) -> str:
     """Return a hint that names the neighbour whose name is most like `path`, or what else to do."""
     try:

@@ -21,6 +21,7 @@ from stmcli.footprint import check_room
 from stmcli.given import GivenMask, MaskFile, check_readable, from_first, ids_of, list_mask_files, mask_in, read_given
 from stmcli.identity import clip_identity, content_of, differences
 from stmcli.kinds import Output, outputs, soft_outputs
+from stmcli.masks import MASKS
 from stmcli.memory import given_room
 from stmcli.options import (
     DIRECTIONS,
@@ -36,7 +37,7 @@ from stmcli.options import (
 )
 from stmcli.registry import digest, find, sha256
 from stmcli.report import source_facts
-from stmcli.results import MASKS, REPORT, check_folder, output_names
+from stmcli.results import REPORT, check_folder, output_names
 from stmcli.video import Source, open_source
 from stmcli.weights import card_of, suited
 

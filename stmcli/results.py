@@ -10,10 +10,11 @@ from pathlib import Path
 
 from stmcli.errors import ELSEWHERE, LockedError, PartialError, UsageError, listed
 from stmcli.files import can_be, nearest_existing
+from stmcli.masks import MASKS
 from stmcli.report import read_report
 from stmcli.video import Source, last_number, list_frames
 
-MASKS, REPORT, PAGE, LOCK = "masks", "report.json", "report.html", ".lock"
+REPORT, PAGE, LOCK = "report.json", "report.html", ".lock"
 STATE = ".state"  # what an unfinished run needs to go on
 DATASET = "davis"  # the one output that is a tree of folders
 FOLDERS = re.compile(
@@ -23,11 +24,6 @@ UNFINISHED = re.compile(  # beside these folders
     r"(overlay|alpha|matte|green)(-\d+)?\.part\.\w+"
     rf"|\.((report|summary|ytvis|coco)\.json|(report|index)\.html|mots\.zip|{DATASET})\.part"
 )
-
-
-def mask_folder(folder: Path) -> Path:
-    """Return the folder that masks are in: `masks` in that of a result, or the folder itself."""
-    return folder / MASKS if (folder / MASKS).is_dir() else folder
 
 
 def source_files(video: Path) -> list[Path]:

@@ -21,12 +21,11 @@ from PIL import Image
 
 from stmcli.errors import StmError, UsageError
 from stmcli.files import writing
-from stmcli.masks import Labels, read_values, write_labels
+from stmcli.masks import MASKS, Labels, read_values, write_labels
 from stmcli.options import DOUBTFUL
 from stmcli.page import ASSETS, fix_command, moved, open_clip, result_report
 from stmcli.render import palette_index, vivid
 from stmcli.report import first_number_of
-from stmcli.results import MASKS
 from stmcli.video import read_frame
 
 LOOPBACK = "127.0.0.1"

@@ -16,13 +16,13 @@ from stmcli.given import GivenMask, ids_of
 from stmcli.job import Job, open_job
 from stmcli.kinds import open_writers, opened
 from stmcli.listeners import unheard
+from stmcli.masks import MASKS
 from stmcli.matting import Matted
 from stmcli.model import STM
 from stmcli.options import BenchOptions, MattingOptions
 from stmcli.outputs import MaskWriter, Writer
 from stmcli.pipeline import segment_video
 from stmcli.prediction import Prediction
-from stmcli.results import MASKS
 from stmcli.segmenter import propagate
 from stmcli.video import Frame, Source
 from stmcli.weights import load_model

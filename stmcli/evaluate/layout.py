@@ -7,10 +7,9 @@ from pathlib import Path
 from stmcli.cliplists import read_list
 from stmcli.errors import UsageError, listed
 from stmcli.evaluate.ytvos import meta_file, read_meta
-from stmcli.files import can_be, nearest_name
+from stmcli.files import can_be, natural_key, nearest_name
+from stmcli.masks import mask_folder
 from stmcli.options import PROTOCOLS
-from stmcli.results import mask_folder
-from stmcli.video.folder import natural_key
 
 RESOLUTIONS = ("480p", "Full-Resolution")
 CLIP_LISTS = {"davis2016": ("2016", "480p"), "davis2017": ("2017",)}  # the first that is there

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.errors import UsageError
-from stmcli.masks import Labels, read_values
+from stmcli.masks import MASKS, Labels, read_values
 from stmcli.page.clip import write_page
 from stmcli.page.pictures import Pictures
 from stmcli.report import UNFINISHED, first_number_of, read_report
-from stmcli.results import MASKS, PAGE, REPORT
+from stmcli.results import PAGE, REPORT
 from stmcli.video import Source, open_source
 from stmcli.video.folder import is_pattern
 
