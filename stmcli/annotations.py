@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stmcli.errors import MaskError, UsageError
+from stmcli.errors import MaskError, UsageError, listed
 from stmcli.images import check_file, check_size
 from stmcli.masks import VOID, Labels, Warn
 from stmcli.video import Source
@@ -173,7 +173,7 @@ def _not_one(found: Sequence[int], names: Sequence[str], source: Source, frame: 
 
 
 def _some(words: Sequence[object]) -> str:
-    return ", ".join(map(str, words[:10])) + (f" and {len(words) - 10} more" if len(words) > 10 else "") or "none"
+    return listed(words, 10) or "none"
 
 
 # -- which of them, under which ids ----------------------------------------------------------------------------------

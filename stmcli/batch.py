@@ -12,13 +12,13 @@ from typing import Any
 from stmcli import __version__
 from stmcli.device import pick_device
 from stmcli.engines import Engine, Hear, Outcome, Task, open_engine, settled
-from stmcli.errors import Interrupted, PartialError, StmError, Terminated, UsageError
+from stmcli.errors import Interrupted, PartialError, StmError, Terminated, UsageError, listed
 from stmcli.files import whole
 from stmcli.job import Job
 from stmcli.journal import JOURNAL, SUMMARY, Journal
 from stmcli.kinds import outputs
 from stmcli.listeners import unheard
-from stmcli.options import BatchOptions, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.options import GROUPS, BatchOptions, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.page import write_batch_page
 from stmcli.pairing import Pair
 from stmcli.results import lock
@@ -122,7 +122,7 @@ class _Run:
         self._tries: Counter[str] = Counter()
         self._lost: set[str] = set()
         self._errors: dict[str, str] = {}  # of the clips that are tried again
-        self._failed: list[str] = []  # the first few
+        self._failed: list[Path] = []
         self._began = datetime.now(UTC)
         self.wanted = len(chosen)
         self.ended: Counter[str] = Counter()  # by status
@@ -163,7 +163,7 @@ class _Run:
             self._journal.add(record)
         self.ended[outcome.status] += 1
         if outcome.status == "failed":
-            self._failed.append(str(pair.video)) if len(self._failed) < NAMED else None
+            self._failed.append(pair.video)
             if self._batch.options.fail_fast:
                 self._queue.clear()
         self._on_end(record)
@@ -183,8 +183,7 @@ class _Run:
         counts = ((failed, "failed"), (partial, "done in part"), (left, "not begun"))
         cause = f"of {self.wanted} clips " + ", ".join(f"{count} {what}" for count, what in counts if count)
         if self._failed:
-            more = failed - len(self._failed)
-            cause += f": {', '.join(self._failed)}" + f" and {more} more" * (more > 0)
+            cause += f": {listed(self._failed, NAMED)}"
         error = PartialError if self.status() == "partial" else StmError
         hint = f"{SUMMARY} says why; once that is mended, the same command does what is missing."
         raise error(cause, path=self._batch.out, hint=hint)
@@ -212,8 +211,7 @@ class _Run:
             "clip_seconds": round(sums["seconds"], 3),
             "bytes": sums["bytes"],
             "this_run": {"clips": self.wanted, **self.ended},
-            "options": {name: asdict(getattr(batch, name)) for name in ("segment", "network", "memory", "export")}
-            | {"batch": asdict(batch.options)},
+            "options": {name: asdict(getattr(batch, name)) for name in GROUPS} | {"batch": asdict(batch.options)},
         }
         _write_summary(batch.out / SUMMARY, summary, clips())
         write_batch_page(batch.out)

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from stmcli import __version__
+from stmcli.files import nearest_existing
 from stmcli.machine import processor, usable_cores
 
 Probe = Callable[[], str]
@@ -164,7 +165,7 @@ def _free_in_cache() -> str:
 
 
 def _free(folder: Path) -> str:
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = nearest_existing(folder)
     writable = "" if os.access(there, os.W_OK | os.X_OK) else ", but may not be written"
     return f"{_size(shutil.disk_usage(there).free)} free{writable}"
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stmcli.errors import MaskError, UsageError
-from stmcli.masks import read_values
+from stmcli.errors import ELSEWHERE, MaskError, UsageError, listed
+from stmcli.masks import MASKS, read_values
 from stmcli.report import is_finished, read_report, shows
-from stmcli.results import ELSEWHERE, MASKS, REPORT, is_empty
+from stmcli.results import REPORT, is_empty
 from stmcli.video import Source
 
 REPLACE = "Choose another --output, or replace what is there with -y."
+NAMED = 6  # options or frames that an error names
 
 
 @dataclass(frozen=True)
@@ -52,28 +53,22 @@ def earlier_result(
     kin = compare(report)
     if kin.others:
         hint = f"More exports of it are made by stm export. {REPLACE}" if {*kin.others} == {"--export"} else REPLACE
-        raise UsageError(f"holds the result of another job ({_some(kin.others)} differ)", path=out, hint=hint)
+        raise UsageError(f"holds the result of another job ({listed(kin.others, NAMED)} differ)", path=out, hint=hint)
     masks = sum(source.number_of(image.stem) is not None for image in (out / MASKS).glob("*.png"))
     whole = is_finished(report) and masks == report["frames_written"]
     if resume and whole and not kin.fewer and all((out / name).exists() for name in report["outputs"]):
         return report
     if kin.more:
-        cause = f"holds a result that was corrected by masks of frame {_some(kin.more)} too"
+        cause = f"holds a result that was corrected by masks of frame {listed(kin.more, NAMED)} too"
         raise UsageError(cause, path=out, hint="Give these as well, or replace what is there with -y.")
     refuse_edited([frame for frame in edited(out, source, report) if frame not in given], out)
     return None
 
 
-def _some(words: Sequence[object]) -> str:
-    """List the first of them, and how many more there are."""
-    listed = ", ".join(map(str, words[:6]))
-    return listed + f" and {len(words) - 6} more" * (len(words) > 6)
-
-
 def refuse_edited(frames: Sequence[int], out: Path) -> None:
     """Raise UsageError when there are frames whose masks would be replaced though they were edited."""
     if frames:
-        cause = f"masks that are to be replaced were edited by hand, of frame {_some(frames)}"
+        cause = f"masks that are to be replaced were edited by hand, of frame {listed(frames, NAMED)}"
         word = f"--mask {frames[0]}:FILE"
         raise UsageError(cause, path=out / MASKS, hint=f"Copy them and give them by {word}, or replace them with -y.")
 

@@ -21,12 +21,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+ELSEWHERE = "Choose another --output."  # a hint
+
 Found = TypeVar("Found")
 
 
 def listed(words: Sequence[object], most: int) -> str:
-    """Return the first words of a list, and three dots when there are more."""
-    return ", ".join(map(str, words[:most])) + ", ..." * (len(words) > most)
+    """Return the first words of a list, and how many more there are."""
+    return ", ".join(map(str, words[:most])) + f" and {len(words) - most} more" * (len(words) > most)
 
 
 class StmError(Exception):

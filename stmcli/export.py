@@ -14,9 +14,10 @@ from stmcli.files import nearest_name
 from stmcli.identity import content_of
 from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
 from stmcli.listeners import unheard
+from stmcli.masks import MASKS, mask_folder
 from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, ExportOptions, MattingOptions
 from stmcli.report import UNFINISHED, add_exports, first_number_of, fps_of, read_report
-from stmcli.results import MASKS, REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable, source_files
+from stmcli.results import REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable, source_files
 from stmcli.saved import SavedMasks, SavedPrediction
 from stmcli.threads import Behind, ahead
 from stmcli.video import Frame, Source, list_frames, numbered, open_source
@@ -44,7 +45,7 @@ class ExportJob:
     @property
     def mask_folder(self) -> Path:
         """Return the folder that the masks themselves are in."""
-        return self.masks / MASKS if (self.masks / MASKS).is_dir() else self.masks
+        return mask_folder(self.masks)
 
     @cached_property
     def run(self) -> dict[str, Any]:

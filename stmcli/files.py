@@ -19,6 +19,7 @@ NO_ROOM = {
 }
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
+NO_DATE = (1980, 1, 1, 0, 0, 0)  # of what is in a zip, so that the same content makes the same file
 LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes
 
 
@@ -67,8 +68,13 @@ def writing(path: Path, *, size: int = 0) -> Iterator[None]:
 
 def no_room(path: Path, number: int, *, size: int) -> NoRoomError:
     """Return what to say when the system ended the writing of a file of `size` bytes with the error `number`."""
-    home = next(folder for folder in path.absolute().parents if folder.exists())
-    return NoRoomError(NO_ROOM[number], path=path, size=size, free=shutil.disk_usage(home).free)
+    free = shutil.disk_usage(nearest_existing(path.parent)).free
+    return NoRoomError(NO_ROOM[number], path=path, size=size, free=free)
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return the path, or the innermost folder above it that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def can_be(path: Path | str) -> bool:
@@ -78,6 +84,12 @@ def can_be(path: Path | str) -> bool:
     except UnicodeError:
         return False
     return b"\0" not in whole and len(whole) < LONGEST_PATH and all(len(n) <= LONGEST_NAME for n in whole.split(b"/"))
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sort key that puts ``frame2`` before ``frame10``."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((0, int(p), p) if p.isdigit() and p.isascii() else (1, 0, p.casefold()) for p in parts)
 
 
 def nearest_name(path: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from stmcli.batch import Batch, Record, check_batch
 from stmcli.engines import share_cores
 from stmcli.errors import StmError
+from stmcli.files import nearest_existing
 from stmcli.job import plan
 from stmcli.journal import JOURNAL, Journal
 from stmcli.pairing import Pair
@@ -65,7 +66,7 @@ def forecast(batch: Batch, chosen: Sequence[Pair]) -> Forecast:
         frames=frames,
         seconds=round(frames * seconds / frames_timed, 1) if timed else None,
         bytes_needed=int(frames * room if done else sum(clip["bytes"] for clip in left)),
-        bytes_free=shutil.disk_usage(_there(batch.out)).free,
+        bytes_free=shutil.disk_usage(nearest_existing(batch.out)).free,
     )
 
 
@@ -101,8 +102,3 @@ def _bytes(facts: Record) -> int:
 
 def _stem(path: str) -> str:
     return Path(path).stem.split("-")[0]
-
-
-def _there(folder: Path) -> Path:
-    """Return the folder, or the innermost one above it that is there."""
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

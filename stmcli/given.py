@@ -15,6 +15,7 @@ import numpy as np
 
 from stmcli.annotations import is_annotations, load_annotations, read_annotated
 from stmcli.errors import MaskError, UsageError
+from stmcli.files import natural_key
 from stmcli.listeners import unheard
 from stmcli.masks import (
     INVERTED_NOTE,
@@ -28,7 +29,6 @@ from stmcli.masks import (
     select_objects,
 )
 from stmcli.video import Position, Source, first_frame_from, frame_times, parse_position
-from stmcli.video.folder import natural_key
 
 _CLOCK = r"(?:[0-9]+:[0-5])?[0-9]+:[0-5][0-9](?:\.[0-9]*)?"
 _OF_FRAME = re.compile(rf"({_CLOCK}|[0-9]*\.?[0-9]+s|[0-9]+):(.+)", re.DOTALL)

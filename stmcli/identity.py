@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.flags import flag_of
+from stmcli.options import GROUPS
 from stmcli.results import source_files
 
 WHOLE = 2**26  # bytes of a clip that are all looked at; of a larger one that many, in pieces spread over it
@@ -69,7 +70,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     if not old:
         return ["the stm that made it"]
     found = [name for name in ("clip", "weights") if old.get(name) != new.get(name)]
-    for group in ("segment", "network", "memory", "export"):
+    for group in GROUPS:
         was, now = old.get(group, {}), new.get(group, {})
         names = (name for name in {**was, **now} if _plain(was.get(name)) != _plain(now.get(name)))
         found += [flag_of(group, name) for name in names]

@@ -18,10 +18,13 @@ from stmcli.footprint import check_room
 from stmcli.given import GivenMask, check_readable, followed_from, ids_of, list_mask_files, mask_in, read_given
 from stmcli.identity import clip_identity, differences, fingerprint
 from stmcli.kinds import Output, outputs, soft_outputs
+from stmcli.masks import MASKS
 from stmcli.memory import given_room
 from stmcli.options import (
     DIRECTIONS,
     FPS,
+    GROUPS,
+    OUTPUT,
     SOFT_EXPORTS,
     SOFT_FILMS,
     ExportOptions,
@@ -31,7 +34,7 @@ from stmcli.options import (
 )
 from stmcli.registry import digest, find
 from stmcli.report import source_facts
-from stmcli.results import MASKS, REPORT, check_folder, output_names
+from stmcli.results import REPORT, check_folder, output_names
 from stmcli.video import Source, open_source
 from stmcli.weights import card_of, suited
 
@@ -100,7 +103,7 @@ def corrected(done: Mapping[str, Any], given: Sequence[GivenMask]) -> list[str]:
 def default_output(video: Path) -> Path:
     """Return where the results of a clip go unless told otherwise."""
     whole = Path(os.path.abspath(video))  # `.` and `..` have names too
-    return Path("stm_out") / (whole.name if os.path.isdir(whole) else whole.stem)
+    return Path(OUTPUT) / (whole.name if os.path.isdir(whole) else whole.stem)
 
 
 def plan(job: Job) -> dict[str, Any]:
@@ -258,7 +261,7 @@ def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[st
         "masks": _mask_facts(given),
         "mask_words": [str(mask_in(Path.cwd(), word)) for word in job.masks],  # to be used anywhere
         "objects": list(ids_of(given)),
-        "options": {name: asdict(getattr(job, name)) for name in ("segment", "network", "memory", "export")},
+        "options": {name: asdict(getattr(job, name)) for name in GROUPS},
     }
 
 

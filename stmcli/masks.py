@@ -21,6 +21,7 @@ from stmcli.render import palette
 Labels = npt.NDArray[np.integer[Any]]
 Warn = Callable[[str], object]
 
+MASKS = "masks"  # their folder in that of a result
 VOID = 255
 ONE_OBJECT = (255, 65535)  # alone, in 8 and in 16 bits
 GREY_MODES = ("L",)
@@ -32,6 +33,11 @@ INVERTED_NOTE = "takes most of the frame and of its edge: is it inverted?"
 INVERTED = 0.75  # share of a frame and of its edge that an object seldom takes
 WHITE = 0xFFFFFF
 MANY_GREYS = 16  # a grey mask with so many values between 0 and 255 has soft edges when white or thin lines prevail
+
+
+def mask_folder(folder: Path) -> Path:
+    """Return the folder that masks are in: `masks` in that of a result, or the folder itself."""
+    return folder / MASKS if (folder / MASKS).is_dir() else folder
 
 
 @dataclass

@@ -6,6 +6,7 @@ MEMORY_KEEPS = ("recent", "useful")
 MEMORY_POLICIES = ("first+previous+every", "first+previous", "first", "previous")
 TTA = AUGMENT = ("flip", "scale")
 PRECISIONS = ("auto", "int8", "fp32", "bf16", "fp16")
+OUTPUT = "stm_out"  # the folder that results go to
 FPS = "24"  # of an image sequence, which says nothing about time
 SOFT_FILMS = ("alpha", "matte", "green")
 SOFT_STILLS = ("mattes", "cutout")  # folders of an image for each frame
@@ -22,6 +23,7 @@ ENCODERS = ("auto", "x264", "nvenc")
 DOUBTFUL = 0.5  # confidence below which a mask is more likely wrong than right: J under 0.5
 DIRECTIONS = ("forward", "backward", "both")
 ENGINES = ("processes", "here", "ray")
+GROUPS = ("segment", "network", "memory", "export")  # of the options of a job
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Fit:
 
 
 FIT = tuple(field.name for field in fields(Fit))
+DEFAULT_FIT = Fit(size=480)  # of weights that say nothing else
 
 
 @dataclass(frozen=True)
@@ -165,11 +168,12 @@ class MaskOptions:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How `stm bench` measures the network alone."""
+    """How `stm bench` measures the network alone, or with a clip the whole command."""
 
     frame: tuple[int, int] = (854, 480)  # width and height of the synthetic frames, px
-    frames: int = 10  # timed in a round
+    frames: int = 10  # of these that are timed in a round
     rounds: int = 3
+    clip_frames: int = 60  # of a clip that are timed in a round
 
 
 @dataclass(frozen=True)

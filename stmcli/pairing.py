@@ -10,14 +10,15 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 
 from stmcli.errors import StmError, UsageError
-from stmcli.evaluate import Sequence as Clip
+from stmcli.evaluate import Clip
 from stmcli.evaluate.layout import annotation_folders, image_folder
-from stmcli.files import nearest_name
+from stmcli.files import natural_key, nearest_name
 from stmcli.journal import JOURNAL, SUMMARY
+from stmcli.masks import MASKS
 from stmcli.pipeline import first_mask
-from stmcli.results import LOCK, MASKS, REPORT
+from stmcli.results import LOCK, REPORT
 from stmcli.video import list_frames
-from stmcli.video.folder import is_pattern, natural_key
+from stmcli.video.folder import is_pattern
 
 SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".ivf", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),

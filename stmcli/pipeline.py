@@ -15,20 +15,19 @@ from stmcli.adapt import adapt
 from stmcli.device import pick_device
 from stmcli.ensemble import make_follower
 from stmcli.errors import Interrupted, StmError, UsageError
-from stmcli.evaluate import NONE_AT_FIRST, first_shown, list_sequences
-from stmcli.evaluate import Sequence as Clip
+from stmcli.evaluate import NONE_AT_FIRST, Clip, first_shown, list_sequences
 from stmcli.given import GivenMask, followed_from, ids_of
 from stmcli.guard import NEED_LESS, device_explained
 from stmcli.job import Job, corrected, done_before, lost, open_job, run_facts
 from stmcli.kinds import open_writers, opened
 from stmcli.listeners import unheard
+from stmcli.masks import MASKS
 from stmcli.model import STM
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, Writer
 from stmcli.page import Pictures, remake_page, write_page
 from stmcli.report import Report, cut_note, read_report
 from stmcli.results import (
-    MASKS,
     PAGE,
     REPORT,
     STATE,

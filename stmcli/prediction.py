@@ -1,4 +1,4 @@
-"""What comes out of the network for one frame, and the only places where pixels leave the device."""
+"""What comes out of the network for one frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,6 +5,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from stmcli.options import ExportOptions
+
 RGB = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer]
 Mask = npt.NDArray[np.bool_]
@@ -38,7 +40,16 @@ def vivid() -> RGB:
     return bright
 
 
-def overlay(rgb: RGB, labels: Labels, *, opacity: float = 0.5, contour: bool = True) -> RGB:
+def palette_index(ids: Labels | int) -> npt.NDArray[np.uint8]:
+    """Return ids as palette entries; those above 255 start again at 1, never at the background."""
+    ids = np.asarray(ids)
+    wrapped = ids if ids.dtype == np.uint8 else np.where(ids > 0, (ids - 1) % 255 + 1, 0)
+    return wrapped.astype(np.uint8, copy=False)
+
+
+def overlay(
+    rgb: RGB, labels: Labels, *, opacity: float = ExportOptions.opacity, contour: bool = ExportOptions.contour
+) -> RGB:
     """Return (H, W, 3) uint8: `rgb` with every object tinted in the bright form of its palette colour.
 
     `labels` is (H, W) ids, 0 is background and stays untouched; ids above 255 repeat the palette from 1.
@@ -108,15 +119,9 @@ def _draw(part: RGB, ids: Labels, edge: Mask, opacity: float) -> None:
         return
     columns = np.s_[:, inside[0] : inside[-1] + 1]
     part, ids, edge = part[columns], ids[columns], edge[columns]
-    color = np.take(vivid(), _palette_index(ids), axis=0)  # (h, w, 3)
+    color = np.take(vivid(), palette_index(ids), axis=0)  # (h, w, 3)
     np.copyto(part, _blend(part, color, opacity), where=_three_channels(ids != 0))
     np.copyto(part, color, where=_three_channels(edge))
-
-
-def _palette_index(ids: Labels) -> npt.NDArray[np.uint8]:
-    """Return ids as palette entries; those above 255 start again at 1, never at the background."""
-    wrapped = ids if ids.dtype == np.uint8 else np.where(ids > 0, (ids - 1) % 255 + 1, 0)
-    return wrapped.astype(np.uint8, copy=False)
 
 
 def _blend(rgb: RGB, color: RGB, opacity: float) -> RGB:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from stmcli.errors import listed
 from stmcli.files import write_whole
 from stmcli.lines import Lines
-from stmcli.options import FPS
+from stmcli.options import FPS, GROUPS
 from stmcli.video import Frame, SourceInfo
 
 _FRACTION = re.compile(r"[1-9][0-9]{0,8}(/[1-9][0-9]{0,8})?")
@@ -126,9 +126,6 @@ def first_number_of(report: Mapping[str, Any]) -> int | None:
     except (KeyError, TypeError):  # no report, or somebody else's
         return None
     return number if isinstance(number, int) else None
-
-
-GROUPS = ("segment", "network", "memory", "export")  # of options
 
 
 def fps_of(report: Mapping[str, Any]) -> str:

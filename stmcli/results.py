@@ -9,13 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stmcli.datasets import FORMATS, DavisWriter
-from stmcli.errors import LockedError, PartialError, UsageError, listed
-from stmcli.files import can_be
+from stmcli.errors import ELSEWHERE, LockedError, PartialError, UsageError, listed
+from stmcli.files import can_be, nearest_existing
+from stmcli.masks import MASKS
 from stmcli.options import SOFT_FILMS, SOFT_STILLS
 from stmcli.report import read_report
 from stmcli.video import Source, last_number, list_frames, would_be_frame
 
-MASKS, REPORT, PAGE, LOCK = "masks", "report.json", "report.html", ".lock"
+REPORT, PAGE, LOCK = "report.json", "report.html", ".lock"
 STATE = ".state"  # what an unfinished run needs to go on
 DATASET = DavisWriter.file  # the one output that is a tree of folders
 FOLDERS = re.compile(  # that outputs are in
@@ -25,7 +26,6 @@ AT_ONCE = (REPORT, PAGE, "summary.json", "index.html", *(kind.file for kind in F
 UNFINISHED = re.compile(  # beside these folders
     rf"({'|'.join(('overlay', *SOFT_FILMS))})(-\d+)?\.part\.\w+|\.({'|'.join(map(re.escape, AT_ONCE))})\.part"
 )
-ELSEWHERE = "Choose another --output."
 
 
 def source_files(video: Path) -> list[Path]:
@@ -69,7 +69,7 @@ def require_writable(out: Path) -> None:
     """Raise UsageError when `out` is no folder, may not be written, or cannot be created where it would be."""
     if out.exists() and not out.is_dir():
         raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
-    home = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    home = nearest_existing(out)
     if not home.is_dir():
         reason = "Not a directory"
     elif os.access(home, os.W_OK | os.X_OK):

@@ -21,12 +21,11 @@ from PIL import Image
 
 from stmcli.errors import StmError, UsageError
 from stmcli.files import writing
-from stmcli.masks import Labels, read_values, write_labels
+from stmcli.masks import MASKS, Labels, read_values, write_labels
 from stmcli.options import DOUBTFUL
 from stmcli.page import ASSETS, fix_command, moved, open_clip, result_report
-from stmcli.render import vivid
+from stmcli.render import palette_index, vivid
 from stmcli.report import first_number_of
-from stmcli.results import MASKS
 from stmcli.video import read_frame
 
 LOOPBACK = "127.0.0.1"
@@ -74,13 +73,12 @@ class Review:
     def facts(self) -> dict[str, Any]:
         """Return what the page needs to know."""
         ids = {int(number) for frame in self.report["frames"] for number in frame["objects"]}
-        colours = vivid()
         return {
             "name": self.name,
             "width": self.width,
             "height": self.height,
             "doubtful": DOUBTFUL,
-            "objects": [[number, colours[(number - 1) % 255 + 1].tolist()] for number in sorted(ids)],
+            "objects": [[number, vivid()[palette_index(number)].tolist()] for number in sorted(ids)],
             "command": self.command(),
             "frames": [self._frame_facts(frame) for frame in self.report["frames"]],
         }

@@ -15,14 +15,14 @@ from stmcli.given import GivenMask, ids_of
 from stmcli.images import is_whole_png
 from stmcli.job import Job
 from stmcli.kinds import SOFT
-from stmcli.masks import read_values
+from stmcli.masks import MASKS, read_values
 from stmcli.matting import Matted
 from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, MattingOptions
 from stmcli.outputs import Film, Writer
 from stmcli.page import Pictures
 from stmcli.prediction import Prediction
 from stmcli.report import UNFINISHED, Report, read_report
-from stmcli.results import MASKS, STATE
+from stmcli.results import STATE
 from stmcli.saved import SavedPrediction
 from stmcli.segmenter import Follower, State, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead

@@ -14,7 +14,7 @@ from stmcli.curve import CURVE, read_curve
 from stmcli.errors import TrainingError, UsageError, WriteError
 from stmcli.options import ClipOptions, Fit, TrainOptions
 from stmcli.results import require_writable
-from stmcli.trainer import Trainer
+from stmcli.trainer import FORMAT, Trainer
 from stmcli.weights import LICENCE, Card, save, unpickle
 
 FREE = ("steps", "time_budget", "validate_every")  # options that may change when a run goes on
@@ -48,8 +48,9 @@ class RunFiles:
         Raises WeightsError for a damaged file.
         """
         state = unpickle(self.last)
-        if not isinstance(state, dict) or "options" not in state:
-            raise TrainingError("not the state of a run", path=self.last, hint="Start a new run")
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            cause = "not the state of a run of this version"
+            raise TrainingError(cause, path=self.last, hint="Start a new run")
         changed = [*_changes(state, trainer), *_moves(state, trainer)]
         if changed:
             hint = "Go on with what it was started with, or start a new run with --init"
@@ -102,20 +103,17 @@ class RunFiles:
 
 def _changes(state: dict[str, Any], trainer: Trainer) -> list[str]:
     """List the options that are not what they were, but for those that may change."""
-    old = _defaults() | state["options"]["train"] | state["options"]["clips"]
-    if "format" not in state:  # of an earlier version, in which a skip_end above skip meant no more than skip
-        old["skip_end"] = min(old["skip_end"], old["skip"])
+    old = state["options"]["train"] | state["options"]["clips"]
     return [f"{name} was {old[name]} and is {value}" for name, value in _differing(old, trainer) if name not in FREE]
 
 
 def _moves(state: dict[str, Any], trainer: Trainer) -> list[str]:
     """List what else is not as it was: data, device, number of processes."""
-    now = trainer.maker.facts()
-    old = {"stills": state.get("stills", now["stills"]), "videos": []} | state.get("data", {})
+    old, now = state["data"], trainer.maker.facts()
     changed = [f"the {kind} are others" for kind in now if now[kind] != old[kind]]
-    if (device := state.get("device", trainer.device.type)) != trainer.device.type:
+    if (device := state["device"]) != trainer.device.type:
         changed.append(f"device was {device} and is {trainer.device.type}")
-    if (processes := state.get("processes", 1)) != trainer.ranks.size:
+    if (processes := state["processes"]) != trainer.ranks.size:
         changed.append(f"the run had {processes} processes and has {trainer.ranks.size}")
     return changed
 

@@ -11,7 +11,7 @@ from stmcli.clips import CANVAS, ClipMaker, Videos, load_stills, load_videos
 from stmcli.curve import draw_curve
 from stmcli.device import pick_device
 from stmcli.errors import Interrupted, UsageError
-from stmcli.evaluate import Sequence as Clip
+from stmcli.evaluate import Clip
 from stmcli.guard import device_explained
 from stmcli.listeners import unheard
 from stmcli.model import SIZES, STM

@@ -197,9 +197,9 @@ class Trainer:
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.best, self.score, self.loss, self.iou = state["progress"]
-        self.validated = state.get("validated", 0.0)
-        self.bf16 = state.get("bf16", True)
-        self.init = state.get("init", "")
+        self.validated = state["validated"]
+        self.bf16 = state["bf16"]
+        self.init = state["init"]
         self._commit()
 
     def progress(self) -> Progress:

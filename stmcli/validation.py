@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from stmcli.device import pick_dtype
-from stmcli.errors import UsageError
-from stmcli.evaluate import Sequence as Clip
-from stmcli.evaluate import list_sequences
-from stmcli.evaluate.layout import by_frame, first_of, frame_key, has_list, mask_files
+from stmcli.errors import UsageError, listed
+from stmcli.evaluate import Clip, list_sequences
+from stmcli.evaluate.layout import by_frame, frame_key, has_list, mask_files
 from stmcli.evaluate.scoring import Truth, first_shown
 from stmcli.images import check_size, image_size
 from stmcli.masks import VOID, read_values
@@ -49,7 +48,7 @@ def _check(clip: Clip) -> None:
         raise UsageError("no frame for this mask", path=truths[first], hint=f"Complete or leave out {clip.frames}")
     frames = [*dropwhile(lambda name: frame_key(name) != first, frames)]
     if missing := [name for name in frames if frame_key(name) not in truths]:
-        cause = f"no mask for {first_of(missing, 'frame')}"
+        cause = f"no mask for frame {listed(missing, 1)}"
         raise UsageError(cause, path=clip.annotations, hint="Complete it, or leave this clip out")
     if len(frames) < 3:
         cause = "fewer than 3 frames from the first object on, of which the first and last are not scored"

@@ -32,12 +32,11 @@ from stmcli.device import (
 from stmcli.errors import UsageError, WeightsError, WriteError
 from stmcli.files import write_whole
 from stmcli.model import LANES, SIZES, STM, Dims, fused, quantized
-from stmcli.options import FIT, Fit, NetworkOptions
+from stmcli.options import DEFAULT_FIT, FIT, Fit, NetworkOptions
 from stmcli.registry import BUNDLED, Entry, cache_folder, find, registered, sha256, verify
 
 LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
 PUBLISHED_LICENCE = "CC BY-NC-SA 4.0 (non-commercial), by the authors of STM"
-DEFAULT_FIT = Fit(size=480)  # unless the weights say otherwise
 
 # The published checkpoint's names, and ours.
 PUBLISHED_KEYS = (

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from stmcli.evaluate.sheet import _colour
+from stmcli.page.document import chip
 from stmcli.render import matte, overlay, palette, vivid
 
 FIRST = [
@@ -82,6 +84,15 @@ def test_objects_that_touch_are_both_outlined():
     drawn = overlay(np.full((40, 60, 3), 90, dtype=np.uint8), labels)
     assert (drawn[:, 29] == vivid()[1]).all()
     assert (drawn[:, 30] == vivid()[45]).all()  # 300 is 255 entries after 45
+
+
+@pytest.mark.parametrize(("number", "entry"), [(1, 1), (254, 254), (255, 255), (256, 1), (300, 45), (511, 1)])
+def test_an_id_has_its_entry_of_the_palette_in_films_pages_and_sheets(number, entry):
+    drawn = overlay(np.zeros((4, 4, 3), np.uint8), np.full((4, 4), number), opacity=1.0)
+    red, green, blue = vivid()[entry].tolist()
+    assert drawn[0, 0].tolist() == [red, green, blue]
+    assert f"rgb({red} {green} {blue})" in chip(number)
+    assert _colour(number) == "#" + palette()[entry].tobytes().hex()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,20 +95,6 @@ def test_a_run_that_can_make_no_more_clips_says_so_and_keeps_its_weights(folder,
     with pytest.raises(Interrupted, match="stopped after 3 steps"):
         tiny_run.run(folder, tmp_path / "b", on_step=end)
     assert read(tmp_path / "b" / "best.safetensors")
-
-
-def test_a_run_of_an_earlier_version_goes_on_with_the_skips_that_it_had(folder, straight, tmp_path):
-    """An end above the skip meant nothing then."""
-    skips = replace(tiny_run.CLIPS, skip=3, skip_end=3)
-    with pytest.raises(TrainingError, match=r"last\.pt: skip_end was 5 and is 3"):
-        tiny_run.run(folder, straight, clips=skips, resume=True)
-    old = load(straight)
-    del old["format"]
-    (tmp_path / "b").mkdir()
-    torch.save(old, tmp_path / "b" / "last.pt")
-    with pytest.raises(TrainingError, match=r"last\.pt: skip_end was 3 and is 5"):
-        tiny_run.run(folder, tmp_path / "b", resume=True)
-    assert tiny_run.run(folder, tmp_path / "b", clips=skips, resume=True).step == 6
 
 
 @pytest.mark.parametrize(("fast", "slow"), [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)])

@@ -14,8 +14,8 @@ from PIL import Image
 from spoilt import cut, flipped_clip, hidden_frames, huge_clip, no_frames, stamped_clip, two_sizes
 
 from stmcli.errors import StmError, UsageError, VideoError
+from stmcli.files import natural_key
 from stmcli.video import FrameFolder, VideoReader, clip_facts, frame_times, open_source, probe, read_frame
-from stmcli.video.folder import natural_key
 from stmcli.video.position import first_frame_from, last_frame_until, parse_rate
 
 RED = np.array((220, 30, 30))

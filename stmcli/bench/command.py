@@ -16,13 +16,13 @@ from stmcli.given import GivenMask, ids_of
 from stmcli.job import Job, open_job
 from stmcli.kinds import open_writers, opened
 from stmcli.listeners import unheard
+from stmcli.masks import MASKS
 from stmcli.matting import Matted
 from stmcli.model import STM
-from stmcli.options import MattingOptions
+from stmcli.options import BenchOptions, MattingOptions
 from stmcli.outputs import MaskWriter, Writer
 from stmcli.pipeline import segment_video
 from stmcli.prediction import Prediction
-from stmcli.results import MASKS
 from stmcli.segmenter import propagate
 from stmcli.video import Frame, Source
 from stmcli.weights import load_model
@@ -50,7 +50,13 @@ class Timing:
         return self.whole / max(self.parts.values())
 
 
-def bench_command(job: Job, *, frames: int = 60, rounds: int = 3, on_round: Callable[[int], None] = unheard) -> Timing:
+def bench_command(
+    job: Job,
+    *,
+    frames: int = BenchOptions.clip_frames,
+    rounds: int = BenchOptions.rounds,
+    on_round: Callable[[int], None] = unheard,
+) -> Timing:
     """Measure segmenting the first `frames` frames of a clip: each part alone and then the whole, `rounds` times.
 
     One round comes first that is not counted. The network is loaded before; what is written goes to a folder

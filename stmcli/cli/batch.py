@@ -12,7 +12,7 @@ from stmcli.cli.app import QuietOption, VerboseOption, app, give, one_of, say
 from stmcli.cli.groups import Clip, Exports, Memory, grouped
 from stmcli.cli.network import Network
 from stmcli.errors import PartialError, StmError, UsageError
-from stmcli.options import ENGINES, BatchOptions
+from stmcli.options import ENGINES, OUTPUT, BatchOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,9 +87,7 @@ def batch(
     manifest: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .csv or .jsonl of video,mask,output instead of CLIPS.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The clip A/x.mp4 goes to A/x/ in it.")] = Path(
-        "stm_out"
-    ),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The clip A/x.mp4 goes to A/x/ in it.")] = Path(OUTPUT),
     only_failed: Annotated[
         bool, typer.Option("--only-failed", help="Only clips that failed or are there in part.")
     ] = False,

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from stmcli.bench import Comparison, Row, Speeds
 
 BENCH = BenchOptions()
-CLIP_FRAMES = 60  # of a clip
 MOST_OBJECTS = 100
 SETTING = ("weights", "size", "objects", "device", "precision")
 MEASURED = ("p50 ms", "p90 ms", "frames/s", "MiB")
@@ -112,7 +111,7 @@ def bench(
         typer.Option(
             min=2,
             help="How many frames: of VIDEO from the first, or of each round.",
-            show_default=f"{CLIP_FRAMES} of VIDEO, {BENCH.frames} of a round",
+            show_default=f"{BENCH.clip_frames} of VIDEO, {BENCH.frames} of a round",
         ),
     ] = None,
     rounds: Annotated[
@@ -144,7 +143,9 @@ def bench(
         raise UsageError("several networks with VIDEO", hint="Name one of each, or leave VIDEO out.")
     exports = ExportOptions(kinds=kinds_of("--export", export))
     memory = MemoryOptions(max_slots=mem_max)
-    _bench_clip(video, mask, chosen[0], memory, exports, frames or CLIP_FRAMES, rounds, as_json=as_json, quiet=quiet)
+    _bench_clip(
+        video, mask, chosen[0], memory, exports, frames or BENCH.clip_frames, rounds, as_json=as_json, quiet=quiet
+    )
 
 
 # -- a whole command ---------------------------------------------------------------------------------------------------

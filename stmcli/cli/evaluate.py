@@ -22,7 +22,7 @@ from stmcli.cli.groups import Memory, grouped
 from stmcli.cli.network import Network
 from stmcli.errors import UsageError
 from stmcli.files import write_whole
-from stmcli.options import PROTOCOLS, ExportOptions, MemoryOptions
+from stmcli.options import OUTPUT, PROTOCOLS, ExportOptions, MemoryOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +45,7 @@ def evaluate(
     ] = None,
     truth: Annotated[Path | None, typer.Option("--gt", help="<clip>/*.png, or a DAVIS or YouTube-VOS root.")] = None,
     run: Annotated[Path | None, typer.Option(help="Segment this dataset's root first, then score the result.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where --run puts its masks.")] = Path("stm_out"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where --run puts its masks.")] = Path(OUTPUT),
     protocol: Annotated[str, typer.Option(help=f"{', '.join(PROTOCOLS)}.")] = PROTOCOLS[0],
     policies: Annotated[
         bool,

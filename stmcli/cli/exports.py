@@ -1,4 +1,4 @@
-"""The options that say what is made of masks, shared by stm segment and stm export."""
+"""The options that say what is made of masks, shared by all commands that have some of them."""
 
 from typing import Annotated
 

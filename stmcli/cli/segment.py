@@ -26,7 +26,7 @@ from stmcli.cli.groups import Clip, Exports, Memory, grouped
 from stmcli.cli.network import Network
 from stmcli.cli.review import serve
 from stmcli.errors import Faults, PartialError
-from stmcli.options import FPS, ExportOptions, NetworkOptions, SegmentOptions
+from stmcli.options import FPS, OUTPUT, ExportOptions, NetworkOptions, SegmentOptions
 
 if TYPE_CHECKING:
     from stmcli.pipeline import Result
@@ -48,7 +48,7 @@ def segment(
             "Or a folder of <frame>.png, or FILE.json[#ID], COCO or YouTube-VIS annotations. Repeatable.",
         ),
     ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", show_default="stm_out/<clip>/")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", show_default=f"{OUTPUT}/<clip>/")] = None,
     start: Annotated[str | None, typer.Option(help=f"First frame: {POSITION}.", metavar="FRAME|TIME")] = None,
     end: Annotated[str | None, typer.Option(help="Last frame, inclusive.", metavar="FRAME|TIME")] = None,
     *,

@@ -9,13 +9,14 @@ from pathlib import Path, PurePosixPath
 
 from stmcli.cliplists import read_list
 from stmcli.clips.stills import IMAGE_SUFFIXES
-from stmcli.errors import TrainingError, UsageError
+from stmcli.errors import TrainingError, UsageError, listed
 from stmcli.files import require_file
 
 LISTS = ("ImageSets/2017", "ImageSets/2016", "ImageSets/480p")  # train.txt, the first that is there
 VALIDATION = re.compile(r"ImageSets/([^/]+/)?val\.txt")
 IMAGES, MASKS = "JPEGImages", "Annotations"
 RESOLUTION = "480p"  # preferred where there are several
+SHORTEST = 2  # annotated frames of a video
 HINT = "it needs JPEGImages/ and Annotations/, as DAVIS or YouTube-VOS has them"
 
 
@@ -74,8 +75,8 @@ def parse_root(text: str) -> tuple[Path, float]:
     return Path(root), float(weight)
 
 
-def load_videos(root: Path, weight: float = 1.0, *, shortest: int = 2) -> Videos:
-    """List the videos of a dataset, a folder or an uncompressed tar, that have `shortest` annotated frames or more.
+def load_videos(root: Path, weight: float = 1.0) -> Videos:
+    """List the videos of a dataset, a folder or an uncompressed tar, that have `SHORTEST` annotated frames or more.
 
     Those of `ImageSets/<year>/train.txt` where there is such a list, else all; never those of any `val.txt` there.
     Raises UsageError when there is no such path, TrainingError when nothing in it can be trained on.
@@ -85,9 +86,9 @@ def load_videos(root: Path, weight: float = 1.0, *, shortest: int = 2) -> Videos
     base = _base(root, files)
     files = {name.removeprefix(base): file for name, file in files.items() if name.startswith(base)}
     clips = _chosen(root, _pairs(root, files), files)
-    videos = tuple(Video(name, _shots(pairs)) for name, pairs in sorted(clips.items()) if len(pairs) >= shortest)
+    videos = tuple(Video(name, _shots(pairs)) for name, pairs in sorted(clips.items()) if len(pairs) >= SHORTEST)
     if not videos:
-        raise TrainingError(f"no video with {shortest} annotated frames to train on", path=root, hint=HINT)
+        raise TrainingError(f"no video with {SHORTEST} annotated frames to train on", path=root, hint=HINT)
     return Videos(root, weight, videos)
 
 
@@ -143,17 +144,16 @@ def _chosen(
 ) -> dict[str, list[tuple[str, File, File]]]:
     """Return the clips of the list for training, or all, without those of any list for validation."""
     train = next((path for folder in LISTS if (path := f"{folder}/train.txt") in files), None)
-    listed = {*read_list(files[train].read())} if train else set()
+    named = {*read_list(files[train].read())} if train else set()
     lists = [path for path in sorted(files) if VALIDATION.fullmatch(path)]
     val = {name for path in lists for name in read_list(files[path].read())}
-    wanted = (listed or {*clips}) - val
+    wanted = (named or {*clips}) - val
     if not wanted:
-        whose = f"{train} names" if listed else "it holds"
+        whose = f"{train} names" if named else "it holds"
         cause = f"all clips that {whose} are for validation, by {' and '.join(lists)}"
         raise TrainingError(cause, path=root, hint="Give a training set, or take what to train on out of that list")
     if missing := sorted(wanted - clips.keys()):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        cause = f"no annotated frames of clip {missing[0]}{more}, which the list names"
+        cause = f"no annotated frames of clip {listed(missing, 1)}, which the list names"
         raise TrainingError(cause, path=root, hint="Complete the dataset, or shorten the list")
     return {name: clips[name] for name in wanted}
 

@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 
 from stmcli.datasets.writer import DatasetWriter
-from stmcli.errors import UsageError
+from stmcli.errors import ELSEWHERE, UsageError
 from stmcli.masks import Labels, encode_labels
 from stmcli.video import Frame
 
-ELSEWHERE = "Choose another --output."
 MIN_DIGITS = 5
 
 

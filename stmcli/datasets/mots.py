@@ -13,6 +13,7 @@ from PIL import Image
 from stmcli.datasets.categories import UNNAMED
 from stmcli.datasets.writer import DatasetWriter
 from stmcli.errors import UsageError
+from stmcli.files import NO_DATE
 from stmcli.masks import VOID, Labels
 from stmcli.video import Frame
 
@@ -20,7 +21,6 @@ PER_CATEGORY = 1000
 IGNORED_CATEGORY = 10
 IGNORED = IGNORED_CATEGORY * PER_CATEGORY
 IGNORED_NAME = "ignored"
-EPOCH = (1980, 1, 1, 0, 0, 0)  # no date, so that the same job gives the same file
 
 
 class MotsWriter(DatasetWriter):
@@ -62,7 +62,7 @@ class MotsWriter(DatasetWriter):
         os.replace(self._part, self.path)
 
     def _store(self, name: str, content: bytes) -> None:
-        self._zip.writestr(zipfile.ZipInfo(f"train/{name}", EPOCH), content)
+        self._zip.writestr(zipfile.ZipInfo(f"train/{name}", NO_DATE), content)
 
     def _discard(self) -> None:
         with suppress(OSError, ValueError):  # a full disk

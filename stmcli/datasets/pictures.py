@@ -5,12 +5,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from stmcli.images import ORIENTATION
 from stmcli.video import Frame, SourceInfo
 from stmcli.video.folder import list_frames
 from stmcli.video.numbering import numbered
 
 QUALITY = 95
-ORIENTATION = 0x0112  # the Exif tag
 UPRIGHT = (None, 1)
 
 

@@ -1,6 +1,6 @@
 """Predicted masks against ground truth: J, F and J&F of every object of every clip."""
 
-from stmcli.evaluate.layout import Sequence, list_sequences
+from stmcli.evaluate.layout import Clip, list_sequences
 from stmcli.evaluate.scores import ObjectScores, Scores
 from stmcli.evaluate.scoring import NONE_AT_FIRST, evaluate_folder, first_shown
 from stmcli.evaluate.sheet import draw_sheets
@@ -9,9 +9,9 @@ from stmcli.evaluate.ytvos import read_seen
 
 __all__ = [
     "NONE_AT_FIRST",
+    "Clip",
     "ObjectScores",
     "Scores",
-    "Sequence",
     "draw_sheets",
     "evaluate_folder",
     "first_shown",

@@ -1,14 +1,14 @@
 """Where the clips of a dataset are: folders of frames and of masks, in the DAVIS or YouTube-VOS layout."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from stmcli.cliplists import read_list
-from stmcli.errors import UsageError
+from stmcli.errors import UsageError, listed
 from stmcli.evaluate.ytvos import meta_file, read_meta
-from stmcli.files import can_be, nearest_name
+from stmcli.files import can_be, natural_key, nearest_name
+from stmcli.masks import mask_folder
 from stmcli.options import PROTOCOLS
 
 RESOLUTIONS = ("480p", "Full-Resolution")
@@ -16,7 +16,7 @@ CLIP_LISTS = {"davis2016": ("2016", "480p"), "davis2017": ("2017",)}  # the firs
 
 
 @dataclass(frozen=True)
-class Sequence:
+class Clip:
     """Where the frames and the ground truth of one clip of a dataset are."""
 
     name: str
@@ -24,19 +24,19 @@ class Sequence:
     annotations: Path
 
 
-def list_sequences(dataset_root: Path, protocol: str) -> list[Sequence]:
+def list_sequences(dataset_root: Path, protocol: str) -> list[Clip]:
     """List the clips of a dataset in the DAVIS or YouTube-VOS layout, with their frames and ground truth.
 
     Raises UsageError when the frames or the ground truth of a listed clip are missing.
     """
     images = image_folder(dataset_root)
     clips = [
-        Sequence(name, images / name, annotations)
+        Clip(name, images / name, annotations)
         for name, annotations in annotation_folders(dataset_root, protocol).items()
     ]
     missing = [clip.name for clip in clips if not clip.frames.is_dir()]
     if missing:
-        raise UsageError(f"no frames for {first_of(missing, 'clip')}", path=images, hint="Give the dataset's root")
+        raise UsageError(f"no frames for clip {listed(missing, 1)}", path=images, hint="Give the dataset's root")
     return clips
 
 
@@ -59,7 +59,7 @@ def annotation_folders(root: Path, protocol: str) -> dict[str, Path]:
     folders = {name: mask_folder(base / name) for name in names}
     missing = [name for name, folder in folders.items() if not (folder.is_dir() and mask_files(folder))]
     if missing:
-        raise UsageError(f"no ground truth for {first_of(missing, 'clip')}", path=base, hint="Complete the dataset")
+        raise UsageError(f"no ground truth for clip {listed(missing, 1)}", path=base, hint="Complete the dataset")
     return folders
 
 
@@ -69,21 +69,17 @@ def predicted_folders(predictions: Path, names: Iterable[str]) -> dict[str, Path
     found = {name: mask_folder(predictions / name) for name in names}
     missing = [name for name, folder in found.items() if not folder.is_dir()]
     if missing:
-        cause = f"no masks for {first_of(missing, 'clip')}"
+        cause = f"no masks for clip {listed(missing, 1)}"
         inner = next((path for path in sorted(predictions.iterdir()) if (path / missing[0]).is_dir()), None)
         hint = f"Did you mean {inner}?" if inner else "It must hold <clip>/*.png or <clip>/masks/*.png"
         raise UsageError(cause, path=predictions, hint=hint)
     return found
 
 
-def mask_folder(clip: Path) -> Path:
-    """Return where the masks of a clip are: in its folder, or in `masks` there."""
-    return clip / "masks" if (clip / "masks").is_dir() else clip
-
-
 def mask_files(folder: Path) -> list[Path]:
     """List the masks in a folder in natural order."""
-    return sorted((path for path in folder.glob("*.png") if path.name[0] != "."), key=_natural_order)
+    files = (path for path in folder.glob("*.png") if path.name[0] != ".")
+    return sorted(files, key=lambda path: natural_key(path.stem))
 
 
 def by_frame(files: Iterable[Path]) -> dict[str, Path]:
@@ -108,11 +104,6 @@ def require_folder(path: Path) -> None:
         if path.exists():
             raise UsageError("not a folder", path=path, hint="Give a folder of clips")
         raise UsageError("no such folder", path=path, hint=nearest_name(path.absolute()))
-
-
-def first_of(names: list[str], kind: str) -> str:
-    """Say which of its kind is meant, and how many more there are."""
-    return f"{kind} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _resolution(root: Path) -> str:
@@ -152,7 +143,3 @@ def _safe(names: list[str], path: Path) -> list[str]:
     if outside:
         raise UsageError(f"{outside[0][:40]!r} is not the name of a clip", path=path, hint="One name for each clip")
     return names
-
-
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.stem)]

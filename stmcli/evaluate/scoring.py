@@ -11,7 +11,6 @@ from stmcli.errors import UsageError, listed
 from stmcli.evaluate.layout import (
     annotation_folders,
     by_frame,
-    first_of,
     frame_key,
     mask_files,
     predicted_folders,
@@ -125,7 +124,7 @@ def _score_clip(
             missing += [path.stem] if is_scored and other is None and entered else []
             frames.append({} if other is None else _score_frame(labels, path, other, truth, found))
     if missing:
-        raise UsageError(f"no mask for {first_of(missing, 'frame')}", path=prediction, hint="Segment the whole clip")
+        raise UsageError(f"no mask for frame {listed(missing, 1)}", path=prediction, hint="Segment the whole clip")
     objects = _collect(frames, truth, _scored_frames(truth, entered, wanted), wanted or {})
     if not objects:
         raise _nothing_to_score(truth, entered)
@@ -152,7 +151,7 @@ def _check_files(truth: Truth) -> None:
         lacking = sorted({*range(numbers[0], numbers[-1] + 1)} - {*numbers})
         if lacking:
             names = [str(number).zfill(len(stems[0])) for number in lacking]
-            cause = f"no ground truth for {first_of(names, 'frame')}"
+            cause = f"no ground truth for frame {listed(names, 1)}"
             raise UsageError(cause, path=truth.folder, hint="Complete it, or use --protocol folder")
 
 
@@ -192,7 +191,7 @@ def _listed_frames(
         return [*range(entered[number] + 1, len(places))]
     missing = [frame for frame in one.frames if frame not in places]
     if missing:
-        cause = f"no ground truth for {first_of(missing, 'frame')}, which {META} asks for"
+        cause = f"no ground truth for frame {listed(missing, 1)}, which {META} asks for"
         hint = "Where the truth is not public, --submission writes the masks for the evaluation server"
         raise UsageError(cause, path=truth.folder, hint=hint)
     return [places[frame] for frame in one.frames[1:]]

@@ -21,7 +21,7 @@ from stmcli.evaluate.scores import ObjectScores, Scores
 from stmcli.evaluate.scoring import Truth, read_prediction
 from stmcli.images import check_size, load_image
 from stmcli.metrics import Mask
-from stmcli.render import outline, palette
+from stmcli.render import outline, palette, palette_index
 
 WIDTH, MARGIN, GAP = 1280, 60, 12  # px
 CURVES, TITLE, LEGEND, FOOT = 240, 44, 22, 50  # heights of the diagram, the title, a line of the legend, the numbers
@@ -62,7 +62,7 @@ def draw_sheets(scores: Scores, predictions: Path, truth: Path, *, protocol: str
     return written
 
 
-def worst_frames(objects: Objects, count: int = TILES, *, among: Container[str] | None = None) -> list[Worst]:
+def worst_frames(objects: Objects, *, among: Container[str] | None = None) -> list[Worst]:
     """Return the frames with the lowest J of any object, some distance apart, in the order of the clip.
 
     `among` holds the keys of those that can be shown: before an object enters no mask need be predicted.
@@ -82,7 +82,7 @@ def worst_frames(objects: Objects, count: int = TILES, *, among: Container[str] 
     chosen: list[Worst] = []
     for worst in ranked:
         near = (abs(places[worst.frame] - places[other.frame]) for other in chosen)
-        if len(chosen) < count and all(distance >= max(1, APART * len(order)) for distance in near):
+        if len(chosen) < TILES and all(distance >= max(1, APART * len(order)) for distance in near):
             chosen.append(worst)
     return sorted(chosen, key=lambda worst: places[worst.frame])
 
@@ -223,5 +223,5 @@ def _picture(images: Path, frame: str, truth: Mask) -> Image.Image:
 
 
 def _colour(number: int) -> str:
-    red, green, blue = palette()[(number - 1) % 254 + 1]
+    red, green, blue = palette()[palette_index(number)]
     return f"#{red:02x}{green:02x}{blue:02x}"

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stmcli.errors import UsageError
-from stmcli.evaluate.layout import annotation_folders, by_frame, first_of, frame_key, mask_files, predicted_folders
+from stmcli.errors import UsageError, listed
+from stmcli.evaluate.layout import annotation_folders, by_frame, frame_key, mask_files, predicted_folders
 from stmcli.evaluate.ytvos import META, Wanted, frame_order, read_meta
-from stmcli.files import whole
+from stmcli.files import NO_DATE, whole
 from stmcli.masks import Labels, check_fits, encode_labels, is_binary, object_ids, read_values
 
 Required = Mapping[str, frozenset[int]]  # frame -> ids that may be in it
-OLDEST = (1980, 1, 1, 0, 0, 0)  # a date that says nothing, so that equal masks make equal files
 
 
 def write_submission(predictions: Path, truth: Path, archive: Path) -> int:
@@ -32,7 +31,7 @@ def write_submission(predictions: Path, truth: Path, archive: Path) -> int:
             wanted = meta.get(name)
             required = _listed(wanted) if wanted else _annotated(folder)
             for frame, labels in _masks(found[name], folder, required):
-                content.writestr(zipfile.ZipInfo(f"Annotations/{name}/{frame}.png", OLDEST), encode_labels(labels))
+                content.writestr(zipfile.ZipInfo(f"Annotations/{name}/{frame}.png", NO_DATE), encode_labels(labels))
                 count += 1
     return count
 
@@ -46,7 +45,7 @@ def unscorable(truth: Path) -> str:
     for name, folder in annotation_folders(truth, "ytvos").items() if meta else ():
         there = {path.stem for path in mask_files(folder)}
         if missing := sorted(_listed(meta[name]).keys() - there, key=frame_order):
-            return f"{folder}: no ground truth for {first_of(missing, 'frame')}"
+            return f"{folder}: no ground truth for frame {listed(missing, 1)}"
     return ""
 
 
@@ -74,7 +73,7 @@ def _masks(prediction: Path, truth: Path, required: Required) -> Iterator[tuple[
     predicted, given = by_frame(mask_files(prediction)), mask_files(truth)
     missing = [frame for frame in required if frame_key(frame) not in predicted]
     if missing:
-        raise UsageError(f"no mask for {first_of(missing, 'frame')}", path=prediction, hint="Segment the whole clip")
+        raise UsageError(f"no mask for frame {listed(missing, 1)}", path=prediction, hint="Segment the whole clip")
     height, width = read_values(given[0]).shape
     for frame, ids in required.items():
         path = predicted[frame_key(frame)]

@@ -66,8 +66,8 @@ class OverlayWriter(Film):
         codec: Codec = H264,
         *,
         audio: bool = True,
-        opacity: float = 0.5,
-        contour: bool = True,
+        opacity: float = ExportOptions.opacity,
+        contour: bool = ExportOptions.contour,
     ) -> None:
         super().__init__(path, info, codec, audio=audio)
         self._opacity, self._contour = opacity, contour
@@ -110,7 +110,7 @@ class AlphaWriter(Film):
 
 
 class MatteWriter(Film):
-    """Write alpha as a grey film, white is object."""
+    """Write alpha as a grey film without sound, white is object."""
 
     def __init__(
         self,
@@ -119,9 +119,8 @@ class MatteWriter(Film):
         codec: Codec = H264,
         *,
         object_id: int | None = None,
-        audio: bool = False,
     ) -> None:
-        super().__init__(path, info, codec, audio=audio)
+        super().__init__(path, info, codec, audio=False)
         self._object = object_id
 
     def _draw(self, _: Frame, prediction: SoftPrediction) -> RGB:

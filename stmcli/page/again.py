@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.errors import UsageError
-from stmcli.masks import Labels, read_values
+from stmcli.masks import MASKS, Labels, read_values
 from stmcli.page.clip import write_page
 from stmcli.page.pictures import Pictures
 from stmcli.report import UNFINISHED, first_number_of, read_report
-from stmcli.results import MASKS, PAGE, REPORT
+from stmcli.results import PAGE, REPORT
 from stmcli.video import Source, open_source
+from stmcli.video.folder import is_pattern
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def open_clip(report: Mapping[str, Any], video: Path | None) -> Source:
     numbers = [frame["frame"] for frame in report["frames"]]
     facts = report.get("source", {})
     path = video or Path(facts.get("path", ""))
-    if video is None and not path.exists() and "%" not in path.name and "#" not in path.name:
+    if video is None and not path.exists() and not is_pattern(path):
         raise UsageError("the clip is not there any more", path=path, hint="Say with --video where it is now.")
     first = first_number_of(report)
     source = open_source(path, first_number=first, start=min(numbers), end=max(numbers), on_corrupt="skip")

@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from stmcli.errors import listed
 from stmcli.files import write_whole
 from stmcli.options import DOUBTFUL
 from stmcli.page.advice import fix_command, frame_command
@@ -148,7 +149,7 @@ def _objects(report: Mapping[str, Any]) -> Iterator[str]:
     numbers = cuts(report)
     yield "<section><h2>Frame by frame</h2>"
     if numbers:
-        yield f"<p><i class=cut-key></i> A new scene begins at {_listed(map(str, numbers))}.</p>"
+        yield f"<p><i class=cut-key></i> A new scene begins at {listed(numbers, LISTED)}.</p>"
     ids = [str(number) for number in report.get("objects", [])]
     for number in ids[:CHARTS]:
         yield from _object(number, frames, absences(report, number), lines[:200], last)
@@ -172,18 +173,13 @@ def _object(
     yield chart(area, kind="area", title=f"area {name}", lines=lines, gaps=gaps)
     yield f"<p class=axis><span>{frames[0]['frame']}</span><span>{frames[-1]['frame']}</span></p>"
     if gone:
-        yield f"<p>Not found in frames {_listed(_spoken(absence) for absence in gone)}.</p>"
+        yield f"<p>Not found in frames {listed([*map(_spoken, gone)], LISTED)}.</p>"
     yield "</article>"
 
 
 def _spoken(absence: Absence) -> str:
     span = f"{absence.first}" if absence.first == absence.last else f"{absence.first} to {absence.last}"
     return f"{span} ({'came back' if absence.back else 'did not come back'})"
-
-
-def _listed(words: Any) -> str:
-    every = list(words)
-    return ", ".join(every[:LISTED]) + (f" and {len(every) - LISTED} more" if len(every) > LISTED else "")
 
 
 def _notes(report: Mapping[str, Any]) -> Iterator[str]:

@@ -4,7 +4,8 @@ import html
 from collections.abc import Iterable
 from pathlib import Path
 
-from stmcli.render import vivid
+from stmcli.options import DOUBTFUL
+from stmcli.render import palette_index, vivid
 
 ASSETS = Path(__file__).parent / "assets"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -53,11 +54,11 @@ def command(line: str) -> str:
 
 def chip(number: int) -> str:
     """Return the id of an object on its colour."""
-    red, green, blue = vivid()[(number - 1) % 255 + 1]
+    red, green, blue = vivid()[palette_index(number)]
     return f'<span class="chip" style="--object:rgb({red} {green} {blue})">object {number}</span>'
 
 
 def grade(confidence: float) -> str:
     """Return a confidence with a bar of its length, in a colour that says how good it is."""
-    kind = "good" if confidence >= 0.7 else "fair" if confidence >= 0.5 else "poor"
+    kind = "good" if confidence >= 0.7 else "fair" if confidence >= DOUBTFUL else "poor"
     return f'<span class="grade {kind}"><i style="width:{100 * confidence:.0f}%"></i>{confidence:.2f}</span>'

@@ -9,12 +9,13 @@ from typing import Any
 from urllib.parse import quote
 
 from stmcli.files import write_whole
+from stmcli.journal import SUMMARY
 from stmcli.page.clip import cuts, doubtful_share, mean_confidence
 from stmcli.page.document import document, grade, text
 from stmcli.report import read_report
 from stmcli.results import PAGE, REPORT
 
-SUMMARY, INDEX = "summary.json", "index.html"
+INDEX = "index.html"
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,7 @@ def write_batch_page(root: Path) -> Path:
     Clips that failed come first, then those with the lowest confidence. Raises WriteError.
     """
     clips = _clips(root)
-    lines = sorted(
-        (_line(root, name, facts) for name, facts in clips.items()), key=lambda line: (line.done, *_order(line))
-    )
+    lines = sorted((_line(root, name, facts) for name, facts in clips.items()), key=_order)
     path = root / INDEX
     write_whole(path, document(f"{root.absolute().name} - stm", _body(root, lines)))
     return path

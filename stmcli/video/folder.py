@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from stmcli.errors import UsageError, VideoError, listed
-from stmcli.files import LONGEST_NAME, nearest_name
+from stmcli.files import LONGEST_NAME, natural_key, nearest_name
 from stmcli.options import FPS
 from stmcli.video.color import Color, oddities
 from stmcli.video.frame import (
@@ -178,12 +178,6 @@ def list_frames(path: Path) -> list[Path]:
 
 def _images(folder: Path) -> list[Path]:
     return [f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
-
-
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Return a sort key that puts ``frame2`` before ``frame10``."""
-    parts = re.split(r"(\d+)", name)
-    return tuple((0, int(p), p) if p.isdigit() and p.isascii() else (1, 0, p.casefold()) for p in parts)
 
 
 def _left_out(path: Path, taken: Path) -> list[str]:

@@ -35,7 +35,7 @@ class VideoReader(Source):
 
     `start` and `end` are frame numbers counted from `first_number`, `end` inclusive. What cannot be decoded raises
     VideoError with `on_corrupt="fail"`, ends the iteration with "stop" and is replaced by the last good
-    picture with "skip". `threads=0` lets the decoder choose.
+    picture with "skip".
     """
 
     def __init__(
@@ -46,12 +46,10 @@ class VideoReader(Source):
         start: int | None = None,
         end: int | None = None,
         on_corrupt: OnCorrupt = "fail",
-        threads: int = 0,
     ) -> None:
         check_range(path, start, end, first=first_number)
         info = replace(probe(path, on_corrupt=on_corrupt), first_number=first_number or 0, start=start, end=end)
         super().__init__(info, on_corrupt=on_corrupt)
-        self._threads = threads
         self._container: InputContainer | None = None
         self._untimed = info.container == "avi" and info.codec in _REORDERED  # the file holds no such times
         for number in (start, end):
@@ -94,7 +92,6 @@ class VideoReader(Source):
         self._container = container = open_container(self.info.path)
         stream = pick_video(container, self.info.path)
         stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = self._threads
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         try:
             yield from self._frames(container, stream)

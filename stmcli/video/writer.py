@@ -23,6 +23,7 @@ from stmcli.video.film import FilmFacts, check_film
 from stmcli.video.frame import RGB
 from stmcli.video.log import silence
 from stmcli.video.picture import BT709, encode_picture
+from stmcli.video.probe import ticks
 
 _MOV_SUFFIXES = {".mp4", ".mov", ".m4v"}
 _FINE_CLOCK = 1000  # ticks a second, at least
@@ -216,11 +217,11 @@ class VideoWriter:
             columns, rows = self._pad
             picture = np.pad(picture, ((0, rows), (0, columns), (0, 0)), mode="edge")
         frame = encode_picture(picture, self.codec.pix_fmt)
-        ticks = round((time - (self._origin or 0)) / self._base)
-        first, ticks = (ticks, ticks) if self._ticks is None else (self._ticks[0], max(ticks, self._ticks[1] + 1))
-        self._ticks = first, ticks
-        frame.pts, frame.time_base = ticks, self._base
-        frame.duration = max(1, round(1 / (self._rate * self._base)))
+        pts = round((time - (self._origin or 0)) / self._base)
+        first, pts = (pts, pts) if self._ticks is None else (self._ticks[0], max(pts, self._ticks[1] + 1))
+        self._ticks = first, pts
+        frame.pts, frame.time_base = pts, self._base
+        frame.duration = ticks(self._rate, self._base)
         return frame
 
     def _mux(self, frame: VideoFrame | None) -> None:
