@@ -424,9 +424,10 @@ def test_the_clips_that_are_left_decide_how_many_are_done_at_a_time(batch_of, sh
     monkeypatch.setattr(
         batch_module, "settled", lambda options, *_: counted.append(_[-1]) or replace(options, jobs=len(counted))
     )
+    monkeypatch.setattr(batch_module, "open_engine", lambda _, network, hear: Here(network, hear))
     shots("a.mp4", "b.mp4", "c.mp4")
     (tmp_path / "masks/c.png").unlink()
-    batch = batch_of()
+    batch = batch_of(engine="processes")
     for again in (batch, batch, replace(batch, segment=replace(batch.segment, overwrite=True))):
         with pytest.raises(PartialError):
             run_batch(again)
