@@ -143,18 +143,18 @@ class _Run:
         engine.submit(Task(pair.output, self._batch.job(pair)))
 
     def _take(self, outcome: Outcome) -> None:
-        """Let a clip end, or try it again: once when its worker died, as often as was asked when there is hope."""
+        """Let a clip end, or try it again: once when its worker died, as often as was asked when it failed."""
         pair = self._at_work.pop(outcome.name)
         self._tries[outcome.name] += 1
-        may = not outcome.hopeless and self._tries[outcome.name] <= self._batch.options.retries
-        if (outcome.status == "failed" and may) or (outcome.lost and outcome.name not in self._lost):
+        again = outcome.status == "failed" and self._tries[outcome.name] <= self._batch.options.retries
+        if again or (outcome.lost and outcome.name not in self._lost):
             self._lost |= {outcome.name} if outcome.lost else set()
             self._errors[outcome.name] = outcome.error
             self._queue.append(pair)
         else:
             before = self._errors.pop(outcome.name, "")
-            again = (f"tried again after: {before}",) if before else ()
-            self._end(pair, replace(outcome, notes=(*outcome.notes, *again)))
+            notes = (*outcome.notes, f"tried again after: {before}") if before else outcome.notes
+            self._end(pair, replace(outcome, notes=notes))
 
     def _end(self, pair: Pair, outcome: Outcome) -> None:
         tries = max(1, self._tries.pop(pair.output, 1))

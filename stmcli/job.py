@@ -224,13 +224,14 @@ def done_before(job: Job, given: Sequence[GivenMask], source: Source) -> dict[st
     A job that corrects a result, by masks after the first, is no other one; nor is one whose result was corrected.
     """
     masks = {str(mask.frame): mask.digest() for mask in given}
-    backward = job.segment.direction == "backward"
+    start = str(followed_from(given, job.segment.direction).frame)
 
     def compare(report: dict[str, Any]) -> Kinship:
         others = differences(report.get("identity", {}), job.identity())
         was = report.get("given", {})
-        start = str(given[-1 if backward else 0].frame)  # from where the clip is followed
-        if [*was.items()][-1 if backward else 0 :][:1] != [(start, masks[start])]:
+        shown = [str(mask["frame"]) for mask in report.get("masks", []) if mask["ids"]]  # not blank
+        began = shown[-1 if job.segment.direction == "backward" else 0 :][:1]
+        if (began, was.get(start)) != ([start], masks[start]):
             others.append(f"the mask of frame {start}")
         return Kinship(
             tuple(others),

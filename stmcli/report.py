@@ -249,7 +249,7 @@ FORM: Mapping[str, Any] = {
     "exported": _are_exports,
     "notes": [_is_text],
     "mask_words": [_is_text],
-    "masks": [{"frame": _is_count, "path": _is_path}],
+    "masks": [{"frame": _is_count, "path": _is_path, "ids": [_is_count]}],
     "objects": [_is_count],
     "source": {"path": _is_path},
     "weights": {"path": _is_path},

@@ -22,7 +22,7 @@ from stmcli.options import TrainOptions
 from stmcli.ranges import ranges_in_clips
 from stmcli.ranks import Ranks
 
-FORMAT = 2  # of a run's state
+FORMAT = 3  # of a run's state
 SAMPLE = 8  # clips that tell how large numbers become
 RUNNING = ("running_mean", "running_var")  # what batch norm gathers from the clips
 

@@ -216,14 +216,6 @@ def test_a_clip_that_failed_is_tried_again_as_often_as_asked(batch_of, shots, tm
     assert (notes["a"][-1:], notes["b"]) == ([f"tried again after: {line['error']}"], [])
 
 
-def test_what_cannot_succeed_is_not_tried_again(batch_of, shots, tmp_path):
-    shots("a.mp4", "b.mp4")
-    Image.new("P", (32, 24)).save(tmp_path / "masks/a.png")
-    with pytest.raises(PartialError):
-        run_batch(batch_of(retries=3))
-    assert {line["clip"]: line["tries"] for line in records(tmp_path / "out")} == {"a": 1, "b": 1}
-
-
 def test_json_is_a_line_for_each_clip(many, shots):
     shots("a.mp4", "b.mp4")
     lines = [json.loads(line) for line in many("--json", "-q").stdout.splitlines()]

@@ -107,6 +107,17 @@ def test_the_decoder_adapts_to_the_frame_that_a_clip_is_followed_from(job, put, 
     assert np.array_equal(seen, [read_frame(job.video, frame).rgb])
 
 
+@pytest.mark.parametrize(("direction", "frame"), [("forward", 2), ("both", 2), ("backward", 6)])
+def test_another_mask_where_the_clip_is_followed_from_is_another_job(job, put, direction, frame):
+    masks = [put(f"given/{number}.png", {1: (4, 4)} if number in (2, 6) else {}) for number in (1, 2, 6, 7)]
+    job = toward(replace(job, masks=(masks[0].parent,)), direction)
+    segment_video(job)
+    assert segment_video(job).done_before
+    put(f"given/{frame}.png", {1: (8, 8)})
+    with pytest.raises(UsageError, match=rf"another job \(the mask of frame {frame} differ\)"):
+        segment_video(job)
+
+
 # The frames.
 
 

@@ -383,8 +383,13 @@ def test_other_ids_than_those_of_the_truth_are_noted(tree):
     write_clip(tree / "truth" / "cat", moving(1, 2, step=2))
     write_clip(tree / "predicted" / "cat", moving(5, 6, step=2))
     notes = [note.removeprefix(f"{tree / 'predicted' / 'cat'}: ") for note in score(tree, "davis2017").notes]
-    assert notes == ["objects 1, 2 in no mask, counted as missed", "objects 5, 6 not in the ground truth, not counted"]
+    assert notes == [
+        "objects 1, 2 in no scored mask, counted as missed",
+        "objects 5, 6 not in the ground truth, not counted",
+    ]
     assert score(tree, "davis2016").notes == ()
+    write_clip(tree / "predicted" / "cat", np.where(np.arange(5)[:, None, None] > 0, 0, moving(1, 2, step=2)))
+    assert "objects 1, 2 in no scored mask" in score(tree, "davis2017").notes[0]
 
 
 def test_objects_that_no_prediction_shows_are_noted(tree):
@@ -392,7 +397,7 @@ def test_objects_that_no_prediction_shows_are_noted(tree):
     late[:2][late[:2] == 3] = 0
     write_clip(tree / "truth" / "cat", late)
     write_clip(tree / "predicted" / "cat", moving(1, step=2))
-    assert score(tree).notes == (f"{tree / 'predicted' / 'cat'}: object 3 in no mask, counted as missed",)
+    assert score(tree).notes == (f"{tree / 'predicted' / 'cat'}: object 3 in no scored mask, counted as missed",)
     assert score(tree).sequences["cat"][3].j.tolist() == [1, 0, 0]
     assert score(tree, "davis2017").notes == ()
 

@@ -38,7 +38,7 @@ def odd_sides(scene):
     scene.clip = scene.make_clip("odd.mp4", frames=3, width=65, height=47, pix_fmt="yuv444p")
     scene.mask = scene.folder / "odd.png"
     Image.fromarray(np.pad(np.ones((12, 16), np.uint8), ((0, 35), (0, 49)))).save(scene.mask)
-    scene.words = ["-e", "overlay,alpha"]
+    scene.words = ["-e", "overlay, alpha"]
 
 
 def edit_list(scene):

@@ -81,7 +81,7 @@ def test_a_late_object_that_is_never_predicted_scores_nothing_and_is_noted(root)
     scores = score(root)
     assert values(scores) == {1: [1, 1, 1], 2: [0]}
     assert len(scores.notes) == 1
-    assert scores.notes[0] == f"{root / 'predicted' / 'a'}: object 2 in no mask, counted as missed"
+    assert scores.notes[0] == f"{root / 'predicted' / 'a'}: object 2 in no scored mask, counted as missed"
 
 
 def test_frames_before_the_first_object_need_no_prediction(root):

@@ -35,7 +35,7 @@ CategoryOption = Annotated[
 
 def kinds_of(option: str, names: list[str] | None) -> tuple[str, ...]:
     """Return the kinds of export that are asked for, perhaps as a,b; raise UsageError for one that there is not."""
-    kinds = [kind for name in names or EXPORT.kinds for kind in name.split(",")]
+    kinds = [kind.strip() for name in names or EXPORT.kinds for kind in name.split(",")]
     return tuple(one_of(option, kind, EXPORTS) for kind in kinds)
 
 

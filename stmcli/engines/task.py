@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stmcli.errors import DeviceError, Interrupted, ManyErrors, PartialError, StmError, UsageError
+from stmcli.errors import DeviceError, Interrupted, PartialError, StmError
 from stmcli.given import mask_in
 from stmcli.job import Job
 from stmcli.model import STM
@@ -40,10 +40,7 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a clip ended: `status` is ok, partial or failed; `lost` when its worker died or is of no more use.
-
-    It is `hopeless` when what was given is wrong, so that to try again is no use.
-    """
+    """How a clip ended: `status` is ok, partial or failed; `lost` when its worker died or is of no more use."""
 
     name: str
     status: str
@@ -54,7 +51,6 @@ class Outcome:
     size: int = 0  # bytes in the output folder
     done_before: bool = False
     lost: bool = False
-    hopeless: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -93,13 +89,12 @@ def do(task: Task, load: Callable[[], STM], hear: Hear) -> Outcome:
 def failure(task: Task, error: Exception) -> Outcome:
     """Return the outcome of a clip that an error has ended."""
     text = str(error) if isinstance(error, StmError) else f"{task.job.video}: {type(error).__name__}: {error}"
-    hopeless = isinstance(error, (UsageError, ManyErrors))
-    return Outcome(task.name, "failed", " ".join(text.split()), type(error).__name__, hopeless=hopeless)
+    return Outcome(task.name, "failed", " ".join(text.split()), type(error).__name__)
 
 
 def loss(task: Task, cause: str) -> Outcome:
     """Return the outcome of a clip whose worker died."""
-    error = StmError(cause, path=task.job.video, hint="Run the same command again; look at the memory it needs.")
+    error = StmError(cause, path=task.job.video, hint="Look at the memory it needs.")
     return Outcome(task.name, "failed", str(error), "WorkerDied", lost=True)
 
 

@@ -129,7 +129,7 @@ def _score_clip(
     if not objects:
         raise _nothing_to_score(truth, entered)
     if missed := sorted(objects.keys() - found):
-        notes.append(f"{prediction}: {_named(missed)} in no mask, counted as missed")
+        notes.append(f"{prediction}: {_named(missed)} in no scored mask, counted as missed")
     if more := sorted(found - entered.keys()):
         notes.append(f"{prediction}: {_named(more)} not in the ground truth, not counted")
     return objects
