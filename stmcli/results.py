@@ -11,18 +11,19 @@ from pathlib import Path
 from stmcli.datasets import FORMATS, DavisWriter
 from stmcli.errors import ELSEWHERE, LockedError, PartialError, UsageError, listed
 from stmcli.files import can_be, nearest_existing
+from stmcli.journal import SUMMARY
 from stmcli.masks import MASKS
 from stmcli.options import SOFT_FILMS, SOFT_STILLS
 from stmcli.report import read_report
 from stmcli.video import Source, last_number, list_frames, would_be_frame
 
-REPORT, PAGE, LOCK = "report.json", "report.html", ".lock"
+REPORT, PAGE, INDEX, LOCK = "report.json", "report.html", "index.html", ".lock"
 STATE = ".state"  # what an unfinished run needs to go on
 DATASET = DavisWriter.file  # the one output that is a tree of folders
 FOLDERS = re.compile(  # that outputs are in
     rf"{MASKS}|soft|soft/\d+|({'|'.join(SOFT_STILLS)})(-\d+)?|{DATASET}|\{STATE}|\{STATE}/.+"
 )
-AT_ONCE = (REPORT, PAGE, "summary.json", "index.html", *(kind.file for kind in FORMATS.values()))  # `.x.part` before
+AT_ONCE = (REPORT, PAGE, SUMMARY, INDEX, *(kind.file for kind in FORMATS.values()))  # `.x.part` before
 UNFINISHED = re.compile(  # beside these folders
     rf"({'|'.join(('overlay', *SOFT_FILMS))})(-\d+)?\.part\.\w+|\.({'|'.join(map(re.escape, AT_ONCE))})\.part"
 )

@@ -13,9 +13,7 @@ from stmcli.journal import SUMMARY
 from stmcli.page.clip import cuts, doubtful_share, mean_confidence
 from stmcli.page.document import document, grade, text
 from stmcli.report import read_report
-from stmcli.results import PAGE, REPORT
-
-INDEX = "index.html"
+from stmcli.results import INDEX, PAGE, REPORT
 
 
 @dataclass(frozen=True)
