@@ -143,7 +143,7 @@ def test_a_long_clip_makes_no_larger_page(tmp_path):
 
 def test_no_more_frames_are_made_small_than_the_strip_shows(monkeypatch):
     made = []
-    monkeypatch.setattr("stmcli.page.pictures._jpeg", lambda *size: made.append(size) or b"")
+    monkeypatch.setattr("stmcli.page.pictures._keep", lambda *what: made.append(what))
     collect([NOWHERE] * 150)
     assert 24 < len(made) <= THUMBNAILS
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +20,6 @@ WORST = 8  # frames shown large, at most
 LARGE = 960  # px along the longer side
 APART = 5  # frames between two of the worst, at least; of long clips a fiftieth
 QUALITY = 72  # of the JPEGs
-KEPT_QUALITY = 92  # before the objects are tinted
 NOWHERE = 1.0  # the confidence of a frame that shows no object
 
 
@@ -48,26 +46,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What is needed to draw a picture later, packed: most are replaced before the end, and drawing takes longer."""
+    """What a picture is drawn from later: most are replaced before the end, and drawing takes longer."""
 
     frame: int
     confidence: float
-    rgb: bytes  # JPEG
-    labels: bytes  # deflated
-    dtype: np.dtype[np.integer]
+    rgb: npt.NDArray[np.uint8]  # (h, w, 3)
+    labels: npt.NDArray[np.integer]  # (h, w)
 
     def draw(self) -> Picture:
-        rgb = np.array(Image.open(io.BytesIO(self.rgb)))
-        labels = np.frombuffer(zlib.decompress(self.labels), self.dtype).reshape(rgb.shape[:2])
-        image = Image.fromarray(overlay(rgb, labels))
-        uri = "data:image/jpeg;base64," + base64.b64encode(_jpeg(image, QUALITY)).decode()
+        image, content = Image.fromarray(overlay(self.rgb, self.labels)), io.BytesIO()
+        image.save(content, "JPEG", quality=QUALITY)
+        uri = "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
         return Picture(self.frame, self.confidence, image.width, image.height, uri)
-
-
-def _jpeg(image: Image.Image, quality: int) -> bytes:
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=quality)
-    return content.getvalue()
 
 
 class Pictures:
@@ -129,5 +119,4 @@ def _keep(frame: Frame, prediction: Prediction, sure: float, longest: int) -> _K
     labels = prediction.labels()
     rows = np.arange(image.height) * labels.shape[0] // image.height
     columns = np.arange(image.width) * labels.shape[1] // image.width
-    packed = zlib.compress(labels[rows[:, None], columns].tobytes(), 1)
-    return _Kept(frame.index, sure, _jpeg(image, KEPT_QUALITY), packed, labels.dtype)
+    return _Kept(frame.index, sure, np.array(image), labels[rows][:, columns])
