@@ -53,7 +53,8 @@ def earlier_result(
     kin = compare(report)
     if kin.others:
         hint = f"More exports of it are made by stm export. {REPLACE}" if {*kin.others} == {"--export"} else REPLACE
-        raise UsageError(f"holds the result of another job ({listed(kin.others, NAMED)} differ)", path=out, hint=hint)
+        verb = "differs" if len(kin.others) == 1 else "differ"
+        raise UsageError(f"holds the result of another job ({listed(kin.others, NAMED)} {verb})", path=out, hint=hint)
     masks = sum(source.number_of(image.stem) is not None for image in (out / MASKS).glob("*.png"))
     whole = is_finished(report) and masks == report["frames_written"]
     if resume and whole and not kin.fewer and all((out / name).exists() for name in report["outputs"]):

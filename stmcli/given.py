@@ -77,7 +77,7 @@ class GivenMask:
     def digest(self) -> str:
         """Identify all that the mask says."""
         facts = repr((self.frame, self.ids, self.whole, self.shape, self.dtype.str)).encode()
-        return hashlib.sha256(facts + self.packed).hexdigest()
+        return hashlib.sha256(facts + self.labels().tobytes()).hexdigest()  # what packs them may pack otherwise later
 
     def labels(self) -> Labels:
         """Return the labels, (H, W)."""

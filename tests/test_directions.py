@@ -114,7 +114,7 @@ def test_another_mask_where_the_clip_is_followed_from_is_another_job(job, put, d
     segment_video(job)
     assert segment_video(job).done_before
     put(f"given/{frame}.png", {1: (8, 8)})
-    with pytest.raises(UsageError, match=rf"another job \(the mask of frame {frame} differ\)"):
+    with pytest.raises(UsageError, match=rf"another job \(the mask of frame {frame} differs\)"):
         segment_video(job)
 
 

@@ -301,7 +301,7 @@ def test_frames_that_were_renamed_are_another_clip(job, make_folder):
     before = hashes(job.output)
     for path in folder.iterdir():
         path.rename(path.with_name(path.name.replace("f", "g", 1)))
-    with pytest.raises(UsageError, match=r"another job \(clip differ"):
+    with pytest.raises(UsageError, match=r"another job \(clip differs"):
         segment_video(job)
     assert hashes(job.output) == before
 
@@ -320,7 +320,7 @@ def test_a_correction_on_the_way_back_lies_before_the_mask_that_it_begins_with(j
     early = replace(early, masks=(*early.masks, f"0:{put('a.png', {1: (0, 0)})}"))
     assert not segment_video(early).done_before
     late = replace(job, masks=(job.masks[0], f"5:{put('d.png', {2: (1, 1)})}"))
-    with pytest.raises(UsageError, match=r"another job \(the mask of frame 5 differ"):
+    with pytest.raises(UsageError, match=r"another job \(the mask of frame 5 differs"):
         segment_video(late)
 
 
@@ -356,9 +356,9 @@ def test_a_changed_first_mask_or_option_is_another_job(job, put):
     first = replace(job, masks=(put("z.png", {1: (9, 9)}), job.masks[1]))
     more = replace(job, export=ExportOptions(("overlay", "coco")))
     others = {
-        "the mask of frame 0 differ": first,
-        "--mem-every differ": replace(corrected(job, put), memory=MemoryOptions(every=3)),
-        r"--export differ\)\. More exports of it are made by stm export": more,
+        "the mask of frame 0 differs": first,
+        "--mem-every differs": replace(corrected(job, put), memory=MemoryOptions(every=3)),
+        r"--export differs\)\. More exports of it are made by stm export": more,
     }
     for words, other in others.items():
         with pytest.raises(UsageError, match=rf"holds the result of another job \({words}"):

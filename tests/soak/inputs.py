@@ -61,7 +61,8 @@ class Case:
     def names(self) -> tuple[str, ...]:
         """Return what an error may call the file; none when it may be about others."""
         number = self.name.split()[1:2] if self.file.startswith("frames/") else ()
-        return () if self.loose else (Path(self.file).name, *(f"({n})" for n in number))
+        whose = ("out: holds the result of another job",) if self.file.endswith("report.json") else ()
+        return () if self.loose else (Path(self.file).name, *(f"({n})" for n in number), *whose)
 
     @property
     def is_json(self) -> bool:
