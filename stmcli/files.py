@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -98,7 +98,12 @@ def nearest_name(path: Path) -> str:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:
         return f"The folder {path.parent} does not exist either."
-    close = difflib.get_close_matches(path.name, names, n=1)
+    return nearest_of(path.name, names)
+
+
+def nearest_of(name: str, names: Iterable[str]) -> str:
+    """Return a hint that says which of the names is most like one that is not among them, or what else to do."""
+    close = difflib.get_close_matches(name, [*names], n=1)
     return f"Did you mean {close[0]}?" if close else "Check the name."
 
 

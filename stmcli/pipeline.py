@@ -3,7 +3,7 @@
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +194,7 @@ def segment_dataset(
     output: Path,
     *,
     protocol: str,
+    only: Collection[str] = (),
     network: NetworkOptions,
     memory: MemoryOptions,
     refine: bool = ExportOptions.refine,
@@ -203,12 +204,12 @@ def segment_dataset(
     on_frame: Callable[[int], None] = unheard,
     on_adapt: Callable[[int, int], None] = unheard,
 ) -> Path:
-    """Segment every clip of a DAVIS-style dataset from its first mask; masks go to `output/<clip>/masks`.
+    """Segment every clip of a DAVIS-style dataset, or `only` these, from its first mask, into `output/<clip>/masks`.
 
     By the protocol of YouTube-VOS every object is followed from its own first mask.
     Clips that are done already are not done again; give `model` to use one that is loaded. Raises StmError.
     """
-    clips = list_sequences(root, protocol)
+    clips = list_sequences(root, protocol, only=only)
     for clip in clips if protocol == "davis2017" else ():
         if isinstance(first_mask(clip), str):
             hint = "Use --protocol folder, which scores every object."

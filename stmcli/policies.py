@@ -1,6 +1,6 @@
 """The paper's Table 5: the same clips segmented with each policy of the memory, and scored."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ def compare_policies(
     output: Path,
     *,
     protocol: str,
+    only: Collection[str] = (),
     network: NetworkOptions,
     memory: MemoryOptions,
     refine: bool = ExportOptions.refine,
@@ -51,7 +52,7 @@ def compare_policies(
     `memory` says how often frames are kept and how many. Clips that are done already are not done again and keep the
     time they took. Raises StmError.
     """
-    clips = list_sequences(root, protocol)
+    clips = list_sequences(root, protocol, only=only)
     frames = sum(len(source_files(clip.frames)) for clip in clips)
     on_start(len(TABLE_5) * frames, f"{len(clips)} clips, {len(TABLE_5)} policies")
     model = load_model(network)
@@ -60,6 +61,7 @@ def compare_policies(
             root,
             output / policy,
             protocol=protocol,
+            only=only,
             network=network,
             memory=replace(memory, policy=policy),
             refine=refine,
@@ -68,7 +70,7 @@ def compare_policies(
             on_frame=on_frame,
             on_adapt=on_adapt,
         )
-        scores = evaluate_folder(folder, root, protocol=protocol, seen=seen)
+        scores = evaluate_folder(folder, root, protocol=protocol, only=only, seen=seen)
         yield PolicyScores(policy, scores, _seconds_per_frame([folder / clip.name for clip in clips]))
 
 

@@ -110,6 +110,7 @@ COMMANDS = {
         "stmcli.pipeline.segment_dataset",
         {
             "--protocol folder": {"protocol": "folder"},
+            "--clip dog --clip cat": {"only": ["dog", "cat"]},
             "--no-refine": {"refine": False},
             "--overwrite": {"overwrite": True},
             **NETWORK,

@@ -151,6 +151,17 @@ def test_bad_frames_and_masks_of_a_run_are_named_in_one_line(evaluate, dataset):
     assert (code, str(masks) in message, "no object" in message) == (2, True, True)
 
 
+def test_a_clip_alone_is_segmented_scored_and_drawn(evaluate, dataset, tmp_path):
+    words = ("--run", dataset, "--protocol", "folder", "--clip", "whole", "-o", "out")
+    result = evaluate(*words, "--plot", "sheets", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert [*json.loads(result.stdout)["sequences"]] == ["whole"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["whole"]
+    assert [path.name for path in (tmp_path / "sheets").iterdir()] == ["whole.png"]
+    table = json.loads(evaluate(*words[:-1], "each", "--policies", "--json").stdout)["policies"]
+    assert {name for one in table.values() for name in one["sequences"]} == {"whole"}
+
+
 @pytest.mark.usefixtures("dataset")
 @pytest.mark.parametrize(
     ("words", "cause"),
@@ -159,6 +170,11 @@ def test_bad_frames_and_masks_of_a_run_are_named_in_one_line(evaluate, dataset):
         (("--run", "data", "--policies", "--plot", "x"), "--policies segments"),
         (("--run", "data", "--policies", "--mem-policy", "first"), "--policies segments"),
         (("--run", "data", "--submission", "x.zip"), "for YouTube-VOS"),
+        (("--run", "data", "--protocol", "ytvos", "--clip", "late", "--submission", "x.zip"), "is of all clips"),
+        (
+            ("--run", "data", "--protocol", "folder", "--clip", "lat"),
+            "data: no clip 'lat' of folder. Did you mean late",
+        ),
         (("--run", "data", "--csv", "no/x.csv"), "no: no such folder"),
         (("--run", "data", "--csv", "data"), "data: is a folder"),
         (("--run", "data", "--csv", "there.txt"), "there.txt: exists already"),

@@ -47,6 +47,9 @@ def evaluate(
     run: Annotated[Path | None, typer.Option(help="Segment this dataset's root first, then score the result.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where --run puts its masks.")] = Path(OUTPUT),
     protocol: Annotated[str, typer.Option(help=f"{', '.join(PROTOCOLS)}.")] = PROTOCOLS[0],
+    clip: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this clip; repeatable.", show_default="all")
+    ] = None,
     policies: Annotated[
         bool,
         typer.Option("--policies", help="With --run: once with each memory policy, in one table (paper, Table 5)."),
@@ -90,11 +93,13 @@ def evaluate(
         raise UsageError(lacking, hint="Give PRED and --gt, or --run DATASET.")
     if protocol != "ytvos" and (seen or submission):
         raise UsageError("--seen and --submission are for YouTube-VOS", hint="Give --protocol ytvos.")
+    if clip and submission:
+        raise UsageError("--submission is of all clips", hint="Leave out --clip.")
     categories = read_seen(seen)
     _check_targets(csv, submission, plot=plot, overwrite=overwrite)
     chosen, kept = network.options(), memory.options()
-    how: dict[str, Any] = {"protocol": protocol, "network": chosen, "memory": kept, "refine": refine}
-    how["overwrite"] = overwrite
+    what: dict[str, Any] = {"protocol": protocol, "only": clip or ()}
+    how = {**what, "network": chosen, "memory": kept, "refine": refine, "overwrite": overwrite}
     given: Path = truth or run  # type: ignore[assignment]
     hidden = unscorable(given) if submission else ""
     if hidden and (as_json or csv or plot):
@@ -122,7 +127,7 @@ def evaluate(
         if hidden:
             tell(quiet, f"note: not scored: {hidden}")
             return
-    scores = evaluate_folder(scored, given, protocol=protocol, seen=categories)
+    scores = evaluate_folder(scored, given, **what, seen=categories)
     if plot:
         for path in draw_sheets(scores, scored, given, protocol=protocol, target=plot):
             tell(quiet, str(path))

@@ -1,13 +1,13 @@
 """Where the clips of a dataset are: folders of frames and of masks, in the DAVIS or YouTube-VOS layout."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from stmcli.cliplists import read_list
 from stmcli.errors import UsageError, listed
 from stmcli.evaluate.ytvos import meta_file, read_meta
-from stmcli.files import can_be, natural_key, nearest_name
+from stmcli.files import can_be, natural_key, nearest_name, nearest_of
 from stmcli.masks import mask_folder
 from stmcli.options import PROTOCOLS
 
@@ -24,15 +24,16 @@ class Clip:
     annotations: Path
 
 
-def list_sequences(dataset_root: Path, protocol: str) -> list[Clip]:
+def list_sequences(dataset_root: Path, protocol: str, *, only: Collection[str] = ()) -> list[Clip]:
     """List the clips of a dataset in the DAVIS or YouTube-VOS layout, with their frames and ground truth.
 
-    Raises UsageError when the frames or the ground truth of a listed clip are missing.
+    `only` names those that are wanted, where it is not all. Raises UsageError when the frames or the ground truth of a
+    listed clip are missing.
     """
     images = image_folder(dataset_root)
     clips = [
         Clip(name, images / name, annotations)
-        for name, annotations in annotation_folders(dataset_root, protocol).items()
+        for name, annotations in annotation_folders(dataset_root, protocol, only=only).items()
     ]
     missing = [clip.name for clip in clips if not clip.frames.is_dir()]
     if missing:
@@ -45,8 +46,11 @@ def image_folder(root: Path) -> Path:
     return root / "JPEGImages" / _resolution(root)
 
 
-def annotation_folders(root: Path, protocol: str) -> dict[str, Path]:
-    """Return the folder of ground truth of every clip that the protocol asks for. Raises UsageError."""
+def annotation_folders(root: Path, protocol: str, *, only: Collection[str] = ()) -> dict[str, Path]:
+    """Return the folder of ground truth of every clip that the protocol asks for, or of `only` these of them.
+
+    Raises UsageError.
+    """
     if protocol not in PROTOCOLS:
         raise UsageError(f"no protocol {protocol!r}", hint=f"The protocols are {', '.join(PROTOCOLS)}")
     require_folder(root)
@@ -56,7 +60,9 @@ def annotation_folders(root: Path, protocol: str) -> dict[str, Path]:
     )
     if not names:
         raise UsageError("no ground truth here", path=root, hint="It must hold <clip>/*.png")
-    folders = {name: mask_folder(base / name) for name in names}
+    if unknown := [name for name in only if name not in names]:
+        raise UsageError(f"no clip {unknown[0]!r} of {protocol}", path=root, hint=nearest_of(unknown[0], names))
+    folders = {name: mask_folder(base / name) for name in names if not only or name in only}
     missing = [name for name, folder in folders.items() if not (folder.is_dir() and mask_files(folder))]
     if missing:
         raise UsageError(f"no ground truth for clip {listed(missing, 1)}", path=base, hint="Complete the dataset")

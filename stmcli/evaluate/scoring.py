@@ -1,6 +1,6 @@
 """Score predicted masks frame by frame, by the rules of each benchmark."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +72,12 @@ def first_shown(folder: Path) -> Path:
 
 
 def evaluate_folder(
-    predictions: Path, truth: Path, *, protocol: str, seen: frozenset[str] = TRAINING_CATEGORIES
+    predictions: Path,
+    truth: Path,
+    *,
+    protocol: str,
+    only: Collection[str] = (),
+    seen: frozenset[str] = TRAINING_CATEGORIES,
 ) -> Scores:
     """Score the masks under one folder against the ground truth under another.
 
@@ -80,12 +85,14 @@ def evaluate_folder(
     `davis2016` merges the objects, `davis2017` scores the objects of the first frame, `folder` every object;
     these leave out the first and last frame. `ytvos` scores an object from the frame after its first one to
     the end, or what `meta.json` lists; `seen` are the categories that training has seen. Void pixels of the
-    ground truth count for nothing. Raises UsageError, MaskError.
+    ground truth count for nothing. `only` names the clips that are wanted, where it is not all.
+
+    Raises UsageError, MaskError.
     """
-    annotations = annotation_folders(truth, protocol)
+    annotations = annotation_folders(truth, protocol, only=only)
     found = predicted_folders(predictions, annotations)
     meta = read_meta(truth) if protocol == "ytvos" else {}
-    notes = unlisted_note(truth, protocol)
+    notes = [] if only else unlisted_note(truth, protocol)
     sequences = {}
     for name, folder in annotations.items():
         sequences[name] = _score_clip(found[name], Truth(folder, protocol), meta.get(name), notes)

@@ -88,7 +88,7 @@ def worst_frames(objects: Objects, *, among: Container[str] | None = None) -> li
 
 
 def _sheets(scores: Scores, predictions: Path, truth: Path, protocol: str) -> Iterator[tuple[str, Image.Image]]:
-    annotations = annotation_folders(truth, protocol)
+    annotations = annotation_folders(truth, protocol, only=scores.sequences)
     found, images = predicted_folders(predictions, annotations), image_folder(truth)
     for name, objects in scores.sequences.items():
         given, predicted = Truth(annotations[name], protocol), by_frame(mask_files(found[name]))
