@@ -30,6 +30,7 @@ class Checkpoint:
     frame: int
     state: State
     lines: tuple[str, ...]  # of the report, one for each frame that is done
+    seconds: float  # that the run has taken until then
 
 
 class Checkpoints:
@@ -52,7 +53,7 @@ class Checkpoints:
         self._since = 0 if wanted else self._since
         return wanted
 
-    def save(self, frame: int, state: State, lines: Sequence[str]) -> None:
+    def save(self, frame: int, state: State, lines: Sequence[str], *, seconds: float = 0.0) -> None:
         """Save the state after a frame whose results are on disk, with all lines of the report. Raises WriteError."""
         path = self._folder / f"{len(lines):08d}.safetensors"
         new = "".join(f"{crc32(line.encode()):08x} {line}\n" for line in lines[self._saved :])
@@ -69,6 +70,7 @@ class Checkpoints:
             "lines": len(lines),
             "key": self._key,
             "masks": self._masks(frame),
+            "seconds": seconds,
             "state": json.loads(json.dumps(state.facts)),  # as it will be read
         }
         facts["sha256"] = _digest(facts, state.tensors)
@@ -91,7 +93,8 @@ class Checkpoints:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
             whole = facts.pop("sha256") == _digest(facts, tensors)
             if whole and facts["key"] == self._key and facts["masks"] == self._masks(facts["frame"]):
-                return Checkpoint(facts["frame"], State(tensors, facts["state"]), self._lines(facts["lines"]))
+                state, lines = State(tensors, facts["state"]), self._lines(facts["lines"])
+                return Checkpoint(facts["frame"], state, lines, facts["seconds"])
         return None
 
     def _lines(self, count: int) -> tuple[str, ...]:

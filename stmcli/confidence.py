@@ -37,7 +37,7 @@ class Gauge:
         self._looks = tensors.get("looks")
 
     def looks(self, objects: int, width: int, device: torch.device) -> Tensor:
-        """Return what the objects looked like in the first frame after the mask: (1, N, Ck), zeros before that."""
+        """Return what the objects looked like when they were first seen after the mask: (1, N, Ck), zeros before that."""
         if self._looks is None:
             self._looks = torch.zeros(1, objects, width, device=device)
         return self._looks
@@ -59,7 +59,7 @@ class Gauge:
         masks = masks.float()
         undecided = (masks * (1 - masks)).sum((0, 2, 3)) / masks.sum((0, 2, 3)).clamp_min(TINY)
         look = _look(masks, query.float())  # (1, N, Ck)
-        looks = torch.where(looks.any(), looks, look)
+        looks = torch.where(looks.any(2, keepdim=True), looks, look)  # each object's own first
         return undecided, 1 - F.cosine_similarity(look, looks, dim=2)[0], looks
 
 

@@ -42,8 +42,10 @@ class BackwardPass:
         first = self._source.info.first_chosen
         return sum(first <= number <= self._first.frame for number in self._source.times())
 
-    def run(self, segmenter: Follower, on_frame: Callable[[int], None], *, can_go_on: bool) -> None:
-        """Segment from the last mask to the first frame of the clip."""
+    def run(
+        self, segmenter: Follower, on_frame: Callable[[int], None], *, begin: Callable[[], None], can_go_on: bool
+    ) -> None:
+        """Segment from the last mask to the first frame of the clip; `begin` is called before a frame is stored."""
         last, lines = self._first.frame, Lines()
         if kept := self._checkpoints.latest(self._is_stored) if can_go_on else None:
             last = kept.frame - 1
@@ -54,6 +56,7 @@ class BackwardPass:
         frames = frames_backward(self._source, first=self._source.info.first_chosen, last=last)
         with closing(ahead(frames)) as decoded:
             for frame, prediction in propagate(segmenter, decoded, self._first.labels(), later=self._later):
+                begin()
                 self._store(frame.index, prediction)
                 lines.append(str(frame.index))
                 if can_go_on and self._checkpoints.due(frame.index):

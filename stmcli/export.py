@@ -12,8 +12,8 @@ from stmcli.earlier import edited
 from stmcli.errors import PartialError, UsageError, listed
 from stmcli.files import nearest_name
 from stmcli.identity import content_of
-from stmcli.kinds import SOFT, Output, open_writers, opened, outputs
-from stmcli.listeners import unheard
+from stmcli.kinds import SOFT, Output, open_writers, opened_writers, outputs
+from stmcli.listeners import Listener
 from stmcli.masks import MASKS, mask_folder
 from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, ExportOptions, MattingOptions
 from stmcli.report import UNFINISHED, add_exports, first_number_of, fps_of, read_report
@@ -68,12 +68,7 @@ class Exported:
     facts: Mapping[str, Mapping[str, object]]
 
 
-def export_masks(
-    job: ExportJob,
-    *,
-    on_start: Callable[[int | None, str], None] = unheard,
-    on_frame: Callable[[int], None] = unheard,
-) -> Exported:
+def export_masks(job: ExportJob, *, listener: Listener = Listener()) -> Exported:
     """Make exports of masks and stored probabilities, without the network.
 
     Soft kinds are made of what `keep_soft` has stored beside the masks, else of the masks. Raises StmError; what is
@@ -90,9 +85,9 @@ def export_masks(
         wanted = outputs(job.export, saved.object_ids)
         _check(job, wanted)
         predict = _predictions(saved, wanted, job.export)
-        on_start(source.count, "from masks")
+        listener.start(source.count, "from masks")
         with lock(job.folder):
-            return _write(job, source, saved, wanted, predict, on_frame)
+            return _write(job, source, saved, wanted, predict, listener.frame)
 
 
 def _open(job: ExportJob, start: int | None = None, end: int | None = None) -> Source:
@@ -184,7 +179,7 @@ def _write(
     on_frame: Callable[[int], None],
 ) -> Exported:
     count = 0
-    with opened(open_writers(wanted, job.folder, source, job.export, soft_bits=8)) as writers:
+    with opened_writers(open_writers(wanted, job.folder, source, job.export, soft_bits=8)) as writers:
         before = (job.folder / output.name for output in wanted if output.kind in SOFT_STILLS)
         clear(before, lambda name: source.number_of(name) is not None)
 

@@ -59,6 +59,11 @@ class Job:
         """
         return not {*self.export.kinds}.intersection(SOFT_FILMS) and self.segment.on_corrupt != "skip"
 
+    @property
+    def keeps_memory(self) -> bool:
+        """Tell whether what a later correction can go on from is kept: asked for, and of use."""
+        return self.segment.keep_memory and self.segment.direction == "forward" and self.can_go_on
+
     def identity(self) -> dict[str, Any]:
         """Return all that the result depends on but the masks, as values that JSON knows."""
         unlike: dict[str, Any] = {"overwrite": False, "resume": True, "keep_memory": False, "page": True}
@@ -111,7 +116,8 @@ def plan(job: Job) -> dict[str, Any]:
 
     Raises the StmError that the job would raise.
     """
-    with open_job(job) as (source, given, notes):
+    with open_job(job) as opened:
+        source, given = opened.source, opened.given
         done = done_before(job, given, source)
         return {
             "source": str(job.video),
@@ -124,7 +130,7 @@ def plan(job: Job) -> dict[str, Any]:
             "outputs": [str(job.output / name) for name in (MASKS, *job.names(ids_of(given)), REPORT)],
             "done_before": done is not None,
             "notes": [
-                *notes,
+                *opened.notes,
                 *source.warnings,
                 *(corrected(done, given) if done else lost(output_names(job.output), job.names(ids_of(given)))),
             ],
@@ -134,9 +140,24 @@ def plan(job: Job) -> dict[str, Any]:
 # -- before the network ----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A job that can be done: its clip, open where it is followed from, the masks, and what is odd about them."""
+
+    job: Job
+    source: Source
+    given: tuple[GivenMask, ...]
+    notes: list[str]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Return the ids of all objects, ascending."""
+        return ids_of(self.given)
+
+
 @contextmanager
-def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str]]]:
-    """Open the source where the first mask is, with the masks, and what is odd about them; check the output folder.
+def open_job(job: Job) -> Iterator[Opened]:
+    """Open the source where the first mask is, read the masks, and check the output folder.
 
     Raises the StmError that says what is wrong with them: ManyErrors for several things.
     """
@@ -155,7 +176,11 @@ def open_job(job: Job) -> Iterator[tuple[Source, tuple[GivenMask, ...], list[str
             source = _open_source(job, options.start, last)
         if len(given) > (room := given_room(job.memory)) and job.memory.has_first:
             notes.append(f"{len(given)} masks are given; the memory holds the first and the latest {room} in all")
-        yield source, given, notes
+        if options.keep_memory and not job.keeps_memory:
+            notes.append(
+                "no memory is kept: a correction can only go on forward, without soft films and skipped frames"
+            )
+        yield Opened(job, source, given, notes)
     finally:
         source.close()
 
@@ -247,8 +272,9 @@ def done_before(job: Job, given: Sequence[GivenMask], source: Source) -> dict[st
 # -- facts -----------------------------------------------------------------------------------------------------------
 
 
-def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[str, Any]:
+def run_facts(opened: Opened) -> dict[str, Any]:
     """Return what is known of a run before it begins, for its report."""
+    job, given, source = opened.job, opened.given, opened.source
     entry, identity = find(job.network.weights), job.identity()
     masks = {str(mask.frame): mask.digest() for mask in given}
     return {
@@ -261,7 +287,7 @@ def run_facts(job: Job, given: tuple[GivenMask, ...], source: Source) -> dict[st
         "source": source_facts(source.info),
         "masks": _mask_facts(given),
         "mask_words": [str(mask_in(Path.cwd(), word)) for word in job.masks],  # to be used anywhere
-        "objects": list(ids_of(given)),
+        "objects": list(opened.ids),
         "options": {name: asdict(getattr(job, name)) for name in GROUPS},
     }
 

@@ -119,7 +119,7 @@ def _open(output: Output, path: Path, source: Source, options: ExportOptions, co
 
 
 @contextmanager
-def opened(writers: Iterator[Writer]) -> Iterator[list[Writer]]:
+def opened_writers(writers: Iterator[Writer]) -> Iterator[list[Writer]]:
     """Open the writers one after the other; on any error let all of them remove what is unfinished."""
     ready: list[Writer] = []
     try:

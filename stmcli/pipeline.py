@@ -2,10 +2,9 @@
 
 import resource
 import shutil
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from stmcli.device import pick_device
 from stmcli.ensemble import make_follower
 from stmcli.errors import Interrupted, StmError, UsageError
 from stmcli.evaluate import NONE_AT_FIRST, Clip, first_shown, list_sequences
-from stmcli.given import GivenMask, followed_from, ids_of
+from stmcli.given import followed_from
 from stmcli.guard import NEED_LESS, device_explained
-from stmcli.job import Job, corrected, done_before, lost, open_job, run_facts
-from stmcli.kinds import open_writers, opened
-from stmcli.listeners import unheard
+from stmcli.job import Job, Opened, corrected, done_before, lost, open_job, run_facts
+from stmcli.kinds import open_writers, opened_writers
+from stmcli.listeners import Listener, unheard
 from stmcli.masks import MASKS
 from stmcli.model import STM
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
@@ -31,8 +30,6 @@ from stmcli.results import (
     PAGE,
     REPORT,
     STATE,
-    clear,
-    frame_names,
     lock,
     output_names,
     refuse_corrupt,
@@ -40,7 +37,6 @@ from stmcli.results import (
 )
 from stmcli.room import telling_room
 from stmcli.run import Run
-from stmcli.threads import Waiting
 from stmcli.video import Source, read_frame
 from stmcli.weights import load_model
 
@@ -57,116 +53,90 @@ class Result:
     notes: tuple[str, ...] = ()
 
 
-def segment_video(
-    job: Job,
-    *,
-    load: Callable[[], STM] | None = None,
-    on_start: Callable[[int | None, str], None] = unheard,
-    on_frame: Callable[[int], None] = unheard,
-    on_adapt: Callable[[int, int], None] = unheard,
-) -> Result:
+def segment_video(job: Job, *, load: Callable[[], STM] | None = None, listener: Listener = Listener()) -> Result:
     """Segment a clip and write masks, films and a report; give `load` to take a network that is loaded already.
 
-    `on_start` hears the number of frames (None: unknown) and the device, `on_frame` the number of every frame
-    that is done, `on_adapt` that of every step of `--adapt`, and of how many. Raises StmError; what was in the output
-    folder before is only replaced when the job allows it.
+    Raises StmError; what was in the output folder before is only replaced when the job allows it, and when there is
+    something to replace it with.
     """
-    with open_job(job) as (source, given, notes), lock(job.output):
-        done = done_before(job, given, source)
-        if done is None:
-            return _run(job, source, given, notes, load, on_start, on_frame, on_adapt)
-        return _done_before(job, done, given, on_start, on_frame)
+    with open_job(job) as opened, lock(job.output):
+        done = done_before(job, opened.given, opened.source)
+        return _run(opened, load, listener) if done is None else _done_before(opened, done, listener)
 
 
-def _done_before(
-    job: Job,
-    done: dict[str, Any],
-    given: Sequence[GivenMask],
-    on_start: Callable[[int | None, str], None],
-    on_frame: Callable[[int], None],
-) -> Result:
+def _done_before(opened: Opened, done: dict[str, Any], listener: Listener) -> Result:
     """Return a result that is there already, with its page, and with no more beside it than the job wants."""
-    notes = [*done["notes"], *corrected(done, given)]
+    job, notes = opened.job, [*done["notes"], *corrected(done, opened.given)]
     if not job.segment.keep_memory:
         shutil.rmtree(job.output / STATE, ignore_errors=True)
-    elif not (job.output / STATE).exists():
+    elif job.keeps_memory and not (job.output / STATE).exists():
         notes.append("its memory was not kept: --no-resume segments it again, and keeps it")
     if job.segment.page and not (job.output / PAGE).exists():
-        remake_page(job.output, video=job.video, on_start=on_start, on_frame=on_frame)
+        remake_page(job.output, video=job.video, listener=listener)
     files = tuple(job.output / name for name in done["outputs"])
     return Result(job.output, files, done["frames_written"], 0.0, done_before=True, notes=tuple(notes))
 
 
-def _run(
-    job: Job,
-    source: Source,
-    given: tuple[GivenMask, ...],
-    notes: list[str],
-    load: Callable[[], STM] | None,
-    on_start: Callable[[int | None, str], None],
-    on_frame: Callable[[int], None],
-    on_adapt: Callable[[int, int], None],
-) -> Result:
-    started = time.monotonic()
-    before, is_frame, ids = output_names(job.output), frame_names(job.output, source), ids_of(given)
-    names = job.names(ids)
+def _run(opened: Opened, load: Callable[[], STM] | None, listener: Listener) -> Result:
+    job, source = opened.job, opened.source
+    before, names = output_names(job.output), job.names(opened.ids)
     may_be_there = [MASKS, *dict.fromkeys((*before, *names))]  # for a run after this one is killed
-    notes += lost(before, names)
-    report = Report(job.output / REPORT, run_facts(job, given, source) | {"outputs": may_be_there}, notes)
-    waiting = Waiting()
-    unopened = _writers(job, source, ids)
-    with _writing(
-        job, unopened, report, source.count
-    ) as writers:  # a missing encoder must not cost loading the network
+    notes = [*opened.notes, *lost(before, names)]
+    report = Report(job.output / REPORT, run_facts(opened) | {"outputs": may_be_there}, notes)
+    pictures = [Pictures(source.count)] if job.segment.page else []
+    with _writing(opened, report) as writers:  # a missing encoder must not cost loading the network
         model = load() if load else load_model(job.network)
-        parameter = next(model.parameters())
-        numbers = "int8" if model.integers else str(parameter.dtype).removeprefix("torch.")
-        report.facts["device"] = f"{parameter.device.type}, {numbers}"
-        run = Run(job, source, given, report, waiting, on_frame)
-        on_start(run.count, report.facts["device"])
+        device = next(model.parameters()).device
+        report.facts["device"] = f"{device.type}, {_numbers(model)}"
+        run = Run(opened, report, before, listener)
+        listener.start(run.count, report.facts["device"])
         run.find_kept()
-        report.save("running")  # so that the same command may go on after a kill
-        clear((job.output / name for name in (MASKS, PAGE, *before)), is_frame, keep=run.kept_names())
-        pictures = [Pictures(source.count)] if job.segment.page else []
-        with device_explained(parameter.device, NEED_LESS):
-            if job.network.adapt:
-                model = _adapt(model, job, given, on_adapt)
-            follower = make_follower(model, job.network, job.memory)
+        with device_explained(device, NEED_LESS):
+            follower = make_follower(_adapted(model, opened, listener), job.network, job.memory)
             run.follow(follower, [*writers, *pictures])
         for writer in writers:
             writer.close()
-    seconds = time.monotonic() - started
     report.notes += dict.fromkeys([*source.warnings, *(note for writer in writers for note in writer.notes)])
     report.notes += [*cut_note(report.cuts), *follower.notes()]
-    files = tuple(writer.path for writer in writers)
-    outcome = _outcome(source, report, seconds, parameter.device) | {
+    result = Result(
+        job.output, tuple(writer.path for writer in writers), report.count, report.seconds, notes=tuple(report.notes)
+    )
+    facts = _outcome(source, report, result.seconds, device) | {
         "outputs": [_name(job, writer) for writer in writers],
         "checked": {_name(job, writer): dict(writer.facts) for writer in writers},
-        "seconds_waited": waiting.seconds(),
+        "seconds_waited": run.waiting.seconds(),
     }
-    report.save("ok" if source.is_whole else "partial", **outcome)
+    report.save("ok" if source.is_whole else "partial", **facts)
     for chosen in pictures:
         write_page(job.output / PAGE, read_report(report.path), chosen)
     run.finish()
-    result = Result(job.output, files, report.count, seconds, notes=tuple(report.notes))
     refuse_corrupt(source, job.video, job.output, result)
     return result
 
 
-def _adapt(model: STM, job: Job, given: Sequence[GivenMask], on_adapt: Callable[[int, int], None]) -> STM:
-    """Return the network trained on the frame from which the clip is followed."""
-    first = followed_from(given, job.segment.direction)
+def _numbers(model: STM) -> str:
+    """Return the kind of number that a network computes with."""
+    return "int8" if model.integers else str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+def _adapted(model: STM, opened: Opened, listener: Listener) -> STM:
+    """Return the network, trained on the frame from which the clip is followed where `--adapt` asks for it."""
+    job = opened.job
+    if not job.network.adapt:
+        return model
+    first = followed_from(opened.given, job.segment.direction)
     frame = read_frame(job.video, first.frame, first_number=job.segment.first_number)
-    return adapt(model, frame.rgb, first.labels(), job.network, on_step=on_adapt)
+    return adapt(model, frame.rgb, first.labels(), job.network, on_step=listener.adapt)
 
 
 @contextmanager
-def _writing(job: Job, unopened: Iterator[Writer], report: Report, frames: int | None) -> Iterator[list[Writer]]:
+def _writing(opened: Opened, report: Report) -> Iterator[list[Writer]]:
     """Open the writers; on any error leave no unfinished film, and a report only if there are masks to keep."""
+    out, frames = opened.job.output, opened.source.count
     try:
         with (
-            opened(unopened) as writers,
-            telling_room(job.output, lambda: report.count / (frames or report.count or 1)),
+            opened_writers(_writers(opened)) as writers,
+            telling_room(out, lambda: report.count / (frames or report.count or 1)),
         ):
             yield writers
     except BaseException as error:
@@ -174,14 +144,15 @@ def _writing(job: Job, unopened: Iterator[Writer], report: Report, frames: int |
         with suppress(StmError):  # a full disk: the first error says it
             report.fail("interrupted" if stopped else "failed", str(error))
         if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(f"stopped after {report.count} frames", path=job.output, by=error) from None
+            raise Interrupted(f"stopped after {report.count} frames", path=out, by=error) from None
         raise
 
 
-def _writers(job: Job, source: Source, ids: Sequence[int]) -> Iterator[Writer]:
+def _writers(opened: Opened) -> Iterator[Writer]:
+    job, source = opened.job, opened.source
     yield MaskWriter(job.output / MASKS, source.frame_name)
     bits, on_cuda = job.segment.soft_bits, pick_device(job.network.device).type == "cuda"
-    yield from open_writers(job.outputs(ids), job.output, source, job.export, soft_bits=bits, on_cuda=on_cuda)
+    yield from open_writers(job.outputs(opened.ids), job.output, source, job.export, soft_bits=bits, on_cuda=on_cuda)
 
 
 def _name(job: Job, writer: Writer) -> str:
@@ -200,9 +171,7 @@ def segment_dataset(
     refine: bool = ExportOptions.refine,
     overwrite: bool = False,
     model: STM | None = None,
-    on_start: Callable[[int | None, str], None] = unheard,
-    on_frame: Callable[[int], None] = unheard,
-    on_adapt: Callable[[int, int], None] = unheard,
+    listener: Listener = Listener(),
 ) -> Path:
     """Segment every clip of a DAVIS-style dataset, or `only` these, from its first mask, into `output/<clip>/masks`.
 
@@ -214,14 +183,15 @@ def segment_dataset(
         if isinstance(first_mask(clip), str):
             hint = "Use --protocol folder, which scores every object."
             raise UsageError(NONE_AT_FIRST, path=clip.annotations, hint=hint)
-    on_start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
+    listener.start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
+    each = replace(listener, start=unheard)
     loaded = model or load_model(network)
     options = SegmentOptions(overwrite=overwrite, corrections=False, page=False)
     export = ExportOptions(kinds=("none",), refine=refine)
     for clip in clips:
         mask = clip.annotations if protocol == "ytvos" else first_mask(clip)
         job = Job(clip.frames, (mask,), output / clip.name, options, network, memory, export)
-        segment_video(job, load=lambda: loaded, on_frame=on_frame, on_adapt=on_adapt)
+        segment_video(job, load=lambda: loaded, listener=each)
     return output
 
 

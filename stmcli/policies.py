@@ -1,6 +1,6 @@
 """The paper's Table 5: the same clips segmented with each policy of the memory, and scored."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from stmcli.errors import UsageError
 from stmcli.evaluate import Scores, evaluate_folder, list_sequences
 from stmcli.evaluate.scores import to_csv
 from stmcli.evaluate.ytvos import TRAINING_CATEGORIES
-from stmcli.listeners import unheard
+from stmcli.listeners import Listener, unheard
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions
 from stmcli.pipeline import segment_dataset
 from stmcli.report import read_report
@@ -43,9 +43,7 @@ def compare_policies(
     refine: bool = ExportOptions.refine,
     overwrite: bool = False,
     seen: frozenset[str] = TRAINING_CATEGORIES,
-    on_start: Callable[[int | None, str], None],
-    on_frame: Callable[[int], None],
-    on_adapt: Callable[[int, int], None] = unheard,
+    listener: Listener = Listener(),
 ) -> Iterator[PolicyScores]:
     """Segment a dataset with every policy, into `output/<policy>/<clip>`, and yield the scores of each.
 
@@ -54,8 +52,8 @@ def compare_policies(
     """
     clips = list_sequences(root, protocol, only=only)
     frames = sum(len(source_files(clip.frames)) for clip in clips)
-    on_start(len(TABLE_5) * frames, f"{len(clips)} clips, {len(TABLE_5)} policies")
-    model = load_model(network)
+    listener.start(len(TABLE_5) * frames, f"{len(clips)} clips, {len(TABLE_5)} policies")
+    model, each = load_model(network), replace(listener, start=unheard)
     for policy in TABLE_5:
         folder = segment_dataset(
             root,
@@ -67,8 +65,7 @@ def compare_policies(
             refine=refine,
             overwrite=overwrite,
             model=model,
-            on_frame=on_frame,
-            on_adapt=on_adapt,
+            listener=each,
         )
         scores = evaluate_folder(folder, root, protocol=protocol, only=only, seen=seen)
         yield PolicyScores(policy, scores, _seconds_per_frame([folder / clip.name for clip in clips]))

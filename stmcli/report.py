@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,11 +51,18 @@ class Report:
     cuts: list[int] = field(default_factory=list)  # frames that begin a new scene
     kept: int = 0  # frames of an earlier run that have come up again
     decoded: int = 0  # of the noted frames; for the others the mask before is repeated
+    _began: float = field(default_factory=time.monotonic)
+    _before: float = 0.0  # seconds that an earlier run has taken for what is kept
 
     @property
     def count(self) -> int:
         """How many frames are noted."""
         return len(self._frames)
+
+    @property
+    def seconds(self) -> float:
+        """How long all of it has taken, with what an earlier run has done of it."""
+        return self._before + time.monotonic() - self._began
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Note where each object is: area in pixels, box (left, top, width, height), confidence."""
@@ -74,8 +82,12 @@ class Report:
         """Return what is noted of every frame, as JSON."""
         return self._frames
 
-    def go_on(self, lines: Iterable[str], ids: Iterable[int]) -> None:
-        """Take over what an earlier run has noted of the frames that are kept; the objects are now those with `ids`."""
+    def go_on(self, lines: Iterable[str], ids: Iterable[int], *, seconds: float) -> None:
+        """Take over what an earlier run has noted of the frames that are kept, for which it took so long.
+
+        The objects are now those with `ids`.
+        """
+        self._before = seconds
         names, absent = [str(number) for number in ids], {**_extent(np.zeros((0, 0), np.bool_)), "confidence": 0.0}
         for frame in map(json.loads, lines):
             objects = {name: frame["objects"].get(name, absent) for name in names}
@@ -94,10 +106,12 @@ class Report:
         self._saved = True
 
     def fail(self, status: str, error: str) -> None:
-        """Write why the run ended, or remove the file when the run had not begun. Raises WriteError."""
+        """Write why the run ended, remove its file when there is no frame, or leave another's. Raises WriteError."""
+        if not self._saved:
+            return
         if self._frames:
             self.save(status, error=error, frames_written=self.count)
-        elif self._saved:
+        else:
             self.path.unlink(missing_ok=True)
 
 

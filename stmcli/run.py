@@ -11,10 +11,10 @@ from stmcli import __version__
 from stmcli.checkpoint import Checkpoint, Checkpoints
 from stmcli.directions import BackwardPass
 from stmcli.earlier import holds, refuse_edited
-from stmcli.given import GivenMask, ids_of
 from stmcli.images import is_whole_png
-from stmcli.job import Job
+from stmcli.job import Opened
 from stmcli.kinds import SOFT
+from stmcli.listeners import Listener
 from stmcli.masks import MASKS, read_values
 from stmcli.matting import Matted
 from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, MattingOptions
@@ -22,11 +22,11 @@ from stmcli.outputs import Film, Writer
 from stmcli.page import Pictures
 from stmcli.prediction import Prediction
 from stmcli.report import UNFINISHED, Report, read_report
-from stmcli.results import STATE
+from stmcli.results import PAGE, STATE, clear, frame_names
 from stmcli.saved import SavedPrediction
 from stmcli.segmenter import Follower, State, propagate
 from stmcli.threads import Behind, InTurn, Waiting, ahead
-from stmcli.video import Frame, Source
+from stmcli.video import Frame
 
 Writers = Sequence[Writer | Pictures]
 Task = Callable[[], None]
@@ -41,18 +41,13 @@ class Run:
     alpha takes more than that.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        source: Source,
-        given: Sequence[GivenMask],
-        report: Report,
-        waiting: Waiting,
-        on_frame: Callable[[int], None],
-    ) -> None:
+    def __init__(self, opened: Opened, report: Report, before: Sequence[str], listener: Listener) -> None:
+        """Take the report, which tells the device, and the names of what an earlier run has left beside its masks."""
+        job, source, given = opened.job, opened.source, opened.given
         self._job, self._source, self._given, self._report = job, source, given, report
-        self._waiting, self._on_frame = waiting, on_frame
-        self._ids = ids_of(given)
+        self._before, self._on_frame, self.waiting = before, listener.frame, Waiting()
+        self._ids = opened.ids
+        self._has_begun = False
         self._kept: Checkpoint | None = None
         self._state = job.output / STATE
         key = {"stm": __version__, "identity": report.facts["identity"], "device": report.facts["device"]}
@@ -61,8 +56,7 @@ class Run:
         if direction != "forward":  # then all masks have a say in every frame
             key["masks"] = report.facts["given"]
             self._back = BackwardPass(self._state / "backward", source, given, key)
-        self._keeps_memory = job.segment.keep_memory and direction == "forward"
-        self._checkpoints = Checkpoints(self._state, key, given, keep=self._keeps_memory)
+        self._checkpoints = Checkpoints(self._state, key, given, keep=job.keeps_memory)
 
     @property
     def count(self) -> int | None:
@@ -81,7 +75,7 @@ class Run:
         if kept is None:
             return
         refuse_edited([json.loads(line)["frame"] for line in kept.lines if not self._holds(line)], self._job.output)
-        self._report.go_on(kept.lines, self._ids)
+        self._report.go_on(kept.lines, self._ids, seconds=kept.seconds)
         self._report.facts["kept_until"] = kept.frame
         self._report.notes.append(f"the results up to frame {kept.frame} were kept, the network went on from there")
 
@@ -100,19 +94,29 @@ class Run:
 
     def finish(self) -> None:
         """Remove what only an unfinished run needs."""
-        if not self._keeps_memory:
+        if not self._job.keeps_memory:
             shutil.rmtree(self._state, ignore_errors=True)
 
-    def kept_names(self) -> list[str]:
-        """Return what the images of the frames that are kept are called."""
-        return self._names(self._kept) if self._kept else []
+    def _begin(self) -> None:
+        """Take the place of what was there before, now that there is something to put there.
+
+        Until then nothing is lost of an earlier result, whatever fails. The report says so that the same command may go
+        on after a kill.
+        """
+        if self._has_begun:
+            return
+        self._has_begun = True
+        out, is_frame = self._job.output, frame_names(self._job.output, self._source)
+        self._report.save("running")
+        kept = self._names(self._kept) if self._kept else []
+        clear((out / name for name in (MASKS, PAGE, *self._before)), is_frame, keep=kept)
 
     def follow(self, segmenter: Follower, writers: Writers) -> None:
         """Hand every frame of the clip to the writers and to the report, and save checkpoints."""
         soft = any(kind in SOFT_EXPORTS for kind in self._job.export.kinds)
         on_gpu = _is_beside(segmenter)
         if self._back:
-            self._back.run(segmenter, self._on_frame, can_go_on=self._job.can_go_on)
+            self._back.run(segmenter, self._on_frame, begin=self._begin, can_go_on=self._job.can_go_on)
             segmenter.reset()
         with ExitStack() as stack:
             frames = stack.enter_context(closing(ahead(self._source)))
@@ -120,7 +124,7 @@ class Run:
             beside = [(film, stack.enter_context(Behind(_do))) for film in films]
             behind: Behind[Task] | InTurn[Task] = Behind(_do) if soft or on_gpu else InTurn(_do)
             stack.enter_context(behind)  # ends before the films, which it gives to do
-            decoded = self._waiting.on("decoding", frames)
+            decoded = self.waiting.on("decoding", frames)
             others = [writer for writer in writers if writer not in films]
             if self._kept:
                 for frame in islice(decoded, len(self._kept.lines)):
@@ -129,7 +133,7 @@ class Run:
                 segmenter.restore(self._kept.state)
             for frame, prediction in self._predictions(segmenter, decoded):
                 due = self._job.can_go_on and segmenter.object_ids and self._checkpoints.due(frame.index)
-                with self._waiting.while_("writing"):
+                with self.waiting.while_("writing"):
                     state = segmenter.state() if due else None
                     behind.put(partial(self._write, others, beside, frame, prediction, state))
                 self._on_frame(frame.index)
@@ -144,6 +148,7 @@ class Run:
         return ((frame, found(frame, device)) for frame in frames)
 
     def _write(self, writers: Writers, films: Films, frame: Frame, prediction: Prediction, state: State | None) -> None:
+        self._begin()
         matted = Matted(frame.rgb, prediction, options=MattingOptions(refine=self._job.export.refine))
         for film, thread in films:
             thread.put(partial(film.write, frame, matted))
@@ -151,9 +156,10 @@ class Run:
             writer.write(frame, matted)
         self._report.write(frame, matted)
         if state:
-            self._checkpoints.save(frame.index, state, self._report.lines)
+            self._checkpoints.save(frame.index, state, self._report.lines, seconds=self._report.seconds)
 
     def _keep(self, writers: Writers, films: Films, frame: Frame) -> None:
+        self._begin()
         mask = self._job.output / MASKS / f"{self._source.frame_name(frame.index)}.png"
         objects = json.loads(self._report.lines[self._report.kept])["objects"]
         sure = tuple(objects[str(number)]["confidence"] for number in self._ids)

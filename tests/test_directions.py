@@ -21,6 +21,7 @@ from stmcli.directions import forward_weight
 from stmcli.errors import Interrupted, UsageError, VideoError
 from stmcli.given import GivenMask
 from stmcli.job import Job
+from stmcli.listeners import Listener
 from stmcli.masks import read_values, write_labels
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
@@ -233,7 +234,7 @@ def test_both_are_the_given_masks_where_they_are_given_and_one_way_outside(job):
 
 def test_the_report_and_the_progress_count_both_ways(job):
     totals, heard = [], []
-    segment_video(toward(job, "both"), on_start=lambda total, _: totals.append(total), on_frame=heard.append)
+    segment_video(toward(job, "both"), listener=Listener(lambda total, _: totals.append(total), heard.append))
     assert totals == [FRAMES + 7] == [len(heard)]
     assert heard == [6, 5, 4, 3, 2, 1, 0, *range(FRAMES)]
     report = report_of(toward(job, "both"))
@@ -313,7 +314,7 @@ def test_a_stopped_run_goes_on_on_either_way(job, monkeypatch, direction, heard_
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted):
-        segment_video(job, on_frame=on_frame)
+        segment_video(job, listener=Listener(frame=on_frame))
     steps, plain = [], Segmenter.step
     monkeypatch.setattr(Segmenter, "step", lambda *words, **named: steps.append(1) or plain(*words, **named))
     segment_video(job)

@@ -21,6 +21,7 @@ from stmcli import outputs
 from stmcli.errors import Interrupted, LockedError, PartialError, UsageError, VideoError, WriteError
 from stmcli.identity import fingerprint
 from stmcli.job import Job, default_output, plan
+from stmcli.listeners import Listener
 from stmcli.masks import read_labels, read_values
 from stmcli.matting import Matted
 from stmcli.options import ExportOptions, Fit, MemoryOptions, NetworkOptions, SegmentOptions
@@ -65,7 +66,7 @@ def exporting(job, *kinds, segment=None, overwrite=False, **options):
 
 def test_every_frame_gives_a_mask_and_an_overlay_frame(job):
     seen = []
-    result = segment_video(job, on_frame=seen.append)
+    result = segment_video(job, listener=Listener(frame=seen.append))
     names = [f"{index:05d}.png" for index in range(6)]
     reports = ("report.html", "report.json")
     assert files(job.output) == sorted(["masks", *(f"masks/{name}" for name in names), "overlay.mp4", *reports])
@@ -293,7 +294,7 @@ def test_an_interrupted_run_leaves_no_unfinished_film_and_goes_on_to_the_same_re
     whole = replace(job, output=tmp_path / "whole")
     segment_video(whole)
     with pytest.raises(Interrupted, match=r"out: stopped after .* frames\. Run the same command again") as caught:
-        segment_video(job, on_frame=interrupt_at(3))
+        segment_video(job, listener=Listener(frame=interrupt_at(3)))
     assert caught.value.exit_code == 130
     assert not threads()
     assert not [name for name in files(job.output) if "part" in name or "overlay" in name or "lock" in name]
@@ -418,7 +419,7 @@ def test_a_second_run_in_a_folder_names_the_first(job):
                 segment_video(job)
             errors.append(caught.value)
 
-    segment_video(job, on_frame=second)
+    segment_video(job, listener=Listener(frame=second))
     assert f"in use by process {os.getpid()}" in str(errors[0])
     assert errors[0].exit_code == 1
     assert report_of(job)["status"] == "ok"
@@ -436,13 +437,14 @@ import os, signal, sys
 from pathlib import Path
 from stmcli.options import NetworkOptions
 from stmcli.job import Job
+from stmcli.listeners import Listener
 from stmcli.pipeline import segment_video
 video, mask, out, weights = sys.argv[1:]
 def on_frame(index):
     if index == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 network = NetworkOptions(weights, "cpu", "fp32")
-segment_video(Job(Path(video), (mask,), Path(out), network=network), on_frame=on_frame)
+segment_video(Job(Path(video), (mask,), Path(out), network=network), listener=Listener(frame=on_frame))
 """
 
 
@@ -464,9 +466,9 @@ def test_nothing_of_an_unfinished_run_is_left_beside_another_result(job, tmp_pat
     segment_video(whole)
     first = exporting(job, "cutout", "davis", "coco", per_object=True)
     with pytest.raises(Interrupted) if end else nullcontext():
-        segment_video(first, on_frame=end or (lambda _: None))
+        segment_video(first, listener=Listener(frame=end or (lambda _: None)))
     with pytest.raises(Interrupted):
-        segment_video(exporting(job, "matte", overwrite=True), on_frame=interrupt_at(2))
+        segment_video(exporting(job, "matte", overwrite=True), listener=Listener(frame=interrupt_at(2)))
     segment_video(replace(job, segment=SegmentOptions(overwrite=True)))
     assert files(job.output) == files(whole.output)
 
@@ -575,7 +577,7 @@ def test_switches_are_part_of_the_job_and_change_its_result(job):
         network = replace(job.network, **switch)
         other = replace(job, network=network, output=job.output.parent / str(place))
         assert other.identity() != job.identity()
-        assert segment_video(other, on_adapt=lambda *step: heard.append(step)).frames == 6
+        assert segment_video(other, listener=Listener(adapt=lambda *step: heard.append(step))).frames == 6
         said = report_of(other)["options"]["network"]
         assert said == {**said, **json.loads(json.dumps(switch))}
         assert hashes(other.output) != plain or "adapt" in switch  # two small steps may change no label

@@ -16,6 +16,7 @@ from stmcli.checkpoint import Checkpoints
 from stmcli.earlier import edited
 from stmcli.errors import Interrupted, UsageError
 from stmcli.job import Job
+from stmcli.listeners import Listener
 from stmcli.masks import read_values, write_labels
 from stmcli.options import ExportOptions, Fit, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
@@ -88,7 +89,7 @@ def run_whole(job, name="whole"):
 
 def stop(job, number):
     with pytest.raises(Interrupted):
-        segment_video(job, on_frame=stop_after(number))
+        segment_video(job, listener=Listener(frame=stop_after(number)))
 
 
 # The state of a segmenter.
@@ -128,7 +129,7 @@ def test_a_stopped_run_goes_on_from_its_last_checkpoint_to_the_same_result(job, 
     assert hidden(job) == ["00000006.safetensors", "frames.jsonl"]
     steps.clear()
     heard = []
-    result = segment_video(job, on_frame=heard.append)
+    result = segment_video(job, listener=Listener(frame=heard.append))
     assert (len(steps), heard, result.frames) == (6, [*range(12)], 12)
     assert hashes(job.output) == hashes(whole.output)
     assert not (job.output / ".state").exists()

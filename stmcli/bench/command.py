@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from stmcli.ensemble import make_follower
-from stmcli.given import GivenMask, ids_of
-from stmcli.job import Job, open_job
-from stmcli.kinds import open_writers, opened
+from stmcli.given import GivenMask
+from stmcli.job import Job, Opened, open_job
+from stmcli.kinds import open_writers, opened_writers
 from stmcli.listeners import unheard
 from stmcli.masks import MASKS
 from stmcli.matting import Matted
@@ -24,7 +24,7 @@ from stmcli.outputs import MaskWriter, Writer
 from stmcli.pipeline import segment_video
 from stmcli.prediction import Prediction
 from stmcli.segmenter import propagate
-from stmcli.video import Frame, Source
+from stmcli.video import Frame
 from stmcli.weights import load_model
 
 DECODING, NETWORK, FITTING = "decoding", "network", "fitting"
@@ -68,8 +68,8 @@ def bench_command(
 
 def _bench(job: Job, frames: int, rounds: int, on_round: Callable[[int], None]) -> Timing:
     model = load_model(job.network)
-    with open_job(job) as (source, given, _):
-        clip = list(islice(source, frames))
+    with open_job(job) as opened:
+        given, clip = opened.given, list(islice(opened.source, frames))
     job = replace(job, segment=replace(job.segment, end=clip[-1].index))
     seen: list[dict[str, float]] = []
     for number in range(rounds + 1):
@@ -83,16 +83,16 @@ def _bench(job: Job, frames: int, rounds: int, on_round: Callable[[int], None]) 
 def _round(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Frame]) -> dict[str, float]:
     times: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=job.output) as folder:
-        with open_job(job) as (source, _, _), _timed(times, DECODING):
-            for _ in source:
+        with open_job(job) as opened, _timed(times, DECODING):
+            for _ in opened.source:
                 pass
         with _timed(times, NETWORK):
             predictions = _predict(job, model, given, clip)
         with _timed(times, FITTING):
             fitted = _fit(job, clip, predictions)
-        with open_job(job) as (source, _, _):
+        with open_job(job) as opened:
             on_cuda = next(model.parameters()).is_cuda
-            for name, writer in _outputs(job, source, ids_of(given), Path(folder) / "parts", on_cuda=on_cuda):
+            for name, writer in _outputs(opened, Path(folder) / "parts", on_cuda=on_cuda):
                 with _timed(times, name):
                     _write(writer, clip, fitted)
         del fitted, predictions
@@ -109,14 +109,13 @@ def _predict(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Fr
     return predictions
 
 
-def _outputs(
-    job: Job, source: Source, ids: Sequence[int], folder: Path, *, on_cuda: bool
-) -> Iterator[tuple[str, Writer]]:
+def _outputs(opened: Opened, folder: Path, *, on_cuda: bool) -> Iterator[tuple[str, Writer]]:
+    job, source = opened.job, opened.source
     yield MASKS, MaskWriter(folder / MASKS, source.frame_name)
-    for output in job.outputs(ids):
+    for output in job.outputs(opened.ids):
         bits = job.segment.soft_bits
         unopened = open_writers([output], folder, source, job.export, soft_bits=bits, on_cuda=on_cuda)
-        with opened(unopened) as writers:
+        with opened_writers(unopened) as writers:
             yield output.name, writers[0]
 
 

@@ -27,7 +27,6 @@ from stmcli.options import OUTPUT, PROTOCOLS, ExportOptions, MemoryOptions
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from stmcli.cli.progress import Show
     from stmcli.evaluate import Scores
     from stmcli.policies import PolicyScores
 
@@ -111,13 +110,13 @@ def evaluate(
         with show_progress(run.name, quiet=quiet) as show:
             from stmcli.policies import compare_policies  # takes seconds
 
-            table = [*compare_policies(run, output, **how, seen=categories, **_heard(show))]
+            table = [*compare_policies(run, output, **how, seen=categories, listener=show.listener)]
         return _give_table(table, kept, csv=csv, as_json=as_json, quiet=quiet)
     if run is not None:
         with show_progress(run.name, quiet=quiet) as show:
             from stmcli.pipeline import segment_dataset  # takes seconds
 
-            predictions = segment_dataset(run, output, **how, **_heard(show))
+            predictions = segment_dataset(run, output, **how, listener=show.listener)
     elif (network, memory, refine) != (Network(), Memory(), ExportOptions.refine):
         tell(quiet, "note: without --run nothing is segmented, so the options of network and memory do nothing")
     scored: Path = predictions  # type: ignore[assignment]
@@ -154,11 +153,6 @@ def _check_targets(csv: Path | None, submission: Path | None, *, plot: Path | No
         raise UsageError("is neither a folder nor a PNG", path=plot, hint="Give a folder, or FILE.png.")
     if plot and any(plot.glob("*.png")) and not overwrite:
         raise UsageError("holds pictures already", path=plot, hint="Choose another folder, or replace them with -y.")
-
-
-def _heard(show: "Show") -> dict[str, Any]:
-    """Return who is told how far the segmenting is."""
-    return {"on_start": show.start, "on_frame": lambda _: show.advance(), "on_adapt": show.adapting}
 
 
 def _give_scores(scores: "Scores", *, csv: Path | None, as_json: bool, quiet: bool) -> None:

@@ -62,7 +62,7 @@ def export(
     with show_progress(video.name, quiet=quiet) as show:
         fault = None
         try:
-            done = export_masks(job, on_start=show.start, on_frame=lambda _: show.advance())
+            done = export_masks(job, listener=show.listener)
         except PartialError as error:
             fault, done = error, part_of(error, Exported)
     if not quiet:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from stmcli.cli.app import say
 from stmcli.cli.console import messages
+from stmcli.listeners import Listener
 
 PLAIN_EVERY = 5.0  # seconds between progress lines where there is no terminal
 
@@ -41,6 +42,11 @@ class Show:
         self.done = 0
         self.began = self.last = time.monotonic()
         self.task = bar.add_task(name, total=None) if bar else None
+
+    @property
+    def listener(self) -> Listener:
+        """What a job calls to be shown."""
+        return Listener(self.start, lambda _: self.advance(), self.adapting)
 
     def start(self, total: int | None, device: str) -> None:
         """Say how many frames there are, and where the network runs or what else the masks come from."""

@@ -22,5 +22,5 @@ def report(
     from stmcli.page import remake_page
 
     with show_progress(folder.name, quiet=quiet) as show:
-        path = remake_page(folder, video=video, on_start=show.start, on_frame=lambda _: show.advance())
+        path = remake_page(folder, video=video, listener=show.listener)
     give(path)

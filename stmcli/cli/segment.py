@@ -88,7 +88,7 @@ def segment(
     with show_progress(video.name, quiet=quiet) as show:
         fault = None
         try:
-            result = segment_video(job, on_start=show.start, on_frame=lambda _: show.advance(), on_adapt=show.adapting)
+            result = segment_video(job, listener=show.listener)
         except PartialError as error:
             fault, result = error, part_of(error, Result)
     if not quiet:

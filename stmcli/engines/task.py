@@ -7,6 +7,7 @@ from pathlib import Path
 from stmcli.errors import DeviceError, Interrupted, PartialError, StmError
 from stmcli.given import mask_in
 from stmcli.job import Job
+from stmcli.listeners import Listener
 from stmcli.model import STM
 from stmcli.pipeline import Result, segment_video
 from stmcli.registry import found_from
@@ -72,7 +73,7 @@ def do(task: Task, load: Callable[[], STM], hear: Hear) -> Outcome:
         hear(now)
 
     try:
-        result = segment_video(task.job, load=load, on_start=start, on_frame=advance)
+        result = segment_video(task.job, load=load, listener=Listener(start, advance))
     except Interrupted:
         raise
     except PartialError as error:

@@ -1,11 +1,12 @@
 """Make the page of a result again, from its report, its masks and its clip."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stmcli.errors import UsageError
+from stmcli.listeners import Listener
 from stmcli.masks import MASKS, Labels, read_values
 from stmcli.page.clip import write_page
 from stmcli.page.pictures import Pictures
@@ -31,13 +32,7 @@ class Reported:
         return self.sure
 
 
-def remake_page(
-    folder: Path,
-    *,
-    video: Path | None = None,
-    on_start: Callable[[int | None, str], None],
-    on_frame: Callable[[int], None],
-) -> Path:
+def remake_page(folder: Path, *, video: Path | None = None, listener: Listener = Listener()) -> Path:
     """Write `report.html` into the folder of a result, and return its path; `video` is where the clip is now.
 
     Raises UsageError when there is no report, a mask or the clip is missing or it is another clip, VideoError,
@@ -48,11 +43,11 @@ def remake_page(
     pictures = Pictures(len(frames))
     with open_clip(report, video) as source:
         report = moved(report, source)
-        on_start(len(frames), "from masks")
+        listener.start(len(frames), "from masks")
         for frame in source:
             if facts := frames.pop(frame.index, None):
                 pictures.write(frame, _reported(folder, source, facts))
-                on_frame(frame.index)
+                listener.frame(frame.index)
         if frames:
             cause = f"has no frame {min(frames)}, which the result has"
             raise UsageError(cause, path=source.info.path, hint="Say with --video where the clip of the result is.")

@@ -20,6 +20,7 @@ from stmcli.clips.videos import load_videos
 from stmcli.datasets import CocoWriter, YtvisWriter
 from stmcli.errors import Interrupted
 from stmcli.job import Job
+from stmcli.listeners import Listener
 from stmcli.masks import write_labels
 from stmcli.model import STM, Dims
 from stmcli.options import ExportOptions, Fit, NetworkOptions, SegmentOptions
@@ -320,7 +321,7 @@ def _stopped(folder: Path, direction: str, frame: int) -> None:
     with mock.patch.object(checkpoint, "EVERY", 2):
         segment_video(replace(job, output=folder / "whole"))
         try:
-            segment_video(job, on_frame=stop)
+            segment_video(job, listener=Listener(frame=stop))
         except Interrupted:
             return
     raise AssertionError("it was not stopped")

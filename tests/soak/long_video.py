@@ -18,6 +18,7 @@ import numpy as np
 
 from soak.inputs import write_tiny
 from stmcli.job import Job
+from stmcli.listeners import Listener
 from stmcli.masks import write_labels
 from stmcli.options import ExportOptions, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
@@ -101,7 +102,7 @@ def measure(frames: int, *, trace: bool = False, page: bool = True, kinds: tuple
         gc.freeze()  # what is there already costs nothing then
         if trace:
             tracemalloc.start()
-        segment_video(job, on_frame=look)
+        segment_video(job, listener=Listener(frame=look))
         tracemalloc.stop()
         gc.unfreeze()
     return Found(frames, tuple(looks))
