@@ -37,7 +37,7 @@ class Gauge:
         self._looks = tensors.get("looks")
 
     def looks(self, objects: int, width: int, device: torch.device) -> Tensor:
-        """Return what the objects looked like when they were first seen after the mask: (1, N, Ck), zeros before that."""
+        """Return what the objects looked like when first seen after the mask: (1, N, Ck), zeros before that."""
         if self._looks is None:
             self._looks = torch.zeros(1, objects, width, device=device)
         return self._looks

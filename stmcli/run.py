@@ -137,6 +137,7 @@ class Run:
                     state = segmenter.state() if due else None
                     behind.put(partial(self._write, others, beside, frame, prediction, state))
                 self._on_frame(frame.index)
+        self._begin()  # where all frames were kept
 
     def _predictions(self, segmenter: Follower, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Prediction]]:
         if self._back is None:
@@ -159,7 +160,6 @@ class Run:
             self._checkpoints.save(frame.index, state, self._report.lines, seconds=self._report.seconds)
 
     def _keep(self, writers: Writers, films: Films, frame: Frame) -> None:
-        self._begin()
         mask = self._job.output / MASKS / f"{self._source.frame_name(frame.index)}.png"
         objects = json.loads(self._report.lines[self._report.kept])["objects"]
         sure = tuple(objects[str(number)]["confidence"] for number in self._ids)

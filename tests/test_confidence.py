@@ -50,6 +50,16 @@ def test_an_object_without_a_pixel_has_no_confidence():
     assert measure(Gauge(), masks(0.3), keys(1, 0)).item() == 0
 
 
+def test_an_object_that_is_seen_late_is_compared_with_what_it_was_then():
+    both = lambda first: torch.cat([masks(0.9), masks(first).flip(3)], dim=1)  # noqa: E731  two objects side by side
+    query = keys(1, 0) + keys(0, 1).flip(3)
+    gauge = Gauge()
+    measure(gauge, both(0.3), query)
+    late, then = measure(gauge, both(0.9), query), measure(gauge, both(0.9), query)
+    assert torch.allclose(late, then)
+    assert late[1] == pytest.approx(late[0].item(), abs=1e-5)
+
+
 def test_a_given_mask_begins_again():
     gauge = Gauge()
     before = measure(gauge, masks(0.9), keys(1, 0))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +142,20 @@ def test_a_stopped_run_goes_on_from_its_last_checkpoint_to_the_same_result(job, 
     assert frame_times(job.output / "overlay.mp4") == frame_times(job.video)
 
 
+def test_the_time_that_a_stopped_run_took_for_what_is_kept_counts(job):
+    def slow(index):
+        time.sleep(1.0 if index == 1 else 0.0)
+        stop_after(7)(index)
+
+    with pytest.raises(Interrupted):
+        segment_video(job, listener=Listener(frame=slow))
+    began = time.monotonic()
+    result = segment_video(job)
+    assert result.seconds > time.monotonic() - began
+    assert report_of(job)["seconds"] == pytest.approx(result.seconds, abs=0.01)
+    assert report_of(job)["frames_per_second"] == pytest.approx(12 / result.seconds, abs=0.01)
+
+
 def test_datasets_and_stored_probabilities_are_whole_after_going_on(job, steps):
     kinds = ("cutout", "mattes", "davis", "ytvis", "mots", "overlay")
     job = replace(job, export=ExportOptions(kinds=kinds), segment=SegmentOptions(keep_soft=True))
@@ -222,6 +237,43 @@ def test_a_correction_keeps_the_frames_before_it_and_computes_only_the_others(jo
     assert report_of(other)["frames"] == report_of(whole)["frames"]
     assert report_of(other)["objects"] == [1, 2, 3]
     assert segment_video(other).done_before
+
+
+@pytest.mark.parametrize("place", ["stmcli.pipeline.make_follower", "stmcli.segmenter.Segmenter.step"])
+@pytest.mark.parametrize("keep_memory", [False, True])
+@pytest.mark.parametrize("direction", ["forward", "both"])
+def test_a_correction_that_fails_before_its_first_frame_loses_nothing(
+    job, put, monkeypatch, place, keep_memory, direction
+):
+    job = replace(job, segment=SegmentOptions(keep_memory=keep_memory, direction=direction))
+    segment_video(job)
+    before = hashes(job.output, "*.*") | hashes(job.output)
+
+    def fail(*_, **__):
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(place, fail)
+        with pytest.raises(RuntimeError, match="no memory"):
+            segment_video(corrected(job, put))
+    assert hashes(job.output, "*.*") | hashes(job.output) == before
+    assert segment_video(job).done_before
+
+
+def test_a_first_run_that_fails_before_its_first_frame_leaves_nothing(job, monkeypatch):
+    monkeypatch.setattr("stmcli.pipeline.make_follower", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        segment_video(job)
+    assert not job.output.exists()
+
+
+def test_memory_that_is_asked_for_in_vain_is_noted_and_not_missed(job):
+    job = replace(job, segment=SegmentOptions(keep_memory=True, direction="both"))
+    said = "no memory is kept: a correction can only go on forward, without soft films and skipped frames"
+    assert said in segment_video(job).notes
+    again = segment_video(job)
+    assert again.done_before
+    assert not any("--no-resume" in note for note in again.notes)
 
 
 def test_the_command_of_before_a_correction_leaves_the_corrected_result(job, put, steps):
