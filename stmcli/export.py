@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from stmcli.earlier import edited
 from stmcli.errors import PartialError, UsageError, listed
 from stmcli.files import nearest_name
-from stmcli.identity import content_of
+from stmcli.identity import another_clip
 from stmcli.kinds import SOFT, Output, open_writers, opened_writers, outputs
 from stmcli.listeners import Listener
 from stmcli.masks import MASKS, mask_folder
 from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, ExportOptions, MattingOptions
 from stmcli.report import UNFINISHED, add_exports, first_number_of, fps_of, read_report
-from stmcli.results import REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable, source_files
+from stmcli.results import REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable
 from stmcli.saved import SavedMasks, SavedPrediction
 from stmcli.threads import Behind, ahead
 from stmcli.video import Frame, Source, list_frames, numbered, open_source
@@ -220,9 +220,7 @@ def _edited(job: ExportJob, source: Source) -> list[int]:
 
 def _doubts(job: ExportJob, source: Source, saved: SavedMasks, wanted: Sequence[Output]) -> list[str]:
     """Say what a person may not have meant."""
-    found, clip = [], job.run.get("identity", {}).get("clip")
-    if clip and clip[1] != content_of(source_files(source.info.path)):
-        found.append(f"{job.video} is not the very file that was segmented")
+    found = another_clip(job.run, source.info.path)
     if any(output.kind in SOFT_EXPORTS for output in wanted):
         if not saved.is_soft:
             found.append(FROM_HARD)

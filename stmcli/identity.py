@@ -23,6 +23,13 @@ def clip_identity(video: Path) -> list[str]:
     return [hashlib.sha256(repr(names).encode(errors="surrogateescape")).hexdigest(), content_of(files)]
 
 
+def another_clip(report: Mapping[str, Any], video: Path) -> list[str]:
+    """Say so when a clip is not the very one that the result of a report was made of."""
+    clip = report.get("identity", {}).get("clip")
+    other = clip and clip[1] != content_of(source_files(video))
+    return [f"{video} is not the very file that was segmented"] if other else []
+
+
 def fingerprint(identity: Mapping[str, Any], masks: Mapping[str, str]) -> str:
     """Return all that a result depends on, its masks too, as one word."""
     return hashlib.sha256(json.dumps([identity, masks], sort_keys=True).encode()).hexdigest()

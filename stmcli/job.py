@@ -119,6 +119,8 @@ def plan(job: Job) -> dict[str, Any]:
     with open_job(job) as opened:
         source, given = opened.source, opened.given
         done = done_before(job, given, source)
+        last, end = source.info.first_chosen + (source.count or 0) - 1, source.info.end
+        short = source.info.is_video and source.count is not None and end is not None and last < end
         return {
             "source": str(job.video),
             "size": f"{source.info.width}x{source.info.height}",
@@ -131,6 +133,7 @@ def plan(job: Job) -> dict[str, Any]:
             "done_before": done is not None,
             "notes": [
                 *opened.notes,
+                *([f"the clip ends at frame {last}, before frame {end}"] if short else ()),
                 *source.warnings,
                 *(corrected(done, given) if done else lost(output_names(job.output), job.names(ids_of(given)))),
             ],

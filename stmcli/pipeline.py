@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from stmcli.adapt import adapt
-from stmcli.device import pick_device
+from stmcli.device import PRECISION, pick_device
 from stmcli.ensemble import make_follower
 from stmcli.errors import Interrupted, StmError, UsageError
 from stmcli.evaluate import NONE_AT_FIRST, Clip, first_shown, list_sequences
@@ -116,7 +116,7 @@ def _run(opened: Opened, load: Callable[[], STM] | None, listener: Listener) -> 
 
 def _numbers(model: STM) -> str:
     """Return the kind of number that a network computes with."""
-    return "int8" if model.integers else str(next(model.parameters()).dtype).removeprefix("torch.")
+    return "int8" if model.integers else PRECISION[next(model.parameters()).dtype]
 
 
 def _adapted(model: STM, opened: Opened, listener: Listener) -> STM:

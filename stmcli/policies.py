@@ -36,6 +36,7 @@ def compare_policies(
     root: Path,
     output: Path,
     *,
+    truth: Path,
     protocol: str,
     only: Collection[str] = (),
     network: NetworkOptions,
@@ -47,8 +48,8 @@ def compare_policies(
 ) -> Iterator[PolicyScores]:
     """Segment a dataset with every policy, into `output/<policy>/<clip>`, and yield the scores of each.
 
-    `memory` says how often frames are kept and how many. Clips that are done already are not done again and keep the
-    time they took. Raises StmError.
+    `truth` is the ground truth, which may be the dataset's; `memory` says how often frames are kept and how many. Clips
+    that are done already are not done again and keep the time they took. Raises StmError.
     """
     clips = list_sequences(root, protocol, only=only)
     frames = sum(len(source_files(clip.frames)) for clip in clips)
@@ -67,7 +68,7 @@ def compare_policies(
             model=model,
             listener=each,
         )
-        scores = evaluate_folder(folder, root, protocol=protocol, only=only, seen=seen)
+        scores = evaluate_folder(folder, truth, protocol=protocol, only=only, seen=seen)
         yield PolicyScores(policy, scores, _seconds_per_frame([folder / clip.name for clip in clips]))
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from stmcli.errors import StmError, UsageError
 from stmcli.files import writing
+from stmcli.identity import another_clip
 from stmcli.masks import MASKS, Labels, read_values, write_labels
 from stmcli.options import DOUBTFUL
 from stmcli.page import ASSETS, fix_command, moved, open_clip, result_report
@@ -60,6 +61,7 @@ class Review:
             if inside.resolve().parent != folder.resolve():
                 raise UsageError("is a link out of the result", path=inside, hint="Remove the link.")
         with open_clip(self.report, video) as source:
+            self.doubts = another_clip(self.report, source.info.path)
             self.report = moved(self.report, source)
             self.name, self.width, self.height = source.info.name, source.info.width, source.info.height
             self._path = source.info.path

@@ -33,7 +33,7 @@ from stmcli.errors import UsageError, WeightsError, WriteError
 from stmcli.files import write_whole
 from stmcli.model import LANES, SIZES, STM, Dims, fused, quantized
 from stmcli.options import DEFAULT_FIT, FIT, Fit, NetworkOptions
-from stmcli.registry import BUNDLED, Entry, cache_folder, find, registered, sha256, verify
+from stmcli.registry import BUNDLED, Entry, cache_folder, digest, find, registered, sha256, verify
 
 LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
 PUBLISHED_LICENCE = "CC BY-NC-SA 4.0 (non-commercial), by the authors of STM"
@@ -277,8 +277,14 @@ def _read_header(path: Path) -> tuple[Card, list[str]]:
 
 
 def _suits(path: Path) -> Mapping[str, Any]:
-    """Return what was found to suit a registered file after it was written."""
-    return next((entry.suits for entry in registered().values() if entry.path == path.resolve()), {})
+    """Return what was found to suit a registered file after it was written; a copy of it is the same."""
+    entries = [entry for entry in registered().values() if entry.suits]
+    return next((entry.suits for entry in entries if entry.path == path.resolve() or _is_copy(path, entry)), {})
+
+
+def _is_copy(path: Path, entry: Entry) -> bool:
+    """Tell whether a file has the content of a registered one, which is only read when it has its size."""
+    return entry.path.is_file() and path.stat().st_size == entry.path.stat().st_size and digest(path) == entry.sha256
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Card]:

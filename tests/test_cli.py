@@ -78,6 +78,7 @@ def test_lists_of_commands_are_whole_sentences(stm, words):
 
 def test_a_mistyped_command_is_one_sentence_after_another(stm):
     assert stm("segmnt").stderr == "error: No such command 'segmnt'. Did you mean 'segment'? See stm --help.\n"
+    assert stm("weights", "info").stderr == "error: No such command 'info'. See stm weights --help.\n"
 
 
 def test_without_a_command_the_help_is_shown(stm):
@@ -125,7 +126,7 @@ def test_stdout_holds_the_paths_of_the_results_and_nothing_else(segment, make_cl
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines() == ["out/masks", "out/soft/1", "out/matte.mp4", "out/report.json"]
     assert all((tmp_path / line).exists() for line in result.stdout.splitlines())
-    assert "take:1.mp4 (cpu, float32)" in result.stderr
+    assert "take:1.mp4 (cpu, fp32)" in result.stderr
     assert "2 frames in" in result.stderr
 
 
@@ -147,6 +148,10 @@ def test_a_dry_run_writes_nothing(segment, make_clip, make_mask, tmp_path):
     shown, given = segment(*words), segment(*words, "--json")
     assert shown.exit_code == given.exit_code == 0
     assert "objects: 3, 7\n" in shown.stdout
+    assert json.loads(given.stdout)["notes"] == []
+    assert json.loads(segment(*words, "--json", "--end", 1).stdout)["notes"] == []
+    late = json.loads(segment(*words, "--json", "--end", 9).stdout)
+    assert (late["frames"], late["notes"]) == (2, ["the clip ends at frame 1, before frame 9"])
     assert json.loads(given.stdout)["objects"] == [3, 7]
     assert not (tmp_path / "stm_out").exists()
 

@@ -52,7 +52,7 @@ def test_a_command_leaves_what_it_leaves_on_a_cpu(job, tta):
     other = replace(job, output=job.output.parent / "cpu", network=replace(job.network, device="cpu"))
     for each in (job, other):
         segment_video(each)
-    assert report_of(job)["device"] == f"{job.network.device}, float32"
+    assert report_of(job)["device"] == f"{job.network.device}, fp32"
     assert agreement(job, other) > 0.999
     for name in ("overlay.mp4", "matte.mp4"):
         with open_source(job.output / name) as ours, open_source(other.output / name) as theirs:

@@ -16,6 +16,7 @@ from stmcli.page.advice import DEFAULTS, FLAGS, SWITCHES, fix_command
 from stmcli.page.charts import POINTS, thin
 from stmcli.page.clip import absences
 from stmcli.page.pictures import APART, NOWHERE, THUMBNAILS, WORST
+from stmcli.review import Review
 from stmcli.video import Frame
 
 HOSTILE = '<img src=x onerror=alert(1)> & "q" \'s.mp4'
@@ -254,6 +255,17 @@ def test_the_page_of_many_clips_needs_no_summary(tmp_path):
     (tmp_path / "a" / "x").mkdir(parents=True)
     (tmp_path / "a" / "x" / "report.json").write_text(json.dumps(report([0.5])))
     assert "a/x" in "".join(read(write_batch_page(tmp_path)).words)
+
+
+def test_the_page_made_with_another_clip_says_so(segment, stm, make_clip, make_mask, tmp_path):
+    clip, other = make_clip(frames=3), make_clip("other.mp4", frames=3, options={"crf": "40"})
+    assert segment(clip, "-m", make_mask(), "-o", "out").exit_code == 0
+    said = f"note: {other} is not the very file that was segmented"
+    for words in (("report", "out"), ("report", "out", "--video", clip)):
+        assert "very file" not in stm(*words).stderr
+    assert said in stm("report", "out", "--video", other).stderr
+    assert Review(tmp_path / "out", video=other).doubts == [said.removeprefix("note: ")]
+    assert Review(tmp_path / "out").doubts == []
 
 
 def test_the_page_of_a_run_that_is_not_finished_waits_for_it(stm, tmp_path):

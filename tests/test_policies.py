@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import zipfile
 from dataclasses import asdict
 
@@ -11,7 +12,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from stmcli.masks import write_labels
+from stmcli.masks import read_values, write_labels
 from stmcli.options import MemoryOptions
 
 FRAMES = 4
@@ -64,7 +65,9 @@ def test_a_run_segments_all_frames_from_the_first_mask_and_late_objects_from_the
     with zipfile.ZipFile(tmp_path / "s.zip") as archive:
         assert len(archive.namelist()) == 3 + FRAMES
     with (tmp_path / "s.csv").open(newline="") as file:
-        assert [row["category"] for row in csv.DictReader(file)] == ["dog", "tractor", "dog", ""]
+        rows = [(row["sequence"], row["category"]) for row in csv.DictReader(file)]
+    assert [category for _, category in rows[:3]] == ["dog", "tractor", "dog"]
+    assert rows[3:] == [("mean", ""), ("seen", ""), ("unseen", ""), ("Overall", "")]
     assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == ["late.png", "whole.png"]
     (tmp_path / "seen.txt").write_text("tractor\n")
     other = json.loads(evaluate(*words, "--seen", "seen.txt", "--json").stdout)
@@ -102,9 +105,10 @@ def test_without_public_truth_only_the_submission_is_made(evaluate, dataset, tmp
     assert (result.exit_code, result.stdout) == (0, "")
     assert "note: not scored:" in result.stderr
     assert (tmp_path / "s.zip").is_file()
-    refused = evaluate(*words)
-    assert refused.exit_code == 2
-    assert "late: no ground truth for frame 00015, which meta.json asks for. " in refused.stderr
+    for more in ((), ("--policies",)):
+        refused = evaluate(*words[:-1], "other", *more)
+        assert (refused.exit_code, (tmp_path / "other").exists()) == (2, False)
+        assert "late: no ground truth for frame 00015. Where the truth is not public, " in refused.stderr
 
 
 def test_every_policy_is_segmented_into_a_folder_of_its_own_and_scored(evaluate, dataset, tmp_path):
@@ -128,6 +132,26 @@ def test_every_policy_is_segmented_into_a_folder_of_its_own_and_scored(evaluate,
     assert re.search(r"memory +J +F +J&F +s/frame", again.stdout)
     assert "first+previous+every 2" in again.stdout
     assert json.loads(evaluate(*words, "--json").stdout)["policies"] == table  # nothing was segmented again
+    assert "Overall" not in again.stdout
+    write_meta(dataset)
+    assert re.search(r"memory +J +F +J&F +Overall +s/frame", evaluate(*words).stdout)
+
+
+def test_policies_are_scored_against_the_truth_that_is_given(evaluate, dataset, tmp_path):
+    shutil.copytree(dataset / "Annotations", tmp_path / "truth")
+    for path in (tmp_path / "truth").rglob("*.png"):
+        write_labels(path, read_values(path)[:, ::-1])
+    words = ("--run", dataset, "--protocol", "folder", "--clip", "whole", "--policies", "--json")
+    own, other = (json.loads(evaluate(*words, *more).stdout) for more in ((), ("--gt", tmp_path / "truth")))
+    for policy, scores in own["policies"].items():
+        assert scores["J_mean"] > other["policies"][policy]["J_mean"]
+
+
+def test_options_that_do_nothing_without_a_run_are_noted(evaluate, dataset):
+    truth = dataset / "Annotations"
+    for more in (("-o", "there"), ("--mem-max", "4")):
+        said = evaluate(truth, "--gt", truth, "--protocol", "folder", *more).stderr
+        assert "so --output and the options of network and memory do nothing" in said
 
 
 def test_bad_frames_and_masks_of_a_run_are_named_in_one_line(evaluate, dataset):

@@ -238,12 +238,12 @@ def test_damaged_ranges_are_an_error_of_one_line(tmp_path, model, spoilt):
 @needs_int8
 def test_a_clip_is_followed_in_integers_with_nearly_the_same_masks(stm, tmp_path):
     found = {}
-    for precision, name in (("auto", "int8"), ("fp32", "float32")):
+    for precision, name in (("auto", "int8"), ("fp32", "fp32")):
         result = tmp_path / precision
         words = ("--precision", precision, "--size", 192, "--augment", "none", "--end", 5, "-e", "none", "-o", result)
         assert stm("segment", SAMPLES / "koi.mp4", "--mask", SAMPLES / "koi.png", *words).exit_code == 0
         assert json.loads((result / "report.json").read_text())["device"] == f"cpu, {name}"
         found[name] = np.stack([read_labels(path) for path in sorted((result / "masks").iterdir())])
-    both = (found["int8"] > 0) | (found["float32"] > 0)
-    share = (found["int8"] == found["float32"])[both].mean()
+    both = (found["int8"] > 0) | (found["fp32"] > 0)
+    share = (found["int8"] == found["fp32"])[both].mean()
     assert 0.95 < share < 1

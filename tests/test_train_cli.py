@@ -9,6 +9,7 @@ from test_videos import write_video
 
 from stmcli.errors import Terminated
 from stmcli.options import INGREDIENTS
+from stmcli.profiling import ROUNDS
 from stmcli.trainer import Trainer
 
 SMALL = ("--size", "tiny", "--steps", "1", "--batch", "1", "--crop", "32", "--device", "cpu", "--threads", "1", "-q")
@@ -76,14 +77,18 @@ def test_a_given_skip_is_not_exceeded_unless_the_end_is_given_too(stm, monkeypat
     assert seen == [expected]
 
 
-def test_a_profile_says_how_much_of_the_time_is_the_network(stm, tmp_path):
+def test_a_profile_says_how_much_of_the_time_is_the_network(stm, tmp_path, monkeypatch):
+    monkeypatch.setattr("stmcli.cli.progress.PLAIN_EVERY", 0.0)
     write_video(tmp_path / "set")
-    done = stm("train", "--video", "set", *SMALL, "-o", "run", "--profile")
+    done = stm("train", "--video", "set", *SMALL[:-1], "-o", "run", "--profile")
+    assert f"run: 1/{2 * ROUNDS} rounds of steps, " in done.stderr
     assert done.exit_code == 0, done.output
     rows = [line.split() for line in done.stdout.splitlines()]
     assert [row[0] for row in rows] == ["bare", "full", "ratio"]
     assert all(float(row[1]) > 0 for row in rows)
     assert not (tmp_path / "run").exists()
+    refused = stm("train", "--video", "set", *SMALL, "-o", "run", "--profile", "--resume")
+    assert (refused.exit_code, "--profile measures a run of its own" in refused.stderr) == (2, True)
 
 
 def test_ingredients_are_listed(stm):

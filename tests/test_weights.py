@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import shutil
 import socket
 import warnings
 from dataclasses import replace
@@ -297,7 +298,7 @@ def test_published_weights_read_anywhere(published_file):
 
 
 @pytest.mark.usefixtures("cache")
-def test_what_was_found_to_suit_registered_weights_goes_with_them(tiny_weights):
+def test_what_was_found_to_suit_registered_weights_goes_with_them_and_their_copies(tiny_weights, tmp_path):
     entry = weights.import_file(tiny_weights, name="mine")
     note = entry.path.with_suffix(".json")
     note.write_text(json.dumps(json.loads(note.read_text()) | {"suits": {"reach": 4, "top_k": 9, "anchor": 3}}))
@@ -306,7 +307,11 @@ def test_what_was_found_to_suit_registered_weights_goes_with_them(tiny_weights):
         card = weights.card_of(registered()[name].path)
         assert card.fit == Fit(size=48, top_k=9, reach=4, anchor=3)
         assert read(registered()[name].path)[1] == card
-    assert weights.card_of(tiny_weights).fit == Fit(size=48)
+    copy, other = tmp_path / "copy.safetensors", tmp_path / "other.safetensors"
+    shutil.copy(entry.path, copy)
+    assert weights.card_of(copy) == weights.card_of(entry.path)
+    other.write_bytes(bytes([*copy.read_bytes()[:-1], copy.read_bytes()[-1] ^ 1]))
+    assert weights.card_of(other).fit == Fit(size=48)
     note.write_text(json.dumps(json.loads(note.read_text()) | {"suits": {"strange": 1}}))
     with pytest.raises(WeightsError, match="header is damaged"):
         weights.card_of(entry.path)

@@ -1,5 +1,6 @@
 """Evaluation in the layout of YouTube-VOS: meta.json, late objects, seen and unseen categories, the submission."""
 
+import csv
 import json
 import zipfile
 
@@ -116,6 +117,28 @@ def test_means_of_seen_and_unseen_categories_and_overall():
     assert Scores(clips, seen=frozenset()).split()["Overall"] is None
     assert Scores({"a": {1: one("", 1, 1)}}).split() == {}
     assert set(Scores(clips).as_json()) - {"J&F_mean", "J_mean", "F_mean", "sequences"} == set(split)
+
+
+def test_the_table_as_csv_has_the_means_of_categories():
+    one = lambda category, value: ObjectScores(np.full(3, value), np.full(3, value / 2), category=category)  # noqa: E731
+    scores = Scores({"a": {1: one("dog", 0.8), 2: one("tractor", 0.4)}})
+    rows = {row["sequence"]: row for row in csv.DictReader(scores.as_csv().splitlines())}
+    for kind, j in (("seen", 0.8), ("unseen", 0.4)):
+        found = [float(rows[kind][column]) for column in ("J_mean", "F_mean")]
+        assert found == pytest.approx([j, j / 2])
+    assert float(rows["Overall"]["J&F_mean"]) == pytest.approx(0.45)
+    plain = Scores({"a": {1: one("", 0.8)}}).as_csv()
+    assert "Overall" not in plain
+
+
+def test_categories_of_one_kind_alone_are_noted(root):
+    write_masks(root / "predicted" / "a", clip_of(0, 0, 0))
+    names = {
+        one["category"] for one in json.loads((root / "truth/meta.json").read_text())["videos"]["a"]["objects"].values()
+    }
+    for seen, said in ((frozenset(names), "seen"), (frozenset({"Octopus"}), "not seen")):
+        notes = evaluate_folder(root / "predicted", root / "truth", protocol="ytvos", seen=seen).notes
+        assert f"all objects are of categories that training has {said}" in notes
 
 
 def test_sixty_five_categories_are_seen_by_default():

@@ -48,7 +48,7 @@ class Group(TyperGroup):
             if type(error).__name__ == NO_WORDS:
                 typer.echo(text, err=True)
             else:
-                _say_error(UsageError(" ".join(text.split()), hint="See stm --help."))
+                _say_error(UsageError(" ".join(text.split()), hint=f"See {_command_of(error)} --help."))
             raise SystemExit(error.exit_code) from None
         except BrokenPipeError:  # nobody reads our output any more
             raise SystemExit(1) from None
@@ -107,6 +107,15 @@ def _words(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError:  # a single quote, as in a name
         return text.split()
+
+
+def _command_of(error: Any) -> str:
+    """Return the command whose help tells more about one of typer's errors."""
+    names, context = list[str](), getattr(error, "ctx", None)
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name)
+        context = context.parent
+    return " ".join(["stm", *names])
 
 
 def _say_error(error: StmError) -> None:

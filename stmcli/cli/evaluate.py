@@ -100,7 +100,10 @@ def evaluate(
     what: dict[str, Any] = {"protocol": protocol, "only": clip or ()}
     how = {**what, "network": chosen, "memory": kept, "refine": refine, "overwrite": overwrite}
     given: Path = truth or run  # type: ignore[assignment]
-    hidden = unscorable(given) if submission else ""
+    hidden = unscorable(given, only=clip or ()) if protocol == "ytvos" else ""
+    if hidden and not submission:
+        hint = "Where the truth is not public, --submission writes the masks for the evaluation server."
+        raise UsageError(hidden, hint=hint)
     if hidden and (as_json or csv or plot):
         raise UsageError(f"not to be scored: {hidden}", hint="Leave out --json, --csv and --plot.")
     if policies:
@@ -110,15 +113,18 @@ def evaluate(
         with show_progress(run.name, quiet=quiet) as show:
             from stmcli.policies import compare_policies  # takes seconds
 
-            table = [*compare_policies(run, output, **how, seen=categories, listener=show.listener)]
+            table = [*compare_policies(run, output, truth=given, **how, seen=categories, listener=show.listener)]
         return _give_table(table, kept, csv=csv, as_json=as_json, quiet=quiet)
     if run is not None:
         with show_progress(run.name, quiet=quiet) as show:
             from stmcli.pipeline import segment_dataset  # takes seconds
 
             predictions = segment_dataset(run, output, **how, listener=show.listener)
-    elif (network, memory, refine) != (Network(), Memory(), ExportOptions.refine):
-        tell(quiet, "note: without --run nothing is segmented, so the options of network and memory do nothing")
+    elif (network, memory, refine, output) != (Network(), Memory(), ExportOptions.refine, Path(OUTPUT)):
+        tell(
+            quiet,
+            "note: without --run nothing is segmented, so --output and the options of network and memory do nothing",
+        )
     scored: Path = predictions  # type: ignore[assignment]
     if submission:
         frames = write_submission(scored, given, submission)
@@ -198,17 +204,20 @@ def _score_table(scores: "Scores") -> "Table":
 
 def _split_table(split: Mapping[str, float | None]) -> "Table":
     table = _table(*(name.replace("_", " ") for name in split), text=0)
-    table.add_row(*("-" if value is None else f"{100 * value:.1f}" for value in split.values()))
+    table.add_row(*map(_percent, split.values()))
     return table
 
 
 def _policy_table(table: Iterable["PolicyScores"], every: int) -> "Table":
-    shown = _table("memory", "J", "F", "J&F", "s/frame", text=1)
+    table = list(table)
+    split = ["Overall"] if any(one.scores.split() for one in table) else []
+    shown = _table("memory", "J", "F", "J&F", *split, "s/frame", text=1)
     for one in table:
         mean = one.scores.mean_row()
-        name = f"first+previous+every {every}" if one.policy.endswith("every") else one.policy
+        memory_name = f"first+previous+every {every}" if one.policy.endswith("every") else one.policy
         numbers = _percents({column: mean[column] for column in ("J_mean", "F_mean", "J&F_mean")})
-        shown.add_row(name, *numbers, f"{one.seconds_per_frame:.3f}")
+        numbers += [_percent(one.scores.split().get(name)) for name in split]
+        shown.add_row(memory_name, *numbers, f"{one.seconds_per_frame:.3f}")
     return shown
 
 
@@ -223,4 +232,8 @@ def _table(*columns: str, text: int) -> "Table":
 
 
 def _percents(row: Mapping[str, float]) -> list[str]:
-    return [f"{100 * value:.1f}" for value in row.values()]
+    return [_percent(value) for value in row.values()]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -19,9 +19,10 @@ from stmcli.cli.app import (
     rate_of,
     say,
 )
+from stmcli.cli.exports import LATER
 from stmcli.cli.groups import Exports, grouped
 from stmcli.errors import PartialError
-from stmcli.options import EXPORTS, FPS, ON_CORRUPT, SegmentOptions
+from stmcli.options import FPS, ON_CORRUPT, SegmentOptions
 
 
 @app.command()
@@ -29,7 +30,7 @@ from stmcli.options import EXPORTS, FPS, ON_CORRUPT, SegmentOptions
 def export(
     masks: Annotated[Path, typer.Argument(help="A folder of <frame>.png, or the folder of a result.")],
     video: Annotated[Path, typer.Option(help="The clip that the masks belong to.")],
-    to: Annotated[list[str], typer.Option(metavar="KIND", help=f"{', '.join(EXPORTS[:-1])}; repeatable.")],
+    to: Annotated[list[str], typer.Option(metavar="KIND", help=f"{', '.join(LATER)}; repeatable.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder.", show_default="beside the masks")
     ] = None,

@@ -24,24 +24,28 @@ from stmcli.listeners import Listener
 PLAIN_EVERY = 5.0  # seconds between progress lines where there is no terminal
 
 
+FRAMES = "frames"
+
+
 class _Rate(ProgressColumn):
-    """Frames per second; clips pass at another rate."""
+    """Frames per second; other things pass at another rate."""
 
     def render(self, task: Task) -> Text:
         rate = task.finished_speed or task.speed or 0
-        return Text("" if task.description.startswith("clips") else f"{rate:.1f} fps")
+        return Text(f"{rate:.1f} fps" if task.fields["unit"] == FRAMES else "")
 
 
 class Show:
     """A progress bar on a terminal, a plain line every few seconds elsewhere."""
 
-    def __init__(self, name: str, bar: Progress | None) -> None:
+    def __init__(self, name: str, bar: Progress | None, unit: str = FRAMES) -> None:
         self.name = self.text = name
+        self.unit = unit
         self.bar = bar
         self.total: int | None = None
         self.done = 0
         self.began = self.last = time.monotonic()
-        self.task = bar.add_task(name, total=None) if bar else None
+        self.task = bar.add_task(name, total=None, unit=unit) if bar else None
 
     @property
     def listener(self) -> Listener:
@@ -65,7 +69,8 @@ class Show:
             return
         rate = self.done / max(1e-9, time.monotonic() - self.began)
         left = f", {(self.total - self.done) / rate:.0f} s left" if self.total else ""
-        self._line(f"{self.name}: {self.done}/{self.total or '?'} frames, {rate:.1f} fps{left}")
+        speed = f", {rate:.1f} fps" if self.unit == FRAMES else ""
+        self._line(f"{self.name}: {self.done}/{self.total or '?'} {self.unit}{speed}{left}")
 
     def adapting(self, step: int, steps: int) -> None:
         """Show a step of training on the given frame."""
@@ -110,7 +115,7 @@ class ShowBatch:
         self.began = self.last = time.monotonic()
         self.at_work: dict[str, Any] = {}  # by clip: what was heard last
         self.tasks: dict[str, TaskID] = {}
-        self.whole = bar.add_task("clips", total=wanted) if bar else None
+        self.whole = bar.add_task("clips", total=wanted, unit="clips") if bar else None
 
     def hear(self, now: Any) -> None:
         """Show how far a clip is."""
@@ -121,7 +126,8 @@ class ShowBatch:
         if now.name in self.tasks:
             self.bar.update(self.tasks[now.name], completed=now.done, total=now.total)
         else:
-            self.tasks[now.name] = self.bar.add_task(f"{now.name} ({now.device})", completed=now.done, total=now.total)
+            text = f"{now.name} ({now.device})"
+            self.tasks[now.name] = self.bar.add_task(text, completed=now.done, total=now.total, unit=FRAMES)
 
     def end(self, name: str, *, failed: bool) -> None:
         """Count a clip that has ended."""
@@ -153,10 +159,10 @@ class ShowBatch:
 
 
 @contextmanager
-def show_progress(name: str, *, quiet: bool) -> Iterator[Show]:
-    """Show how far a job is, for as long as it runs."""
+def show_progress(name: str, *, quiet: bool, unit: str = FRAMES) -> Iterator[Show]:
+    """Show how far a job is, for as long as it runs; `unit` is what it counts."""
     with _bars(quiet=quiet) as bar:
-        yield Silent(name, None) if quiet else Show(name, bar)
+        yield Silent(name, None) if quiet else Show(name, bar, unit)
 
 
 @contextmanager

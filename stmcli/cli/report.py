@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stmcli.cli.app import QuietOption, app, give
+from stmcli.cli.app import QuietOption, app, give, say
 
 
 @app.command()
@@ -22,5 +22,7 @@ def report(
     from stmcli.page import remake_page
 
     with show_progress(folder.name, quiet=quiet) as show:
-        path = remake_page(folder, video=video, listener=show.listener)
+        path, doubts = remake_page(folder, video=video, listener=show.listener)
+    for doubt in doubts if not quiet else ():
+        say(f"note: {doubt}")
     give(path)

@@ -29,7 +29,10 @@ def serve(folder: Path, *, video: Path | None = None, port: int = 0, browser: bo
     """Serve a result until Ctrl-C, then say how to use the corrections."""
     from stmcli.review import Review, ReviewServer
 
-    with ReviewServer(Review(folder, video=video), port=port) as server:
+    review = Review(folder, video=video)
+    for doubt in review.doubts:
+        say(f"note: {doubt}")
+    with ReviewServer(review, port=port) as server:
         give(server.url)
         sys.stdout.flush()
         say("Look through it there; Ctrl-C ends it.")

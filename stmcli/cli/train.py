@@ -137,6 +137,8 @@ def train(
     options, clips = training.options()
     videos = [parse_root(text) for text in video or []]
     quiet = quiet or not leads()
+    if profile and resume:
+        raise UsageError("--profile measures a run of its own", hint="Leave out --resume.")
     if profile:
         _profile(stills or [], videos, options, clips, device, init, output.name, quiet)
         return
@@ -179,7 +181,7 @@ def _profile(
 
     check_options(options, clips, stills=bool(stills), videos=bool(videos))
     where = pick_device(device)
-    with show_progress(name, quiet=quiet) as show:
+    with show_progress(name, unit="rounds of steps", quiet=quiet) as show:
         show.start(2 * ROUNDS, where.type)
         found = profile(
             stills,

@@ -88,7 +88,8 @@ def _members(path: Path) -> Iterator[tuple[Path, bytes]]:
                 if content is not None:
                     yield Path(member.name), content.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise TrainingError(f"not a tar that can be read ({error})", path=path, hint="Copy it again") from None
+        cause = str(error).split(":", 1)[0]  # and then what each way of packing has found
+        raise TrainingError(f"not a tar that can be read ({cause})", path=path, hint="Copy it again") from None
 
 
 def _still(path: Path, stem: str, image: bytes, mask: bytes, *, canvas: int) -> Still | None:

@@ -93,13 +93,24 @@ class Scores:
         return {name: float(np.mean([row[name] for row in rows])) for name in COLUMNS}
 
     def as_csv(self) -> str:
-        """Return a line for each object and one of the means, fractions from 0 to 1."""
+        """Return a line for each object, one of the means, and those of seen and unseen categories, from 0 to 1."""
         lines = [
             (clip, number, self.sequences[clip][number].category, *(row[name] for name in COLUMNS))
             for clip, number, row in self.rows()
         ]
         mean = ("mean", "", "", *self.mean_row().values())
-        return to_csv(("sequence", "object", "category", *COLUMNS), [*lines, mean])
+        return to_csv(("sequence", "object", "category", *COLUMNS), [*lines, mean, *self._split_lines()])
+
+    def _split_lines(self) -> list[tuple[object, ...]]:
+        """Return J and F of seen and of unseen categories, and their mean, as lines of the table."""
+        split = self.split()
+        if not split:
+            return []
+        known = {kind: {"J_mean": split[f"J_{kind}"], "F_mean": split[f"F_{kind}"]} for kind in ("seen", "unseen")}
+        return [
+            (name, "", "", *(numbers.get(column) for column in COLUMNS))
+            for name, numbers in {**known, "Overall": {"J&F_mean": split["Overall"]}}.items()
+        ]
 
     def _objects(self) -> list[ObjectScores]:
         return [scores for objects in self.sequences.values() for scores in objects.values()]

@@ -96,6 +96,11 @@ def evaluate_folder(
     sequences = {}
     for name, folder in annotations.items():
         sequences[name] = _score_clip(found[name], Truth(folder, protocol), meta.get(name), notes)
+    split = Scores(sequences, seen).split()
+    lacking = [kind for kind in ("seen", "unseen") if split and split[f"J_{kind}"] is None]
+    notes += (
+        [f"all objects are of categories that training has {'not ' * (lacking == ['seen'])}seen"] if lacking else []
+    )
     return Scores(sequences, seen, tuple(notes))
 
 

@@ -1,7 +1,7 @@
 """The zip that the evaluation server of YouTube-VOS takes: the required frames, with the required ids."""
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +36,13 @@ def write_submission(predictions: Path, truth: Path, archive: Path) -> int:
     return count
 
 
-def unscorable(truth: Path) -> str:
+def unscorable(truth: Path, *, only: Collection[str] = ()) -> str:
     """Say which ground truth is not there though `meta.json` lists it; empty: all of it is there.
 
     Where the truth is not public, only the masks of the frames in which objects enter are there. Raises UsageError.
     """
     meta = read_meta(truth)
-    for name, folder in annotation_folders(truth, "ytvos").items() if meta else ():
+    for name, folder in annotation_folders(truth, "ytvos", only=only).items() if meta else ():
         there = {path.stem for path in mask_files(folder)}
         if missing := sorted(_listed(meta[name]).keys() - there, key=frame_order):
             return f"{folder}: no ground truth for frame {listed(missing, 1)}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.errors import UsageError
+from stmcli.identity import another_clip
 from stmcli.listeners import Listener
 from stmcli.masks import MASKS, Labels, read_values
 from stmcli.page.clip import write_page
@@ -32,8 +33,10 @@ class Reported:
         return self.sure
 
 
-def remake_page(folder: Path, *, video: Path | None = None, listener: Listener = Listener()) -> Path:
-    """Write `report.html` into the folder of a result, and return its path; `video` is where the clip is now.
+def remake_page(folder: Path, *, video: Path | None = None, listener: Listener = Listener()) -> tuple[Path, list[str]]:
+    """Write `report.html` into the folder of a result; `video` is where the clip is now.
+
+    Returns its path, and what a person may not have meant.
 
     Raises UsageError when there is no report, a mask or the clip is missing or it is another clip, VideoError,
     WriteError.
@@ -42,7 +45,7 @@ def remake_page(folder: Path, *, video: Path | None = None, listener: Listener =
     frames = {frame["frame"]: frame for frame in report["frames"]}
     pictures = Pictures(len(frames))
     with open_clip(report, video) as source:
-        report = moved(report, source)
+        report, doubts = moved(report, source), another_clip(report, source.info.path)
         listener.start(len(frames), "from masks")
         for frame in source:
             if facts := frames.pop(frame.index, None):
@@ -52,7 +55,7 @@ def remake_page(folder: Path, *, video: Path | None = None, listener: Listener =
             cause = f"has no frame {min(frames)}, which the result has"
             raise UsageError(cause, path=source.info.path, hint="Say with --video where the clip of the result is.")
     write_page(folder / PAGE, report, pictures)
-    return folder / PAGE
+    return folder / PAGE, doubts
 
 
 def result_report(folder: Path) -> dict[str, Any]:
