@@ -495,6 +495,19 @@ def test_a_full_disk_costs_a_run_nothing_that_was_kept(stills, tmp_path):
         assert {path: path.read_bytes() for path in files.path.iterdir()} == before
 
 
+def test_a_run_that_went_on_and_was_stopped_still_says_how_large_its_numbers_become(stills, tmp_path):
+    weights = train(stills, tmp_path / "a", options=replace(OPTIONS, steps=1), clips=CLIPS, device="cpu").weights
+    before = read(weights)[1].ranges
+    assert before
+    for known in (before, {}):
+        with pytest.raises(Interrupted):
+            train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu", resume=True, on_step=interrupt)
+        assert read(weights)[1].ranges == known
+        state = load(tmp_path / "a")
+        del state["ranges"]  # as runs of before left it
+        torch.save(state, tmp_path / "a" / "last.pt")
+
+
 # -- validation --------------------------------------------------------------------------------------------------------
 
 
