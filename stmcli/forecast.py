@@ -24,8 +24,12 @@ BYTES = {
     "alpha": 0.8,
     "mattes": 0.1,
     "cutout": 1.0,
+    "davis": 0.4,  # frames as JPEG, as in mots
+    "mots": 0.4,
+    "ytvis": 0.01,
+    "coco": 0.01,
+    "report": 0.01,
 }
-OTHER_BYTES = 0.02  # dataset files
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def _planned(batch: Batch, chosen: Sequence[Pair]) -> Iterator[Record]:
 def _bytes(facts: Record) -> int:
     width, height = map(int, facts["size"].split("x"))
     kinds = ["soft" if Path(path).parent.name == "soft" else _stem(path) for path in facts["outputs"]]
-    return int((facts["frames"] or 0) * width * height * sum(BYTES.get(kind, OTHER_BYTES) for kind in kinds))
+    return int((facts["frames"] or 0) * width * height * sum(BYTES[kind] for kind in kinds))
 
 
 def _stem(path: str) -> str:

@@ -14,6 +14,7 @@ from stmcli.evaluate import Clip
 from stmcli.evaluate.layout import annotation_folders, image_folder
 from stmcli.files import natural_key, nearest_name
 from stmcli.journal import JOURNAL, SUMMARY
+from stmcli.layout import ANNOTATIONS, IMAGES
 from stmcli.masks import MASKS
 from stmcli.pipeline import first_mask
 from stmcli.results import LOCK, REPORT
@@ -102,7 +103,7 @@ def _expand(word: str, apart: set[Path]) -> list[Path]:
 
 
 def _is_dataset(root: Path) -> bool:
-    return (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir()
+    return (root / IMAGES).is_dir() and (root / ANNOTATIONS).is_dir()
 
 
 def _of_dataset(root: Path) -> Iterator[Pair]:
@@ -115,7 +116,7 @@ def _of_dataset(root: Path) -> Iterator[Pair]:
             if not frames.is_dir():
                 raise UsageError("no such folder of frames", path=frames, hint=f"Complete {root}.")
             if name not in masks:
-                raise UsageError(f"no mask for it in {root / 'Annotations'}", path=frames, hint="Add one for a frame.")
+                raise UsageError(f"no mask for it in {root / ANNOTATIONS}", path=frames, hint="Add one for a frame.")
             yield Pair(name, frames, (first_mask(Clip(name, frames, masks[name])),))
         except StmError as error:
             yield Pair(name, frames, error=str(error))

@@ -1,7 +1,6 @@
 """The folder of a training run: its state, its weights, its curve."""
 
 import csv
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,6 +11,7 @@ import torch
 
 from stmcli.curve import CURVE, read_curve
 from stmcli.errors import TrainingError, UsageError, WriteError
+from stmcli.files import whole, writing
 from stmcli.options import ClipOptions, Fit, TrainOptions
 from stmcli.results import require_writable
 from stmcli.trainer import FORMAT, Trainer
@@ -60,7 +60,7 @@ class RunFiles:
     def begin(self, trainer: Trainer) -> None:
         """Make the folder, and leave in the curve only what belongs to the steps that `trainer` has made."""
         self.saved = trainer.seconds
-        with _write_errors(self.path):
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._cut(trainer.step)
 
@@ -68,14 +68,14 @@ class RunFiles:
         """Leave in the curve only the steps up to `last`."""
         rows = [row for row in read_curve(self.curve) if int(row[0]) <= last]
         self.logged = int(rows[-1][0]) if rows else 0
-        with self.curve.open("w", newline="") as file:
+        with whole(self.curve) as part, part.open("w", newline="") as file:
             csv.writer(file).writerows([CURVE, *rows])
 
     def log(self, trainer: Trainer, *, score: float | None) -> None:
         """Add a line to the curve, in the place of one for the same step."""
         now = trainer.progress()
         numbers = f"{now.seconds:.1f}", f"{now.loss:.4f}", f"{now.iou:.4f}", f"{now.lr:.3e}"
-        with _write_errors(self.curve):
+        with writing(self.curve):
             if self.logged == now.step:
                 self._cut(now.step - 1)
             with self.curve.open("a", newline="") as file:
@@ -84,10 +84,8 @@ class RunFiles:
 
     def save(self, trainer: Trainer) -> None:
         """Write the state of the run, and the weights when no validation tells which are best."""
-        part = self.path / ".last.pt.part"
-        with _write_errors(self.last):
+        with whole(self.last) as part, _torch_errors(self.last):
             torch.save(trainer.state(), part)
-            os.replace(part, self.last)
         self.saved = trainer.seconds
         if trainer.best < 0:
             self.keep_weights(trainer)
@@ -134,10 +132,9 @@ def _differing(old: dict[str, Any], trainer: Trainer) -> list[tuple[str, Any]]:
 
 
 @contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    """Turn what a full or closed disk raises into one line."""
+def _torch_errors(path: Path) -> Iterator[None]:
+    """Turn what torch says of a full disk into a WriteError that names `path`."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # torch reports a full disk by the latter
-        reason = getattr(error, "strerror", None) or error
-        raise WriteError(f"cannot be written ({reason})", path=path, hint="Free space, then --resume") from None
+    except RuntimeError as error:
+        raise WriteError(f"cannot be written ({error})", path=path, hint="Free space, then --resume") from None

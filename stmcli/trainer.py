@@ -184,6 +184,7 @@ class Trainer:
             "progress": (self.step, self.seconds, self.best, self.score, self.loss, self.iou),
             "validated": self.validated,
             "init": self.init,
+            "ranges": self.ranges,
             "options": {"train": asdict(self.options), "clips": asdict(self.maker.options)},
             "device": self.device.type,
             "bf16": self.bf16,
@@ -200,6 +201,7 @@ class Trainer:
         self.validated = state["validated"]
         self.bf16 = state["bf16"]
         self.init = state["init"]
+        self.ranges = state.get("ranges", {})  # runs of before have none
         self._commit()
 
     def progress(self) -> Progress:

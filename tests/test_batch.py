@@ -25,9 +25,10 @@ from stmcli.engines.processes import networks
 from stmcli.engines.sharing import shared_cores, threads_each
 from stmcli.engines.task import Advanced, Task, do
 from stmcli.errors import Interrupted, LockedError, PartialError, StmError, Terminated
+from stmcli.forecast import BYTES
 from stmcli.guard import device_explained
 from stmcli.job import Job
-from stmcli.options import BatchOptions, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.options import EXPORTS, BatchOptions, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.pairing import Pair, pair_clips
 from stmcli.results import lock
 
@@ -265,6 +266,20 @@ def test_a_dry_run_plans_and_writes_nothing(many, shots, tmp_path):
     (tmp_path / "out/batch.jsonl").write_text(json.dumps(done | {"workers": 4, "seconds": 40.0}) + "\n")
     assert json.loads(many("--dry-run", "--json").stdout)["seconds"] == 10
     assert 0 < seen["bytes_needed"] < seen["bytes_free"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EXPORTS if kind != "none"])
+def test_a_dry_run_knows_how_large_an_export_of_every_kind_becomes(many, shots, kind):
+    shots("a.mp4")
+    result = many("--dry-run", "--json", "-e", kind, "--keep-soft", "--per-object")
+    assert json.loads(result.stdout)["bytes_needed"] > 3 * 64 * 48 * (BYTES[kind] + BYTES["masks"])
+
+
+def test_a_dry_run_knows_which_dataset_files_hold_the_frames_too(many, shots):
+    shots("a.mp4")
+    kinds = ("davis", "mots", "coco", "ytvis")
+    needed = {kind: json.loads(many("--dry-run", "--json", "-e", kind).stdout)["bytes_needed"] for kind in kinds}
+    assert min(needed["davis"], needed["mots"]) > 5 * max(needed["coco"], needed["ytvis"])
 
 
 def test_a_lock_that_was_removed_and_made_anew_is_another_runs(tmp_path, monkeypatch):

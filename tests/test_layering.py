@@ -56,7 +56,7 @@ LAYERS = [
     {"metrics"},
     {"options", "cuts", "flags"},
     {"journal"},
-    {"files", "cliplists", "lines", "threads", "listeners", "machine", "room"},
+    {"files", "layout", "lines", "threads", "listeners", "machine", "room"},
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

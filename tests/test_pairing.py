@@ -172,7 +172,7 @@ def write_dataset(root, *, resolution="480p", first=0):
             write_labels(masks / f"{index:05d}.png", np.full((6, 8), index >= first, np.uint16))
 
 
-@pytest.mark.parametrize("resolution", ["480p", ""])
+@pytest.mark.parametrize("resolution", ["480p", "1080p", ""])
 def test_a_dataset_brings_its_own_masks(tmp_path, resolution):
     write_dataset(tmp_path / "D", resolution=resolution, first=1)
     pairs = pair_clips([str(tmp_path / "D")], None, tmp_path / "out")

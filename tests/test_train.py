@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from test_clips import pack, still, write_stills
+from test_faults_room import no_file_larger_than
 
 from stmcli import losses, trainer
 from stmcli.clips import ClipMaker, Clips, StillClips, load_stills
 from stmcli.curve import CURVE
-from stmcli.errors import Interrupted, TrainingError, UsageError, WeightsError
+from stmcli.errors import Interrupted, TrainingError, UsageError, WeightsError, WriteError
 from stmcli.evaluate import list_sequences
 from stmcli.losses import clip_loss, unroll
 from stmcli.masks import read_values, write_labels
@@ -480,6 +481,31 @@ def test_a_curve_that_ran_ahead_of_the_saved_state_is_cut(stills, tmp_path, monk
     train(stills, tmp_path / "a", options=replace(OPTIONS, steps=3), clips=CLIPS, device="cpu", resume=True)
     with (tmp_path / "a" / "curve.csv").open() as file:
         assert [row[0] for row in csv.reader(file)] == ["step", "1", "2", "3"]
+
+
+def test_a_full_disk_costs_a_run_nothing_that_was_kept(stills, tmp_path):
+    train(stills, tmp_path / "a", options=replace(OPTIONS, steps=1), clips=CLIPS, device="cpu")
+    files, trainer = RunFiles(tmp_path / "a"), make_trainer(stills)
+    trainer.restore(files.load(trainer))
+    before = {path: path.read_bytes() for path in files.path.iterdir()}
+    for write in (files.begin, files.save):
+        with no_file_larger_than(20), pytest.raises(WriteError) as error:
+            write(trainer)
+        assert "\n" not in str(error.value)
+        assert {path: path.read_bytes() for path in files.path.iterdir()} == before
+
+
+def test_a_run_that_went_on_and_was_stopped_still_says_how_large_its_numbers_become(stills, tmp_path):
+    weights = train(stills, tmp_path / "a", options=replace(OPTIONS, steps=1), clips=CLIPS, device="cpu").weights
+    before = read(weights)[1].ranges
+    assert before
+    for known in (before, {}):
+        with pytest.raises(Interrupted):
+            train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu", resume=True, on_step=interrupt)
+        assert read(weights)[1].ranges == known
+        state = load(tmp_path / "a")
+        del state["ranges"]  # as runs of before left it
+        torch.save(state, tmp_path / "a" / "last.pt")
 
 
 # -- validation --------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from test_clips import mixed, redness  # noqa: F401
 from stmcli.clips import ClipMaker, VideoClips, load_videos, parse_root
 from stmcli.clips.schedule import clip_length, largest_skip
 from stmcli.errors import TrainingError, UsageError
+from stmcli.evaluate import list_sequences
 from stmcli.masks import write_labels
 from stmcli.options import PRESETS, ClipOptions
 
@@ -113,7 +114,13 @@ def test_what_the_lists_keep_for_validation_is_not_trained_on(tmp_path):
 
 @pytest.mark.parametrize(
     ("folder", "line"),
-    [("2016", "b"), ("2019", "b"), ("", "b"), ("480p", "/JPEGImages/480p/b/0.jpg /Annotations/480p/b/0.png 1")],
+    [
+        ("2016", "b"),
+        ("2019", "b"),
+        ("", "b"),
+        ("2017", "d b"),
+        ("480p", "/JPEGImages/480p/b/0.jpg /Annotations/480p/b/0.png 1"),
+    ],
 )
 def test_a_clip_of_any_list_for_validation_is_not_trained_on(tmp_path, folder, line):
     for name in ("a", "b", "c", "d"):
@@ -143,6 +150,22 @@ def test_of_several_resolutions_480p_is_taken(tmp_path):
     assert names(tmp_path) == ["large"]
     write_video(tmp_path, "small", resolution="480p")
     assert names(tmp_path) == ["small"]
+
+
+@pytest.mark.parametrize("resolutions", [("",), ("480p",), ("1080p",), ("1080p", "Full-Resolution"), ("1080p", "")])
+def test_what_is_trained_on_is_what_would_be_evaluated(tmp_path, resolutions):
+    for resolution in resolutions:
+        for name in ("a", "b", "c"):
+            write_video(tmp_path, name, resolution=resolution)
+    clips = list_sequences(tmp_path, "davis2017")
+    videos = load_videos(tmp_path).videos
+    assert [clip.name for clip in clips] == [video.name for video in videos] == ["a", "b", "c"]
+    for clip, video in zip(clips, videos, strict=True):
+        assert clip.frames == tmp_path / "JPEGImages" / resolutions[-1] / clip.name == video.shots[0].image.path.parent
+        assert clip.annotations == video.shots[0].mask.path.parent
+    write_list(tmp_path, "val.txt", ["a b"])
+    assert [clip.name for clip in list_sequences(tmp_path, "davis2017")] == ["a", "b"]
+    assert names(tmp_path) == ["c"]
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,18 @@
 """Videos to train on: where their annotated frames are, in the DAVIS and the YouTube-VOS layout."""
 
 import os
-import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from stmcli.cliplists import read_list
 from stmcli.clips.stills import IMAGE_SUFFIXES
 from stmcli.errors import TrainingError, UsageError, listed
 from stmcli.files import require_file
+from stmcli.layout import ANNOTATIONS, IMAGES, LISTS, choose_resolution, is_validation, list_place, read_list
 
-LISTS = ("ImageSets/2017", "ImageSets/2016", "ImageSets/480p")  # train.txt, the first that is there
-VALIDATION = re.compile(r"ImageSets/([^/]+/)?val\.txt")
-IMAGES, MASKS = "JPEGImages", "Annotations"
-RESOLUTION = "480p"  # preferred where there are several
 SHORTEST = 2  # annotated frames of a video
-HINT = "it needs JPEGImages/ and Annotations/, as DAVIS or YouTube-VOS has them"
+HINT = f"it needs {IMAGES}/ and {ANNOTATIONS}/, as DAVIS or YouTube-VOS has them"
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,8 @@ def _base(root: Path, files: dict[str, File]) -> str:
 
 def _pairs(root: Path, files: dict[str, File]) -> dict[str, list[tuple[str, File, File]]]:
     """Return by clip the stem, image and mask of each annotated frame, of one resolution."""
-    masks = {name.removeprefix(f"{MASKS}/").rpartition(".")[0]: name for name in files if name.startswith(f"{MASKS}/")}
+    folder = f"{ANNOTATIONS}/"
+    masks = {name.removeprefix(folder).rpartition(".")[0]: name for name in files if name.startswith(folder)}
     clips: dict[str, dict[str, list[tuple[str, File, File]]]] = {}
     for name, file in files.items():
         path = PurePosixPath(name)
@@ -132,20 +128,21 @@ def _pairs(root: Path, files: dict[str, File]) -> dict[str, list[tuple[str, File
             continue
         place = path.with_suffix("").relative_to(IMAGES)
         if (mask := masks.get(str(place))) is not None:
-            resolution = str(place.parent.parent)
+            resolution = "/".join(place.parts[:-2])
             clips.setdefault(resolution, {}).setdefault(place.parent.name, []).append((place.name, file, files[mask]))
     if not clips:
         raise TrainingError("no frame with an annotation of the same name", path=root, hint=HINT)
-    return clips.get(RESOLUTION) or clips[min(clips)]
+    return clips[choose_resolution(clips)]
 
 
 def _chosen(
     root: Path, clips: dict[str, list[tuple[str, File, File]]], files: dict[str, File]
 ) -> dict[str, list[tuple[str, File, File]]]:
     """Return the clips of the list for training, or all, without those of any list for validation."""
-    train = next((path for folder in LISTS if (path := f"{folder}/train.txt") in files), None)
+    folders = [folder for several in LISTS.values() for folder in several]
+    train = next((path for folder in folders if (path := list_place(folder, "train")) in files), None)
     named = {*read_list(files[train].read())} if train else set()
-    lists = [path for path in sorted(files) if VALIDATION.fullmatch(path)]
+    lists = [path for path in sorted(files) if is_validation(path)]
     val = {name for path in lists for name in read_list(files[path].read())}
     wanted = (named or {*clips}) - val
     if not wanted:

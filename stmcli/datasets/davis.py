@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stmcli.datasets.writer import DatasetWriter
 from stmcli.errors import ELSEWHERE, UsageError
+from stmcli.layout import ANNOTATIONS, IMAGES, RESOLUTIONS, list_place
 from stmcli.masks import Labels, encode_labels
 from stmcli.video import Frame
 
@@ -61,15 +62,15 @@ class DavisWriter(DatasetWriter):
 
     @property
     def _frames(self) -> Path:
-        return Path("JPEGImages", "480p", self._clip)
+        return Path(IMAGES, RESOLUTIONS[0], self._clip)
 
     @property
     def _masks(self) -> Path:
-        return Path("Annotations", "480p", self._clip)
+        return Path(ANNOTATIONS, RESOLUTIONS[0], self._clip)
 
     @property
     def _list(self) -> Path:
-        return Path("ImageSets", "2017", "val.txt")
+        return Path(list_place("2017", "val"))
 
     def _check_path(self) -> None:
         """Raise UsageError unless the folder may be replaced: a whole dataset of somebody else must not be lost."""

@@ -1,18 +1,15 @@
 """Where the clips of a dataset are: folders of frames and of masks, in the DAVIS or YouTube-VOS layout."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stmcli.cliplists import read_list
 from stmcli.errors import UsageError, listed
 from stmcli.evaluate.ytvos import meta_file, read_meta
 from stmcli.files import can_be, natural_key, nearest_name, nearest_of
+from stmcli.layout import ANNOTATIONS, IMAGES, LISTS, choose_resolution, list_place, read_list
 from stmcli.masks import mask_folder
 from stmcli.options import PROTOCOLS
-
-RESOLUTIONS = ("480p", "Full-Resolution")
-CLIP_LISTS = {"davis2016": ("2016", "480p"), "davis2017": ("2017",)}  # the first that is there
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ def list_sequences(dataset_root: Path, protocol: str, *, only: Collection[str] =
 
 def image_folder(root: Path) -> Path:
     """Return where the folders of frames of a dataset are; it need not exist."""
-    return root / "JPEGImages" / _resolution(root)
+    return root / IMAGES / _resolution(root)
 
 
 def annotation_folders(root: Path, protocol: str, *, only: Collection[str] = ()) -> dict[str, Path]:
@@ -54,10 +51,8 @@ def annotation_folders(root: Path, protocol: str, *, only: Collection[str] = ())
     if protocol not in PROTOCOLS:
         raise UsageError(f"no protocol {protocol!r}", hint=f"The protocols are {', '.join(PROTOCOLS)}")
     require_folder(root)
-    base = root / "Annotations" / _resolution(root) if (root / "Annotations").is_dir() else root
-    names = _listed_clips(root, protocol) or sorted(
-        folder.name for folder in base.iterdir() if folder.is_dir() and mask_files(mask_folder(folder))
-    )
+    base = root / ANNOTATIONS / _resolution(root) if (root / ANNOTATIONS).is_dir() else root
+    names = _listed_clips(root, protocol) or sorted(_clips_in(base))
     if not names:
         raise UsageError("no ground truth here", path=root, hint="It must hold <clip>/*.png")
     if unknown := [name for name in only if name not in names]:
@@ -113,25 +108,30 @@ def require_folder(path: Path) -> None:
 
 
 def _resolution(root: Path) -> str:
-    return next((name for name in RESOLUTIONS if (root / "Annotations" / name).is_dir()), "")
+    """Return the folder between that of all masks and those of the clips, empty where there is none."""
+    masks = root / ANNOTATIONS
+    found = {folder.name for folder in masks.glob("*/") if any(_clips_in(folder))}
+    return choose_resolution({"", *found} if any(_clips_in(masks)) else found)
+
+
+def _clips_in(folder: Path) -> Iterator[str]:
+    """Name the clips whose masks are in a folder."""
+    return (clip.name for clip in folder.glob("*/") if mask_files(mask_folder(clip)))
 
 
 def _listed_clips(root: Path, protocol: str) -> list[str]:
     if protocol == "ytvos":
         return _safe(sorted(read_meta(root)), meta_file(root))
     path = _clip_list(root, protocol)
-    if path is None:
-        return []
-    content = path.read_bytes()
-    names = read_list(content) if path.parent.name == "480p" else content.decode(errors="replace").split()
-    return _safe(names, path)
+    return _safe(read_list(path.read_bytes()), path) if path else []
 
 
 def unlisted_note(root: Path, protocol: str) -> list[str]:
     """Say that a dataset lists clips, but not those of the protocol, so that every one is taken."""
-    if protocol not in CLIP_LISTS or has_list(root, protocol) or not (root / "ImageSets").is_dir():
+    places = _list_places(protocol)
+    if not places or has_list(root, protocol) or not (root / places[0]).parents[1].is_dir():
         return []
-    return [f"{root}: there is no ImageSets/{CLIP_LISTS[protocol][0]}/val.txt, so every clip is scored"]
+    return [f"{root}: there is no {places[0]}, so every clip is scored"]
 
 
 def has_list(root: Path, protocol: str) -> bool:
@@ -140,8 +140,12 @@ def has_list(root: Path, protocol: str) -> bool:
 
 
 def _clip_list(root: Path, protocol: str) -> Path | None:
-    paths = (root / "ImageSets" / year / "val.txt" for year in CLIP_LISTS.get(protocol, ()))
+    paths = (root / place for place in _list_places(protocol))
     return next((path for path in paths if path.is_file()), None)
+
+
+def _list_places(protocol: str) -> list[str]:
+    return [list_place(folder, "val") for folder in LISTS.get(protocol, ())]
 
 
 def _safe(names: list[str], path: Path) -> list[str]:

@@ -10,6 +10,7 @@ from stmcli.errors import UsageError, listed
 from stmcli.evaluate.layout import annotation_folders, by_frame, frame_key, mask_files, predicted_folders
 from stmcli.evaluate.ytvos import META, Wanted, frame_order, read_meta
 from stmcli.files import NO_DATE, whole
+from stmcli.layout import ANNOTATIONS
 from stmcli.masks import Labels, check_fits, encode_labels, is_binary, object_ids, read_values
 
 Required = Mapping[str, frozenset[int]]  # frame -> ids that may be in it
@@ -31,7 +32,7 @@ def write_submission(predictions: Path, truth: Path, archive: Path) -> int:
             wanted = meta.get(name)
             required = _listed(wanted) if wanted else _annotated(folder)
             for frame, labels in _masks(found[name], folder, required):
-                content.writestr(zipfile.ZipInfo(f"Annotations/{name}/{frame}.png", NO_DATE), encode_labels(labels))
+                content.writestr(zipfile.ZipInfo(f"{ANNOTATIONS}/{name}/{frame}.png", NO_DATE), encode_labels(labels))
                 count += 1
     return count
 

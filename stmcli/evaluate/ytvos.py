@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.errors import UsageError
+from stmcli.layout import ANNOTATIONS
 
 META = "meta.json"
 # The 65 categories of the training set of YouTube-VOS. A category that is not among them is unseen, by definition.
@@ -33,7 +34,7 @@ def frame_order(name: str) -> tuple[int, str]:
 
 def meta_file(root: Path) -> Path:
     """Return where `meta.json` is: in the dataset's root, which may be given by its folder `Annotations`."""
-    return (root.parent if root.name == "Annotations" else root) / META
+    return (root.parent if root.name == ANNOTATIONS else root) / META
 
 
 def read_meta(root: Path) -> dict[str, dict[int, Wanted]]:
