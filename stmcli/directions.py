@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,15 @@ LEAST_SURE = 0.5  # an object that a pass does not see is no proof against it
 class BackwardPass:
     """Carry the given masks back through a clip, and keep what comes out in files until the writers come by.
 
-    A frame takes two bytes a pixel and object, packed. The pass goes on where a killed run left it.
+    A frame takes two bytes a pixel and object, packed. The pass goes on where a killed run left it. A line of its
+    checkpoints is the number of a frame, and behind it where a new scene begins if the pass saw a cut there.
     """
 
     def __init__(self, folder: Path, source: Source, given: Sequence[GivenMask], key: Mapping[str, Any]) -> None:
         self._folder, self._source, self._given, self._ids = folder, source, given, ids_of(given)
         self._first, *self._later = from_first(given[::-1])
         self._checkpoints = Checkpoints(folder, key, ())
+        self._scenes: set[int] = set()  # frames that begin one, in the order of the clip
 
     @property
     def count(self) -> int:
@@ -47,18 +50,27 @@ class BackwardPass:
     ) -> None:
         """Segment from the last mask to the first frame of the clip; `begin` is called before a frame is stored."""
         last, lines = self._first.frame, Lines()
+        after = last  # the frame that the segmenter saw before
         if kept := self._checkpoints.latest(self._is_stored) if can_go_on else None:
-            last = kept.frame - 1
+            last, after = kept.frame - 1, kept.frame
             segmenter.restore(kept.state)
             for line in kept.lines:
                 lines.append(line)
-                on_frame(int(line))
+                number, *begun = map(int, line.split())
+                self._scenes.update(begun)
+                on_frame(number)
         frames = frames_backward(self._source, first=self._source.info.first_chosen, last=last)
+        before: Prediction | None = None
         with closing(ahead(frames)) as decoded:
             for frame, prediction in propagate(segmenter, decoded, self._first.labels(), later=self._later):
                 begin()
                 self._store(frame.index, prediction)
-                lines.append(str(frame.index))
+                begun = []
+                if prediction is not before:  # one that is repeated, for a corrupt frame, tells of no cut again
+                    begun = [after] if prediction.cut else []
+                    after, before = frame.index, prediction
+                self._scenes.update(begun)
+                lines.append(" ".join(map(str, (frame.index, *begun))))
                 if can_go_on and self._checkpoints.due(frame.index):
                     self._checkpoints.save(frame.index, segmenter.state(), lines)
                 on_frame(frame.index)
@@ -72,10 +84,13 @@ class BackwardPass:
         stored = self._stored(file)
         if stored is None:
             raise VideoError("damaged", path=file, hint="Run the same command again: it is computed again then.")
-        objects = torch.from_numpy(stored.astype(np.float32) / TOP).to(device)  # (N, H, W)
+        sure, levels = stored
+        objects = torch.from_numpy(levels.astype(np.float32) / TOP).to(device)  # (N, H, W)
         ground = (1 - objects.sum(0, keepdim=True)).clamp(min=0)
         here = [self._ids if mask.whole else mask.ids for mask in self._given if mask.frame == frame.index]
-        return Prediction(torch.cat([ground, objects]), self._ids, given=here[0] if here else ())
+        measured = None if np.isnan(sure).any() else torch.from_numpy(sure.copy()).to(device)
+        cut, told = frame.index in self._scenes, here[0] if here else ()
+        return Prediction(torch.cat([ground, objects]), self._ids, measured, cut, told)
 
     def blended(self, segmenter: Follower, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Prediction]]:
         """Carry the masks forward and yield each frame with what both ways say about it."""
@@ -88,30 +103,42 @@ class BackwardPass:
             yield frame, self.at(frame, device)
         for frame, forward in propagate(segmenter, frames, first.labels(), later=later):
             between = frame.index < self._first.frame
-            yield frame, self._blend(frame.index, forward, self.at(frame, device)) if between else forward
+            both = self._blend(frame.index, forward, self.at(frame, device)) if between else forward
+            yield frame, replace(both, cut=frame.index in self._scenes) if frame.index == first.frame else both
 
     @torch.inference_mode()
     def _blend(self, index: int, forward: Prediction, backward: Prediction) -> Prediction:
         both = zip(self._ids, forward.confidence(), backward.confidence(), strict=True)
         weights = [forward_weight(self._given, index, number, sure=pair) for number, *pair in both]
-        weight = torch.tensor(weights, device=forward.prob.device).view(-1, 1, 1)
-        objects = torch.lerp(backward.prob[1:], forward.prob[1:], weight)  # (N, H, W)
+        weight = torch.tensor(weights, device=forward.prob.device)  # (N,)
+        objects = torch.lerp(backward.prob[1:], forward.prob[1:], weight.view(-1, 1, 1))  # (N, H, W)
         prob = torch.cat([(1 - objects.sum(0, keepdim=True)).clamp(min=0), objects])
-        return Prediction(prob / prob.sum(0).clamp(min=TINY), self._ids, given=forward.given)
+        prob = prob / prob.sum(0).clamp(min=TINY)
+        measured = None
+        if forward.measured is not None and backward.measured is not None:
+            there = prob[1:].amax((1, 2)) > 0.5  # as either way asks for: neither's mask may be left
+            measured = torch.lerp(backward.measured, forward.measured, weight) * there
+        return Prediction(prob, self._ids, measured, forward.cut, forward.given)
 
     def _store(self, index: int, prediction: Prediction) -> None:
         objects = prediction.prob[1:].float().cpu().numpy()
-        packed = zlib.compress(np.rint(objects * TOP).astype(np.uint16).tobytes(), 1)
+        none = torch.full((len(objects),), torch.nan)
+        sure = (none if prediction.measured is None else prediction.measured.float()).cpu().numpy()
+        packed = zlib.compress(sure.tobytes() + np.rint(objects * TOP).astype(np.uint16).tobytes(), 1)
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         write_whole(self._file(index), packed)
 
-    def _stored(self, file: Path) -> npt.NDArray[np.uint16] | None:
-        """Return what was found for a frame, (N, H, W), None when its file is missing or damaged."""
+    def _stored(self, file: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]] | None:
+        """Return the confidence in a frame's objects, (N,), NaN if there is none, and their probabilities, (N, H, W).
+
+        None when its file is missing or damaged.
+        """
         try:
-            packed = zlib.decompress(file.read_bytes())
-            info = self._source.info
-            return np.frombuffer(packed, np.uint16).reshape(len(self._ids), info.height, info.width)
+            content = zlib.decompress(file.read_bytes())
+            info, count = self._source.info, len(self._ids)
+            sure = np.frombuffer(content, np.float32, count)
+            return sure, np.frombuffer(content, np.uint16, offset=sure.nbytes).reshape(count, info.height, info.width)
         except (OSError, ValueError, zlib.error):
             return None
 
@@ -119,7 +146,7 @@ class BackwardPass:
         return self._folder / f"{index}.prob"
 
     def _is_stored(self, found: Checkpoint) -> bool:
-        return all(self._stored(self._file(int(line))) is not None for line in found.lines)
+        return all(self._stored(self._file(int(line.split()[0]))) is not None for line in found.lines)
 
 
 def forward_weight(given: Sequence[GivenMask], index: int, number: int, *, sure: Sequence[float]) -> float:

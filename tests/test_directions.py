@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +18,8 @@ from PIL import Image
 from spoilt import flipped_clip, two_sizes
 
 from stmcli import checkpoint
-from stmcli.directions import forward_weight
-from stmcli.errors import Interrupted, UsageError, VideoError
+from stmcli.directions import TOP, forward_weight
+from stmcli.errors import Interrupted, PartialError, UsageError, VideoError
 from stmcli.given import GivenMask
 from stmcli.job import Job
 from stmcli.listeners import Listener
@@ -78,6 +79,22 @@ def job(tmp_path, clips, put, tiny_weights):
 def toward(job, direction, name="", **options):
     wanted = replace(job.segment, direction=direction, **options)
     return replace(job, segment=wanted, output=job.output / name if name else job.output)
+
+
+def put_cuts(folder, *places):
+    """Begin a new scene, darker or as before, at each of these places in a folder of frames."""
+    for place, path in enumerate(sorted(folder.iterdir())):
+        if sum(place >= cut for cut in places) % 2:
+            Image.fromarray(np.array(Image.open(path)) // 4).save(path)
+
+
+def sure_of(job, number):
+    """Return the confidence {frame: 0..1} in an object."""
+    return {frame["frame"]: frame["objects"][str(number)]["confidence"] for frame in report_of(job)["frames"]}
+
+
+def cuts_of(job):
+    return [frame["frame"] for frame in report_of(job)["frames"] if frame.get("cut")]
 
 
 def masks_of(job):
@@ -205,6 +222,8 @@ def test_backward_is_forward_through_the_reversed_clip(job, clips, put):
     for number in (1, 2):
         mine, other = soft_of(back, number), soft_of(on, number)
         assert max(abs(mine[t] - other[FRAMES - 1 - t]).max() for t in range(8)) <= 1
+        sure = {FRAMES - 1 - t: measured for t, measured in sure_of(on, number).items()}
+        assert sure_of(back, number) == pytest.approx(sure, abs=0.002)
     assert np.array_equal(masks_of(back)[2] == 1, read_values(words[0][1]) == 1)
     assert (masks_of(back)[4] == 2).any() or soft_of(back, 2)[4].max() > 6000
 
@@ -230,6 +249,61 @@ def test_both_are_the_given_masks_where_they_are_given_and_one_way_outside(job):
         assert (one[t] <= high + 2).all()
         assert (one[t] >= low - 2)[forward[t] + soft_of(back, 2)[t] < 65000].mean() > 0.9
         assert not np.array_equal(one[t], forward[t])
+
+
+def test_both_blend_the_confidence_that_either_way_measures(job):
+    job = toward(job, "both", keep_soft=True, soft_bits=16)
+    on, back = toward(job, "forward", "on"), toward(job, "backward", "back")
+    for one in (job, on, back):
+        segment_video(one)
+    given = [mask(2, 1), mask(6, 1, 2)]
+    for number in (1, 2):
+        found, forward, backward = (sure_of(which, number) for which in (job, on, back))
+        assert all(found[t] == backward[t] for t in (0, 1))
+        assert all(found[t] == forward[t] for t in (7, 8))
+        for t in (3, 4, 5):
+            weight = forward_weight(given, t, number, sure=(forward[t], backward[t]))
+            blend = weight * forward[t] + (1 - weight) * backward[t]
+            seen = soft_of(job, number)[t].max() > TOP / 2
+            assert found[t] == pytest.approx(blend if seen else 0, abs=0.002)
+        assert max(found[t] for t in (0, 1, 3, 4, 5)) < 0.5  # of a network that knows nothing
+
+
+@pytest.mark.parametrize(
+    ("missing", "given", "cuts"),
+    [((), (), [4, 7]), ((3,), (), [4, 7]), ((4,), (), [5, 7]), ((4,), (4,), [5, 7]), ((6, 7), (), [4, 8])],
+)
+def test_a_cut_is_reported_at_the_same_frame_in_all_directions(job, put, missing, given, cuts):
+    put_cuts(job.video, 4, 7)
+    for number in missing:
+        (job.video / f"{number}.png").unlink()
+    masks = tuple(f"{number}:{put(f'{number}.png', {1: (4, number)})}" for number in (0, *given, 8))
+    for direction in ("forward", "backward", "both"):
+        run = toward(replace(job, masks=masks), direction, direction, on_corrupt="skip", page=False)
+        with suppress(PartialError):
+            segment_video(run)
+        assert cuts_of(run) == cuts
+        assert f"a new scene begins at frames {cuts[0]}, {cuts[1]}: look at the masks there" in report_of(run)["notes"]
+
+
+def test_a_cut_is_reported_by_the_numbers_of_a_sequence(job, put):
+    put_cuts(job.video, 4, 7)
+    for number in reversed(range(FRAMES)):
+        (job.video / f"{number}.png").rename(job.video / f"s.{10 + 5 * number:03}.png")
+    job = replace(job, masks=(f"10:{put('a.png', {1: (4, 4)})}", f"50:{put('b.png', {1: (8, 20)})}"))
+    for direction in ("forward", "backward", "both"):
+        run = toward(job, direction, direction, page=False)
+        segment_video(run)
+        assert cuts_of(run) == [30, 45]
+
+
+def test_a_new_scene_may_begin_before_the_first_mask_at_it_and_after_the_last(job, put):
+    put_cuts(job.video, 2, 4, 7)
+    masks = tuple(f"{number}:{put(f'{number}.png', {1: (4, number)})}" for number in (4, 6))
+    for direction, cuts in {"forward": [7], "backward": [2, 4], "both": [2, 4, 7]}.items():
+        run = toward(replace(job, masks=masks), direction, direction, page=False)
+        segment_video(run)
+        assert cuts_of(run) == cuts
 
 
 def test_the_report_and_the_progress_count_both_ways(job):
@@ -304,6 +378,8 @@ def test_what_cannot_go_backward_is_refused(job):
     ("direction", "heard_before", "steps_left"), [("both", 4, 10), ("both", 13, 1 + 3), ("backward", 4, 3)]
 )
 def test_a_stopped_run_goes_on_on_either_way(job, monkeypatch, direction, heard_before, steps_left):
+    scenes = [3, 5] if direction == "backward" else [2, 5]  # of 3 the way back is told right after the stop
+    put_cuts(job.video, *scenes)
     whole, job = toward(job, direction, "whole"), toward(job, direction, "mine")
     segment_video(whole)
     heard = []
@@ -321,6 +397,7 @@ def test_a_stopped_run_goes_on_on_either_way(job, monkeypatch, direction, heard_
     assert len(steps) == steps_left
     assert hashes(job) == hashes(whole)
     assert report_of(job)["frames"] == report_of(whole)["frames"]
+    assert cuts_of(job) == cuts_of(whole) == scenes
     assert sorted(path.name for path in job.output.iterdir()) == ["masks", "report.html", "report.json"]
 
 
@@ -353,6 +430,7 @@ for kill in map(int, kills):
 
 
 def test_a_run_killed_on_either_way_ends_with_the_same_result(job):
+    put_cuts(job.video, 2, 5)
     whole, job = toward(job, "both", "whole"), toward(job, "both", "mine")
     segment_video(whole)
     words = [job.video, *job.masks, job.output, job.network.weights]
@@ -367,6 +445,7 @@ def test_a_run_killed_on_either_way_ends_with_the_same_result(job):
     segment_video(job)
     assert hashes(job) == hashes(whole)
     assert report_of(job)["frames"] == report_of(whole)["frames"]
+    assert cuts_of(job) == [2, 5]
 
 
 def test_a_correction_changes_all_that_lies_between(job, put):
