@@ -25,7 +25,7 @@ from stmcli.masks import MASKS, Labels, read_values, write_labels
 from stmcli.options import DOUBTFUL
 from stmcli.page import ASSETS, fix_command, moved, open_clip, result_report
 from stmcli.render import palette_index, vivid
-from stmcli.report import first_number_of
+from stmcli.report import first_number_of, worst_in
 from stmcli.video import read_frame
 
 LOOPBACK = "127.0.0.1"
@@ -113,10 +113,9 @@ class Review:
         return self.corrections / f"{self._stems[number]}.png"
 
     def _frame_facts(self, frame: Mapping[str, Any]) -> dict[str, Any]:
-        sure = [one["confidence"] for one in frame["objects"].values() if one["area"]]
         return {
             "frame": frame["frame"],
-            "confidence": min(sure, default=1.0),
+            "confidence": worst_in(frame),
             "cut": bool(frame.get("cut")),
             "corrected": self._correction(frame["frame"]).is_file(),
         }
