@@ -107,7 +107,7 @@ class Review:
             return ""
         words = [word for word in self.report.get("mask_words", []) if Path(word).absolute() != folder]
         report = {**self.report, "mask_words": words} if words else self.report
-        return fix_command(report, self.folder, str(folder), frame=min(corrected))
+        return fix_command(report, self.folder, str(folder), frames=corrected)
 
     def _correction(self, number: int) -> Path:
         return self.corrections / f"{self._stems[number]}.png"

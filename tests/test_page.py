@@ -195,7 +195,7 @@ def test_commands_work_in_any_folder(segment, make_clip, make_mask, tmp_path):
     clip, first, later = make_clip().name, make_mask().name, make_mask("later.png").name
     assert segment(clip, "-m", first, "-m", f"2:{later}", "-o", "out").exit_code == 0
     facts = json.loads((tmp_path / "out" / "report.json").read_text())
-    words = shlex.split(fix_command(facts, Path("out"), "3:more.png", frame=3))
+    words = shlex.split(fix_command(facts, Path("out"), "3:more.png", frames=[3]))
     assert words[2:7] == [f"{tmp_path}/{clip}", "--mask", f"{tmp_path}/{first}", "--mask", f"2:{tmp_path}/{later}"]
     assert words[words.index("-o") + 1] == f"{tmp_path}/out"
     assert [mask["path"] for mask in facts["masks"]] == [f"{tmp_path}/{first}", f"{tmp_path}/{later}"]
@@ -210,7 +210,7 @@ def test_a_command_repeats_what_was_not_the_default():
             "export": {"kinds": ["alpha", "matte"], "refine": False, "audio": "copy"},
         }
     }
-    words = shlex.split(fix_command(facts, Path("out"), "m.png", frame=0))
+    words = shlex.split(fix_command(facts, Path("out"), "m.png", frames=[0]))
     for pair in (("--weights", "paper"), ("--mem-every", "3"), ("--objects", "1,3"), ("--start", "7")):
         assert words[words.index(pair[0]) + 1] == pair[1]
     assert {"--keep-soft", "--no-refine", "alpha", "matte"} <= set(words)
@@ -227,7 +227,7 @@ def test_no_option_that_changes_a_result_is_forgotten():
 def test_lists_are_repeated_as_one_word_and_the_usual_ones_not_at_all():
     def words(*views):
         facts = report([0.5]) | {"options": {"network": {"tta": views}}}
-        return shlex.split(fix_command(facts, Path("out"), "m.png", frame=0))
+        return shlex.split(fix_command(facts, Path("out"), "m.png", frames=[0]))
 
     both = words("flip", "scale")
     assert both[both.index("--tta") + 1] == "flip,scale"

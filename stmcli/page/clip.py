@@ -124,7 +124,7 @@ def _worst(worst: Sequence[Picture], report: Mapping[str, Any], folder: Path) ->
         yield f'<article id="frame-{one.frame}"><img src="{one.uri}" width="{one.width}" height="{one.height}" '
         yield f'alt="frame {one.frame} with its masks"><div class=about><h3>Frame {one.frame}</h3><p>{listed}</p>'
         yield command(frame_command(report, one.frame, f"frame-{one.frame}.png"))
-        yield command(fix_command(report, folder, f"{one.frame}:fixed-{one.frame}.png", frame=one.frame))
+        yield command(fix_command(report, folder, f"{one.frame}:fixed-{one.frame}.png", frames=[one.frame]))
         yield "</div></article>"
     yield "</div>"
     yield f"<p>Or paint in the browser:</p>{command(review_command(folder))}</section>"
