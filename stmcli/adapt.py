@@ -33,10 +33,11 @@ def adapt(
     *,
     on_step: Callable[[int, int], None] = unheard,
 ) -> STM:
-    """Return a copy of the network whose decoder was trained `network.adapt` steps on rgb and labels, both (H, W).
+    """Return a copy of the network whose decoder was trained `network.adapt` steps on one frame.
 
-    The memory is the frame as it is; the query is the frame moved and relit. Computed in fp32, returned in the
-    precision of `model`, which is not changed. `on_step` hears the number of every step, and of how many.
+    It is rgb (H, W, 3) with its labels (H, W). The memory is the frame as it is; the query is the frame moved and
+    relit. Computed in fp32, returned in the precision of `model`, which is not changed. `on_step` hears the number of
+    every step, and of how many.
     """
     fit = suited(network)
     weight = next(model.parameters())

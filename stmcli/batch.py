@@ -4,7 +4,7 @@ import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -110,18 +110,24 @@ def _left(batch: Batch, chosen: Sequence[Pair]) -> int:
     return sum(not pair.error and known.get(pair.output, {}).get("status") != "ok" for pair in chosen)
 
 
+@dataclass
+class _Clip:
+    """A clip and how it has gone in this pass, try by try."""
+
+    pair: Pair
+    listed: bool  # as ok, in the journal
+    tried: list[Outcome] = field(default_factory=list)
+
+
 class _Run:
     """One pass over the clips: which are left, which have to be tried again, and how the others ended."""
 
     def __init__(self, batch: Batch, chosen: Sequence[Pair], on_end: Callable[[Record], None]) -> None:
         self._batch, self._on_end = batch, on_end
         self._journal = Journal(batch.out / JOURNAL)
-        self._known = {clip: record["status"] for clip, record in self._journal.latest().items()}
-        self._queue = deque(chosen)
-        self._at_work: dict[str, Pair] = {}
-        self._tries: Counter[str] = Counter()
-        self._lost: set[str] = set()
-        self._errors: dict[str, str] = {}  # of the clips that are tried again
+        ok = {clip for clip, record in self._journal.latest().items() if record["status"] == "ok"}
+        self._queue = deque(_Clip(pair, pair.output in ok) for pair in chosen)
+        self._at_work: dict[str, _Clip] = {}
         self._failed: list[Path] = []
         self._began = datetime.now(UTC)
         self.wanted = len(chosen)
@@ -136,36 +142,37 @@ class _Run:
                 for outcome in engine.wait():
                     self._take(outcome)
 
-    def _begin(self, pair: Pair, engine: Engine) -> None:
-        if pair.error:
-            return self._end(pair, Outcome(pair.output, "failed", pair.error, "UsageError"))
-        self._at_work[pair.output] = pair
-        engine.submit(Task(pair.output, self._batch.job(pair)))
+    def _begin(self, clip: _Clip, engine: Engine) -> None:
+        pair = clip.pair
+        if self._batch.options.fail_fast and self._failed:  # nothing is begun any more, and no second try
+            if clip.tried:
+                self._end(clip)
+        elif pair.error:
+            clip.tried.append(Outcome(pair.output, "failed", pair.error, "UsageError"))
+            self._end(clip)
+        else:
+            self._at_work[pair.output] = clip
+            engine.submit(Task(pair.output, self._batch.job(pair)))
 
     def _take(self, outcome: Outcome) -> None:
         """Let a clip end, or try it again: once when its worker died, as often as was asked when it failed."""
-        pair = self._at_work.pop(outcome.name)
-        self._tries[outcome.name] += 1
-        again = outcome.status == "failed" and self._tries[outcome.name] <= self._batch.options.retries
-        if again or (outcome.lost and outcome.name not in self._lost):
-            self._lost |= {outcome.name} if outcome.lost else set()
-            self._errors[outcome.name] = outcome.error
-            self._queue.append(pair)
+        clip = self._at_work.pop(outcome.name)
+        clip.tried.append(outcome)
+        again = outcome.status == "failed" and len(clip.tried) <= self._batch.options.retries
+        if again or (outcome.lost and sum(one.lost for one in clip.tried) == 1):
+            self._queue.append(clip)
         else:
-            before = self._errors.pop(outcome.name, "")
-            notes = (*outcome.notes, f"tried again after: {before}") if before else outcome.notes
-            self._end(pair, replace(outcome, notes=notes))
+            self._end(clip)
 
-    def _end(self, pair: Pair, outcome: Outcome) -> None:
-        tries = max(1, self._tries.pop(pair.output, 1))
-        record = _record(self._batch.out, pair, outcome, tries) | {"workers": self._batch.options.workers}
-        if not (outcome.done_before and self._known.get(pair.output) == "ok"):  # it has its line
+    def _end(self, clip: _Clip) -> None:
+        *before, outcome = clip.tried
+        notes = (*outcome.notes, *(f"tried again after: {one.error}" for one in before[-1:]))
+        record = _record(self._batch.out, clip.pair, replace(outcome, notes=notes), len(clip.tried))
+        record["workers"] = self._batch.options.workers
+        if not (outcome.done_before and clip.listed):
             self._journal.add(record)
         self.ended[outcome.status] += 1
-        if outcome.status == "failed":
-            self._failed.append(pair.video)
-            if self._batch.options.fail_fast:
-                self._queue.clear()
+        self._failed += [clip.pair.video] if outcome.status == "failed" else []
         self._on_end(record)
 
     def status(self) -> str:

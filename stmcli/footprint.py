@@ -11,6 +11,7 @@ from stmcli.errors import UsageError
 from stmcli.geometry import Geometry
 from stmcli.machine import free_memory
 from stmcli.model import Dims
+from stmcli.model.stm import STRIDE
 from stmcli.options import MemoryOptions, NetworkOptions
 from stmcli.registry import find
 from stmcli.weights import card_of, pick_precision, suited
@@ -47,7 +48,7 @@ def footprint(dims: Dims, geometry: Geometry, objects: int, slots: int, *, width
     stem = 64 * (height // 2) * (across // 2)
     decoder = dims.decoder * (height // 4) * (across // 4)
     planes = PLANES * 4 * (objects + 1) * geometry.source[0] * geometry.source[1]
-    cells = (height // 16) * (across // 16)
+    cells = (height // STRIDE) * (across // STRIDE)
     memory = slots * objects * slot_bytes(dims, cells, width=2 if half else width)
     return Footprint(memory, BASE + MAPS * width * objects * max(stem, decoder) + planes)
 

@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import dropwhile
@@ -146,8 +146,18 @@ def from_first(given: Sequence[GivenMask]) -> list[GivenMask]:
 
 
 def followed_from(given: Sequence[GivenMask], direction: str) -> GivenMask:
-    """Return the mask that a clip is followed from: the first that shows an object, going backward the last."""
-    return from_first(given[::-1] if direction == "backward" else given)[0]
+    """Return the mask that a clip is followed from."""
+    start = start_of([(mask.frame, mask.ids) for mask in given], direction)
+    return next(mask for mask in given if mask.frame == start)
+
+
+def start_of(masks: Iterable[tuple[int, Sequence[int]]], direction: str) -> int | None:
+    """Return the frame that a clip is followed from: of the first mask that shows an object, going backward the last.
+
+    `masks` are the frame and the ids of each.
+    """
+    shown = (frame for frame, ids in masks if ids)
+    return max(shown, default=None) if direction == "backward" else min(shown, default=None)
 
 
 def ids_of(given: Sequence[GivenMask]) -> tuple[int, ...]:

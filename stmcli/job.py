@@ -15,7 +15,16 @@ from stmcli.device import check_compiler, pick_device
 from stmcli.earlier import Kinship, earlier_result
 from stmcli.errors import Faults, UsageError
 from stmcli.footprint import check_room
-from stmcli.given import GivenMask, check_readable, followed_from, ids_of, list_mask_files, mask_in, read_given
+from stmcli.given import (
+    GivenMask,
+    check_readable,
+    followed_from,
+    ids_of,
+    list_mask_files,
+    mask_in,
+    read_given,
+    start_of,
+)
 from stmcli.identity import clip_identity, differences, fingerprint
 from stmcli.kinds import Output, outputs, soft_outputs
 from stmcli.masks import MASKS
@@ -257,9 +266,8 @@ def done_before(job: Job, given: Sequence[GivenMask], source: Source) -> dict[st
     def compare(report: dict[str, Any]) -> Kinship:
         others = differences(report.get("identity", {}), job.identity())
         was = report.get("given", {})
-        shown = [str(mask["frame"]) for mask in report.get("masks", []) if mask["ids"]]  # not blank
-        began = shown[-1 if job.segment.direction == "backward" else 0 :][:1]
-        if (began, was.get(start)) != ([start], masks[start]):
+        began = start_of([(mask["frame"], mask["ids"]) for mask in report.get("masks", [])], job.segment.direction)
+        if (str(began), was.get(start)) != (start, masks[start]):
             others.append(f"the mask of frame {start}")
         return Kinship(
             tuple(others),

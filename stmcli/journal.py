@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from stmcli.files import writing
 
@@ -14,23 +14,18 @@ JOURNAL, SUMMARY = "batch.jsonl", "summary.json"
 class Journal:
     """A file of JSON lines that is only ever added to; the last line of a clip counts.
 
-    Each line is written at once. A process that is killed leaves at most one torn line, which is passed over.
+    Each line is written at once. A process that is killed, or a full disk, leaves at most one torn line, which is
+    passed over.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
 
     def add(self, record: dict[str, Any]) -> None:
         """Add a line. Raises WriteError."""
-        line = ("\n" if self._torn else "") + json.dumps(record) + "\n"
-        with writing(self.path):
-            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                os.write(file, line.encode())
-            finally:
-                os.close(file)
-        self._torn = False
+        line = json.dumps(record).encode() + b"\n"
+        with writing(self.path), self.path.open("ab+") as file:
+            file.write(b"\n" + line if _is_torn(file) else line)
 
     def latest(self) -> "Latest":
         """Return the last line of every clip, by its name."""
@@ -73,7 +68,9 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             place += len(line)
 
 
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
+def _is_torn(file: BinaryIO) -> bool:
+    """Tell whether the last line was not written to its end."""
+    if not file.seek(0, os.SEEK_END):
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read() != b"\n"

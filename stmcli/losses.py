@@ -9,6 +9,7 @@ from torch import Tensor
 from stmcli.clips import Clips
 from stmcli.model import STM
 from stmcli.model.layers import channels_last
+from stmcli.model.stm import STRIDE
 from stmcli.options import TrainOptions
 
 UNKNOWN = -1  # the label of a pixel that is void
@@ -36,7 +37,7 @@ def unroll(model: STM, clips: Clips, *, detach: bool = False) -> Iterator[tuple[
 
 def _cells(masks: Tensor) -> Tensor:
     """(B, N, S, S) -> (B, N, h*w): the share of each memory cell that an object covers."""
-    return F.avg_pool2d(masks, 16).flatten(2)
+    return F.avg_pool2d(masks, STRIDE).flatten(2)
 
 
 def _read_share(query: Tensor, keys: Tensor, cells: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from stmcli.lines import Lines
 from stmcli.options import FPS, GROUPS
 from stmcli.video import Frame, SourceInfo
 
+NOWHERE = 1.0  # the confidence of a frame that shows no object
+
 _FRACTION = re.compile(r"[1-9][0-9]{0,8}(/[1-9][0-9]{0,8})?")
 
 
@@ -131,6 +133,20 @@ def read_report(path: Path) -> dict[str, Any]:
         _fits(content[name], form) for name, form in FORM.items() if name in content
     )
     return content if known else {}
+
+
+def worst_of(sure: Mapping[Any, float], is_shown: Callable[[Any], Any]) -> float:
+    """Return the confidence of a frame: the lowest of the objects that it shows, NOWHERE without any.
+
+    `sure` is that of each object; whether it is shown, that is, has a pixel, is asked of no more than need be.
+    """
+    return next((sure[one] for one in sorted(sure, key=sure.__getitem__) if is_shown(one)), NOWHERE)
+
+
+def worst_in(facts: Mapping[str, Any]) -> float:
+    """Return the confidence of a frame that a report tells of."""
+    objects = facts["objects"]
+    return worst_of({number: one["confidence"] for number, one in objects.items()}, lambda one: objects[one]["area"])
 
 
 def first_number_of(report: Mapping[str, Any]) -> int | None:

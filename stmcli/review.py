@@ -26,7 +26,7 @@ from stmcli.masks import MASKS, Labels, read_values, write_labels
 from stmcli.options import DOUBTFUL
 from stmcli.page import ASSETS, fix_command, moved, open_clip, result_report
 from stmcli.render import palette_index, vivid
-from stmcli.report import first_number_of
+from stmcli.report import first_number_of, worst_in
 from stmcli.video import read_frame
 
 LOOPBACK = "127.0.0.1"
@@ -109,16 +109,15 @@ class Review:
             return ""
         words = [word for word in self.report.get("mask_words", []) if Path(word).absolute() != folder]
         report = {**self.report, "mask_words": words} if words else self.report
-        return fix_command(report, self.folder, str(folder), frame=min(corrected))
+        return fix_command(report, self.folder, str(folder), frames=corrected)
 
     def _correction(self, number: int) -> Path:
         return self.corrections / f"{self._stems[number]}.png"
 
     def _frame_facts(self, frame: Mapping[str, Any]) -> dict[str, Any]:
-        sure = [one["confidence"] for one in frame["objects"].values() if one["area"]]
         return {
             "frame": frame["frame"],
-            "confidence": min(sure, default=1.0),
+            "confidence": worst_in(frame),
             "cut": bool(frame.get("cut")),
             "corrected": self._correction(frame["frame"]).is_file(),
         }

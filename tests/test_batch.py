@@ -360,6 +360,21 @@ def test_a_clip_whose_worker_died_is_tried_once_more(tmp_path, tiny_weights, mon
     }
 
 
+def test_once_a_clip_has_failed_no_other_is_begun_and_those_that_were_tried_are_told(
+    tmp_path, tiny_weights, monkeypatch
+):
+    engine = Fragile({"a": 1, "b": 1})
+    monkeypatch.setattr(batch_module, "open_engine", lambda *_: engine)
+    pairs = [Pair(name, tmp_path / name, ("m.png",), name, error="no mask" * (name == "c")) for name in "abcd"]
+    network, options = NetworkOptions(str(tiny_weights), "cpu"), BatchOptions(fail_fast=True)
+    with pytest.raises(StmError, match=r"of 4 clips 3 failed, 1 not begun"):
+        run_batch(Batch(pairs, tmp_path / "out", network=network, options=options))
+    assert engine.begun == ["a", "b"]
+    assert [(line["clip"], line["error"], line["tries"], line["notes"]) for line in records(tmp_path / "out")] == [
+        *[("c", "no mask", 1, []), ("b", "it died", 1, []), ("a", "it died", 1, [])]
+    ]
+
+
 def test_a_device_that_fails_costs_its_worker_and_not_the_other_clips(tmp_path, tiny_weights, monkeypatch):
     def fails(*_, **__):
         with device_explained(torch.device("cuda"), ""):

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +25,7 @@ from stmcli.job import Job
 from stmcli.listeners import Listener
 from stmcli.masks import read_values, write_labels
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
+from stmcli.page import fix_command
 from stmcli.pipeline import segment_video
 from stmcli.segmenter import Segmenter
 from stmcli.video import frames_backward, open_source, read_frame
@@ -134,6 +135,24 @@ def test_another_mask_where_the_clip_is_followed_from_is_another_job(job, put, d
     put(f"given/{frame}.png", {1: (8, 8)})
     with pytest.raises(UsageError, match=rf"another job \(the mask of frame {frame} differs\)"):
         segment_video(job)
+
+
+@pytest.mark.parametrize(
+    ("direction", "frames", "needed"),
+    [
+        *[("forward", [1], True), ("forward", [2, 4], True), ("forward", [3, 6], False)],
+        *[("both", [1], True), ("both", [0], True), ("both", [2], True), ("both", [4, 8], False)],
+        *[("backward", [0, 6], True), ("backward", [7], True), ("backward", [0, 4], False)],
+    ],
+)
+def test_the_command_to_mend_a_frame_asks_for_leave_where_it_needs_it(job, put, direction, frames, needed):
+    folder, *_ = (put(f"given/{n}.png", {1: (4, 4)} if n in (2, 6) else {}).parent for n in (0, 2, 6, 8))
+    job = toward(replace(job, masks=(folder,)), direction)
+    segment_video(job)
+    assert fix_command(report_of(job), job.output, "more", frames=frames).endswith(" -y") == needed
+    mended = replace(job, masks=(folder, *(f"{n}:{put(f'more/{n}.png', {1: (8, 8)})}" for n in frames)))
+    with pytest.raises(UsageError, match=r"the mask of frame .* differs") if needed else nullcontext():
+        segment_video(mended)
 
 
 # The frames.

@@ -1,3 +1,5 @@
+import resource
+
 import pytest
 
 from stmcli.errors import WriteError
@@ -33,3 +35,17 @@ def test_a_journal_that_is_not_there_is_empty(tmp_path):
 def test_a_journal_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(WriteError, match="cannot be written"):
         Journal(tmp_path / "none" / "batch.jsonl").add({})
+
+
+def test_a_line_that_a_full_disk_has_torn_costs_nothing_but_itself(tmp_path):
+    journal = Journal(tmp_path / "batch.jsonl")
+    journal.add({"clip": "a"})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 9, hard))
+    try:
+        with pytest.raises(WriteError, match="no file may be so large"):
+            journal.add({"clip": "b"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    journal.add({"clip": "c"})
+    assert set(journal.latest()) == {"a", "c"}

@@ -15,7 +15,8 @@ from stmcli.page import Pictures, write_batch_page, write_page
 from stmcli.page.advice import DEFAULTS, FLAGS, SWITCHES, fix_command
 from stmcli.page.charts import POINTS, thin
 from stmcli.page.clip import absences
-from stmcli.page.pictures import APART, NOWHERE, THUMBNAILS, WORST
+from stmcli.page.pictures import APART, THUMBNAILS, WORST
+from stmcli.report import NOWHERE, worst_in, worst_of
 from stmcli.review import Review
 from stmcli.video import Frame
 
@@ -24,7 +25,7 @@ HOSTILE = '<img src=x onerror=alert(1)> & "q" \'s.mp4'
 
 class Answer:
     def __init__(self, *confidence, labels=None):
-        self._confidence = confidence
+        self._confidence, self.object_ids = confidence, tuple(range(1, len(confidence) + 1))
         self._labels = np.eye(48, 64, dtype=np.uint8) if labels is None else labels
 
     def labels(self):
@@ -79,18 +80,18 @@ def report(confidences, *, name=HOSTILE, areas=None, cut=(), first=0):
     }
 
 
-def collect(confidences, *, first=0):
+def collect(confidences, *, first=0, areas=None):
     pictures = Pictures(len(confidences))
     for place, sure in enumerate(confidences):
         rgb = np.full((48, 64, 3), place % 256, np.uint8)
-        pictures.write(Frame(first + place, Fraction(place, 25), rgb), Answer(sure))
+        labels = None if areas is None or areas[place] else np.zeros((48, 64), np.uint8)
+        pictures.write(Frame(first + place, Fraction(place, 25), rgb), Answer(sure, labels=labels))
     return pictures
 
 
 def made(tmp_path, confidences, **facts):
-    write_page(
-        tmp_path / "report.html", report(confidences, **facts), collect(confidences, first=facts.get("first", 0))
-    )
+    shown = {name: facts[name] for name in ("first", "areas") if name in facts}
+    write_page(tmp_path / "report.html", report(confidences, **facts), collect(confidences, **shown))
     return read(tmp_path / "report.html")
 
 
@@ -127,7 +128,25 @@ def test_the_worst_frames_are_far_apart_and_the_lowest_is_among_them(seed):
 
 
 def test_frames_without_the_object_are_not_the_worst():
-    assert [one.frame for one in collect([1.0, 0.0, 0.6, 0.0]).worst()] == [2]
+    pictures = collect([1.0, 0.0, 0.6, 0.3], areas=[9, 0, 9, 0])
+    assert [one.frame for one in pictures.worst()] == [2]
+    assert [one.confidence for one in pictures.strip()] == [1.0, NOWHERE, 0.6, NOWHERE]
+
+
+def test_the_parts_of_a_page_agree_on_an_object_of_no_confidence_that_is_there(tmp_path):
+    page = made(tmp_path, [0.0] * 3)
+    assert "100% of the frames look doubtful" in "".join(page.words)
+    assert [attrs["id"] for attrs in page.all("article") if "id" in attrs] == ["frame-0"]
+    assert [one.confidence for one in collect([0.0] * 3).strip()] == [0.0] * 3
+
+
+def test_the_confidence_of_a_frame_is_the_lowest_of_the_objects_that_it_shows():
+    asked, sure = [], {1: 0.9, 2: 0.2, 3: 0.0, 4: 0.5}
+    assert worst_of(sure, lambda number: asked.append(number) or number in (1, 2)) == 0.2
+    assert asked == [3, 2]
+    assert worst_of(sure, lambda _: 0) == worst_of({}, bool) == NOWHERE
+    objects = {str(number): {"area": number % 2, "confidence": value} for number, value in sure.items()}
+    assert worst_in({"objects": objects}) == 0.0
 
 
 def test_a_long_clip_makes_no_larger_page(tmp_path):
@@ -177,7 +196,7 @@ def test_commands_work_in_any_folder(segment, make_clip, make_mask, tmp_path):
     clip, first, later = make_clip().name, make_mask().name, make_mask("later.png").name
     assert segment(clip, "-m", first, "-m", f"2:{later}", "-o", "out").exit_code == 0
     facts = json.loads((tmp_path / "out" / "report.json").read_text())
-    words = shlex.split(fix_command(facts, Path("out"), "3:more.png", frame=3))
+    words = shlex.split(fix_command(facts, Path("out"), "3:more.png", frames=[3]))
     assert words[2:7] == [f"{tmp_path}/{clip}", "--mask", f"{tmp_path}/{first}", "--mask", f"2:{tmp_path}/{later}"]
     assert words[words.index("-o") + 1] == f"{tmp_path}/out"
     assert [mask["path"] for mask in facts["masks"]] == [f"{tmp_path}/{first}", f"{tmp_path}/{later}"]
@@ -192,7 +211,7 @@ def test_a_command_repeats_what_was_not_the_default():
             "export": {"kinds": ["alpha", "matte"], "refine": False, "audio": "copy"},
         }
     }
-    words = shlex.split(fix_command(facts, Path("out"), "m.png", frame=0))
+    words = shlex.split(fix_command(facts, Path("out"), "m.png", frames=[0]))
     for pair in (("--weights", "paper"), ("--mem-every", "3"), ("--objects", "1,3"), ("--start", "7")):
         assert words[words.index(pair[0]) + 1] == pair[1]
     assert {"--keep-soft", "--no-refine", "alpha", "matte"} <= set(words)
@@ -209,7 +228,7 @@ def test_no_option_that_changes_a_result_is_forgotten():
 def test_lists_are_repeated_as_one_word_and_the_usual_ones_not_at_all():
     def words(*views):
         facts = report([0.5]) | {"options": {"network": {"tta": views}}}
-        return shlex.split(fix_command(facts, Path("out"), "m.png", frame=0))
+        return shlex.split(fix_command(facts, Path("out"), "m.png", frames=[0]))
 
     both = words("flip", "scale")
     assert both[both.index("--tta") + 1] == "flip,scale"

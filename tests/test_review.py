@@ -200,6 +200,18 @@ def test_corrections_of_an_earlier_command_are_named_once_and_need_no_leave(resu
     assert "-y" not in words
 
 
+def test_the_way_back_begins_at_the_last_correction(result):
+    report = json.loads((result / "report.json").read_text())
+    report["masks"][0]["frame"] = FIRST + 2
+    report["options"] = {"segment": {"direction": "backward"}}
+    (result / "report.json").write_text(json.dumps(report))
+    review = Review(result)
+    review.correct(FIRST, painted())
+    assert "-y" not in shlex.split(review.command())
+    review.correct(FIRST + 2, painted())
+    assert "-y" in shlex.split(review.command())
+
+
 def test_a_clip_that_was_moved_is_named_where_it_is(result, tmp_path):
     (tmp_path / "frames").rename(tmp_path / "moved")
     review = Review(result, video=tmp_path / "moved")

@@ -47,7 +47,7 @@ class Writer(Protocol):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Return what was found in the finished output when it was opened again."""
+        """Return what is in the finished output: of a film, what was found when it was opened again."""
 
     def write(self, frame: Frame, prediction: Any) -> None:
         """Append one frame and its Prediction or SoftPrediction."""
@@ -56,7 +56,7 @@ class Writer(Protocol):
         """Take a frame that an earlier run has done, with its stored Prediction: images of it are there already."""
 
     def close(self) -> None:
-        """Finish the output, open it again and check it, and give it its name."""
+        """Finish the output, check it, and give it its name: a film is opened again, of images each is to be there."""
 
     def abort(self) -> None:
         """Remove what is unfinished."""

@@ -1,11 +1,12 @@
 """What to do about a frame that is wrong: the commands, ready to copy."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from stmcli.flags import FLAGS, SWITCHES
+from stmcli.given import start_of
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.report import first_number_of
 
@@ -24,19 +25,20 @@ def frame_command(report: Mapping[str, Any], frame: int, picture: str) -> str:
     return shlex.join(["stm", "frame", _path(_source(report)), "--at", str(frame), *renumbered, "-o", picture])
 
 
-def fix_command(report: Mapping[str, Any], output: Path, mask: str, *, frame: int) -> str:
-    """Return the command that segments the same clip with one more word of `--mask`, of `frame` and perhaps later ones.
+def fix_command(report: Mapping[str, Any], output: Path, mask: str, *, frames: Collection[int]) -> str:
+    """Return the command that segments the same clip with one more word of `--mask`, of masks of `frames`.
 
-    A mask up to the first given one makes it another job, which needs leave to replace the result; on the way back
-    one from the last on.
+    A new mask of the frame that the clip is followed from makes it another job, which needs leave to replace the
+    result.
     """
     words = ["stm", "segment", _path(_source(report))]
     for word in [*_given(report), mask]:
         words += ["--mask", word]
-    masks = [given["frame"] for given in report.get("masks", [])] or [frame]
-    backward = report.get("options", {}).get("segment", {}).get("direction") == "backward"
+    masks = [(given["frame"], given["ids"]) for given in report.get("masks", [])]
+    direction = report.get("options", {}).get("segment", {}).get("direction", "forward")
+    start = start_of([*masks, *((frame, (1,)) for frame in frames)], direction)  # they show an object
     words += [*_options(report.get("options", {})), "-o", str(output.absolute())]
-    return shlex.join([*words, *["-y"] * (frame >= max(masks) if backward else frame <= min(masks))])
+    return shlex.join([*words, *["-y"] * (start in frames)])
 
 
 def _source(report: Mapping[str, Any]) -> str:

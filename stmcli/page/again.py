@@ -1,36 +1,20 @@
 """Make the page of a result again, from its report, its masks and its clip."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stmcli.errors import UsageError
 from stmcli.identity import another_clip
 from stmcli.listeners import Listener
-from stmcli.masks import MASKS, Labels, read_values
+from stmcli.masks import MASKS, read_values
 from stmcli.page.clip import write_page
 from stmcli.page.pictures import Pictures
-from stmcli.report import UNFINISHED, first_number_of, read_report
+from stmcli.report import UNFINISHED, first_number_of, read_report, worst_in
 from stmcli.results import PAGE, REPORT
 from stmcli.video import Source, open_source
 from stmcli.video.folder import is_pattern
-
-
-@dataclass(frozen=True)
-class Reported:
-    """What is stored of one frame."""
-
-    mask: Path
-    sure: tuple[float, ...]
-
-    def labels(self) -> Labels:
-        """Return (H, W) object ids."""
-        return read_values(self.mask)
-
-    def confidence(self) -> tuple[float, ...]:
-        """Return what the report says."""
-        return self.sure
 
 
 def remake_page(folder: Path, *, video: Path | None = None, listener: Listener = Listener()) -> tuple[Path, list[str]]:
@@ -49,7 +33,8 @@ def remake_page(folder: Path, *, video: Path | None = None, listener: Listener =
         listener.start(len(frames), "from masks")
         for frame in source:
             if facts := frames.pop(frame.index, None):
-                pictures.write(frame, _reported(folder, source, facts))
+                mask = folder / MASKS / f"{source.frame_name(frame.index)}.png"
+                pictures.look(frame, partial(read_values, mask), worst_in(facts))
                 listener.frame(frame.index)
         if frames:
             cause = f"has no frame {min(frames)}, which the result has"
@@ -92,8 +77,3 @@ def open_clip(report: Mapping[str, Any], video: Path | None) -> Source:
 def moved(report: Mapping[str, Any], source: Source) -> dict[str, Any]:
     """Return a report that says where its clip is now."""
     return {**report, "source": {**report.get("source", {}), "path": str(source.info.path)}}
-
-
-def _reported(folder: Path, source: Source, facts: Mapping[str, Any]) -> Reported:
-    mask = folder / MASKS / f"{source.frame_name(facts['frame'])}.png"
-    return Reported(mask, tuple(one["confidence"] for one in facts["objects"].values()))

@@ -13,6 +13,7 @@ from stmcli.page.advice import fix_command, frame_command
 from stmcli.page.charts import chart, thin
 from stmcli.page.document import chip, command, document, grade, text
 from stmcli.page.pictures import Picture, Pictures
+from stmcli.report import worst_in
 
 LEAST_SHOWN = 3  # of the worst frames, even when none is doubtful
 CHARTS = 24  # objects with curves of their own, at most
@@ -45,13 +46,13 @@ def page(report: Mapping[str, Any], strip: Sequence[Picture], worst: Sequence[Pi
 def doubtful_share(report: Mapping[str, Any]) -> float:
     """Return the share of the frames in which an object that is there is doubtful."""
     frames = report.get("frames", [])
-    return sum(_lowest(frame) < DOUBTFUL for frame in frames) / len(frames) if frames else 0.0
+    return sum(worst_in(frame) < DOUBTFUL for frame in frames) / len(frames) if frames else 0.0
 
 
 def mean_confidence(report: Mapping[str, Any]) -> float:
     """Return the mean over the frames of the confidence in the worst object that is there."""
     frames = report.get("frames", [])
-    return sum(map(_lowest, frames)) / len(frames) if frames else 0.0
+    return sum(map(worst_in, frames)) / len(frames) if frames else 0.0
 
 
 def absences(report: Mapping[str, Any], number: str) -> list[Absence]:
@@ -68,10 +69,6 @@ def absences(report: Mapping[str, Any], number: str) -> list[Absence]:
         for present, first, last in runs
         if not present and first > 0
     ]
-
-
-def _lowest(frame: Mapping[str, Any]) -> float:
-    return min((one["confidence"] for one in frame["objects"].values() if one["area"]), default=1.0)
 
 
 def _head(name: str, report: Mapping[str, Any]) -> Iterator[str]:
@@ -127,7 +124,7 @@ def _worst(worst: Sequence[Picture], report: Mapping[str, Any], folder: Path) ->
         yield f'<article id="frame-{one.frame}"><img src="{one.uri}" width="{one.width}" height="{one.height}" '
         yield f'alt="frame {one.frame} with its masks"><div class=about><h3>Frame {one.frame}</h3><p>{listed}</p>'
         yield command(frame_command(report, one.frame, f"frame-{one.frame}.png"))
-        yield command(fix_command(report, folder, f"{one.frame}:fixed-{one.frame}.png", frame=one.frame))
+        yield command(fix_command(report, folder, f"{one.frame}:fixed-{one.frame}.png", frames=[one.frame]))
         yield "</div></article>"
     yield "</div>"
     yield f"<p>Or paint in the browser:</p>{command(review_command(folder))}</section>"

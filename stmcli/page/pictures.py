@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from stmcli.masks import Labels
 from stmcli.render import overlay
+from stmcli.report import NOWHERE, worst_of
 from stmcli.video import Frame
 
 THUMBNAILS = 48  # at most, in the strip
@@ -20,17 +22,20 @@ WORST = 8  # frames shown large, at most
 LARGE = 960  # px along the longer side
 APART = 5  # frames between two of the worst, at least; of long clips a fiftieth
 QUALITY = 72  # of the JPEGs
-NOWHERE = 1.0  # the confidence of a frame that shows no object
 
 
 class Prediction(Protocol):
     """Hold the answer for one frame."""
 
-    def labels(self) -> npt.NDArray[np.integer]:
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """Return the id of each object."""
+
+    def labels(self) -> Labels:
         """Return (H, W) object ids, 0 is background."""
 
     def confidence(self) -> tuple[float, ...]:
-        """Return how far the mask of each object is to be trusted, 0..1; 0 when it has no pixel."""
+        """Return how far the mask of each object is to be trusted, 0..1."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class _Kept:
     frame: int
     confidence: float
     rgb: npt.NDArray[np.uint8]  # (h, w, 3)
-    labels: npt.NDArray[np.integer]  # (h, w)
+    labels: Labels  # (h, w)
 
     def draw(self) -> Picture:
         image, content = Image.fromarray(overlay(self.rgb, self.labels)), io.BytesIO()
@@ -71,14 +76,18 @@ class Pictures:
 
     def write(self, frame: Frame, prediction: Prediction) -> None:
         """Look at one frame."""
-        sure = worst_of(prediction.confidence())
+        sure = dict(zip(prediction.object_ids, prediction.confidence(), strict=True))
+        self.look(frame, prediction.labels, worst_of(sure, lambda number: np.any(prediction.labels() == number)))
+
+    def look(self, frame: Frame, labels: Callable[[], Labels], sure: float) -> None:
+        """Look at one frame with the confidence `sure`; its labels (H, W) are asked for when it may be shown."""
         if self._seen % self._every == 0:
-            self._strip.append(_keep(frame, prediction, sure, THUMBNAIL))
+            self._strip.append(_keep(frame, labels, sure, THUMBNAIL))
             if len(self._strip) == 2 * THUMBNAILS:
                 self._strip, self._every = self._strip[::2], 2 * self._every
         self._seen += 1
         if not frame.corrupt:
-            self._judge(frame, prediction, sure)
+            self._judge(frame, labels, sure)
 
     def keep(self, frame: Frame, prediction: Prediction) -> None:
         """Look at one frame that an earlier run has done."""
@@ -93,7 +102,7 @@ class Pictures:
         """Return the frames of lowest confidence, the lowest first, no two of them near each other."""
         return [kept.draw() for kept in sorted(self._worst, key=lambda kept: kept.confidence)]
 
-    def _judge(self, frame: Frame, prediction: Prediction, sure: float) -> None:
+    def _judge(self, frame: Frame, labels: Callable[[], Labels], sure: float) -> None:
         near = [kept for kept in self._worst if abs(frame.index - kept.frame) < self._apart]
         full = len(self._worst) == WORST and not near
         rivals = near or (self._worst if full else [])
@@ -103,20 +112,15 @@ class Pictures:
             return
         gone = near or ([max(rivals, key=lambda kept: kept.confidence)] if full else [])
         self._worst = [kept for kept in self._worst if all(kept is not other for other in gone)]
-        self._worst.append(_keep(frame, prediction, sure, LARGE))
+        self._worst.append(_keep(frame, labels, sure, LARGE))
 
 
-def worst_of(confidences: Sequence[float]) -> float:
-    """Return the lowest confidence of the objects that a frame shows."""
-    return min((sure for sure in confidences if sure > 0), default=NOWHERE)
-
-
-def _keep(frame: Frame, prediction: Prediction, sure: float, longest: int) -> _Kept:
+def _keep(frame: Frame, labels: Callable[[], Labels], sure: float, longest: int) -> _Kept:
     image = Image.fromarray(np.ascontiguousarray(frame.rgb))
     factor = max(1, max(image.size) // longest)
     image = image.reduce(factor) if factor > 1 else image
     image.thumbnail((longest, longest), Image.Resampling.BILINEAR)
-    labels = prediction.labels()
-    rows = np.arange(image.height) * labels.shape[0] // image.height
-    columns = np.arange(image.width) * labels.shape[1] // image.width
-    return _Kept(frame.index, sure, np.array(image), labels[rows][:, columns])
+    ids = labels()
+    rows = np.arange(image.height) * ids.shape[0] // image.height
+    columns = np.arange(image.width) * ids.shape[1] // image.width
+    return _Kept(frame.index, sure, np.array(image), ids[rows][:, columns])
