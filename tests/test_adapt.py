@@ -107,3 +107,9 @@ def test_every_step_is_heard_and_ids_are_kept(model, network):
     assert heard == [(step, 12) for step in range(1, 13)]
     follower = make_follower(pupil, replace(network, tta=("flip",)))
     assert follower.step(RGB, labels(void=True)).object_ids == follower.step(RGB).object_ids == (3, 7)
+
+
+def test_the_memory_is_read_in_training_as_in_use(model, network):
+    pupils = [adapt(model, RGB, labels(), replace(network, **how)) for how in ({}, {"top_k": 1}, {"reach": 1.0})]
+    weights = [pupil.decoder.predict.weight for pupil in pupils]
+    assert not any(torch.equal(weights[0], other) for other in weights[1:])

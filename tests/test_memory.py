@@ -238,6 +238,17 @@ def test_useful_frames_stay_and_the_one_that_is_read_least_goes(half):
     assert ages == {0, 1, 3}  # 2 was read least, the oldest would have been 1
 
 
+def test_what_was_read_for_long_stays_though_another_is_read_once():
+    bank = MemoryBank(MemoryOptions(every=1, max_slots=4, keep="useful"))
+    bank.pin(*keyed(0))
+    for age in (1, 2):
+        bank.write(*keyed(age), age=age)
+    for asked_for in (1, 1, 1, 2):
+        bank.weigh(asked(asked_for))
+    bank.write(*keyed(3), age=3)
+    assert {int(value) for value in bank.read()[1][0, 0, :, 0].tolist()} == {0, 1, 3}
+
+
 def test_how_useful_slots_are_survives_a_state():
     options = MemoryOptions(every=1, max_slots=4, keep="useful")
     bank, other = MemoryBank(options), MemoryBank(options)
