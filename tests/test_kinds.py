@@ -10,7 +10,7 @@ import torch
 from stmcli import kinds, pipeline
 from stmcli.files import part_of
 from stmcli.job import Job
-from stmcli.kinds import open_writers, opened, outputs
+from stmcli.kinds import open_writers, opened_writers, outputs
 from stmcli.options import DATASETS, EXPORTS, SOFT_STILLS, ExportOptions, NetworkOptions
 from stmcli.pipeline import segment_video
 from stmcli.results import is_empty
@@ -41,7 +41,7 @@ def films(source, folder, *wanted, **choices):
     on_cuda = choices.pop("on_cuda", False)
     options = ExportOptions(wanted, **choices)
     unopened = open_writers(outputs(options, (1,)), folder, source, options, soft_bits=8, on_cuda=on_cuda)
-    with opened(unopened) as writers:
+    with opened_writers(unopened) as writers:
         for frame in source:
             for writer in writers:
                 writer.write(frame, Block())
