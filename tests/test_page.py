@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
-from stmcli.page import Pictures, write_batch_page, write_page
+from stmcli.page import Pictures, pictures, write_batch_page, write_page
 from stmcli.page.advice import DEFAULTS, FLAGS, SWITCHES, fix_command
 from stmcli.page.charts import POINTS, thin
 from stmcli.page.clip import absences
@@ -163,7 +163,8 @@ def test_a_long_clip_makes_no_larger_page(tmp_path):
 
 def test_no_more_frames_are_made_small_than_the_strip_shows(monkeypatch):
     made = []
-    monkeypatch.setattr("stmcli.page.pictures._keep", lambda *what: made.append(what))
+    keep = pictures._keep
+    monkeypatch.setattr(pictures, "_keep", lambda *what: made.append(what) or keep(*what))
     collect([NOWHERE] * 150)
     assert 24 < len(made) <= THUMBNAILS
 

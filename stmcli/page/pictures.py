@@ -70,7 +70,7 @@ class Pictures:
 
     def __init__(self, count: int | None = None) -> None:
         self._apart = max(APART, (count or 0) // 50)
-        self._strip: list[_Kept] = []
+        self._strip: list[Picture] = []  # small, and one in two of them stays
         self._every, self._seen = max(1, min(RARELY, -(-(count or 0) // THUMBNAILS))), 0
         self._worst: list[_Kept] = []  # in the order of their frames
 
@@ -82,7 +82,7 @@ class Pictures:
     def look(self, frame: Frame, labels: Callable[[], Labels], sure: float) -> None:
         """Look at one frame with the confidence `sure`; its labels (H, W) are asked for when it may be shown."""
         if self._seen % self._every == 0:
-            self._strip.append(_keep(frame, labels, sure, THUMBNAIL))
+            self._strip.append(_keep(frame, labels, sure, THUMBNAIL).draw())
             if len(self._strip) == 2 * THUMBNAILS:
                 self._strip, self._every = self._strip[::2], 2 * self._every
         self._seen += 1
@@ -96,7 +96,7 @@ class Pictures:
     def strip(self) -> list[Picture]:
         """Return frames from the first to the last, evenly apart."""
         step = -(-len(self._strip) // THUMBNAILS)
-        return [kept.draw() for kept in self._strip[:: step or 1]]
+        return self._strip[:: step or 1]
 
     def worst(self) -> list[Picture]:
         """Return the frames of lowest confidence, the lowest first, no two of them near each other."""

@@ -21,11 +21,12 @@ from stmcli.job import Job
 from stmcli.listeners import Listener
 from stmcli.masks import write_labels
 from stmcli.options import ExportOptions, NetworkOptions, SegmentOptions
+from stmcli.page.pictures import WORST
 from stmcli.pipeline import segment_video
 
 HEIGHT, WIDTH = 180, 320
 SETTLED = 500  # frames after which memory must not grow any more
-ALLOWED = 10 * HEIGHT * WIDTH * 3  # bytes: ten frames
+ALLOWED = 10 * HEIGHT * WIDTH * 3 + WORST * HEIGHT * WIDTH * 4  # bytes: ten frames, and what the page is drawn from
 ENCODED = 60 * HEIGHT * WIDTH * 3 // 2  # bytes: what x264 may hold by and by, which looks 40 frames ahead in threads
 EVERY = 64  # frames between two looks at the memory
 
