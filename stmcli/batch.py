@@ -89,7 +89,7 @@ def run_batch(
         except (KeyboardInterrupt, Interrupted) as stop:
             engine.close(now=True)
             run.summarise("interrupted", time.monotonic() - began)
-            cause = f"stopped after {sum(run.ended.values())} of {run.wanted} clips"
+            cause = f"stopped after {sum(run.ended.values())} of {run.wanted} clip{'s' * (run.wanted != 1)}"
             raise Interrupted(cause, path=batch.out, by=_signal_of(stop)) from None
         except StmError:
             engine.close(now=True)
@@ -188,7 +188,8 @@ class _Run:
         failed, partial = self.ended["failed"], self.ended["partial"]
         left = self.wanted - sum(self.ended.values())
         counts = ((failed, "failed"), (partial, "done in part"), (left, "not begun"))
-        cause = f"of {self.wanted} clips " + ", ".join(f"{count} {what}" for count, what in counts if count)
+        clips = f"{self.wanted} clip{'s' * (self.wanted != 1)}"
+        cause = f"of {clips} " + ", ".join(f"{count} {what}" for count, what in counts if count)
         if self._failed:
             cause += f": {listed(self._failed, NAMED)}"
         error = PartialError if self.status() == "partial" else StmError

@@ -194,7 +194,8 @@ def _give_forecast(job: "Batch", chosen: "Sequence[Pair]", *, as_json: bool, qui
         )
     if failed:
         error = PartialError if failed < len(seen.clips) else StmError
-        raise error(f"{failed} of {len(seen.clips)} clips would fail", hint="See above, or --json.")
+        clips = f"{len(seen.clips)} clip{'s' * (len(seen.clips) != 1)}"
+        raise error(f"{failed} of {clips} would fail", hint="See above, or --json.")
 
 
 def _table(ended: list[dict[str, Any]]) -> "Table":
