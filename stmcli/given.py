@@ -7,7 +7,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import dropwhile
 from pathlib import Path
 
@@ -76,12 +76,16 @@ class GivenMask:
 
     def digest(self) -> str:
         """Identify all that the mask says."""
-        facts = repr((self.frame, self.ids, self.whole, self.shape, self.dtype.str)).encode()
-        return hashlib.sha256(facts + self.labels().tobytes()).hexdigest()  # what packs them may pack otherwise later
+        return self._digest
 
     def labels(self) -> Labels:
         """Return the labels, (H, W)."""
         return np.frombuffer(zlib.decompress(self.packed), self.dtype).reshape(self.shape)
+
+    @cached_property
+    def _digest(self) -> str:
+        facts = repr((self.frame, self.ids, self.whole, self.shape, self.dtype.str)).encode()
+        return hashlib.sha256(facts + self.labels().tobytes()).hexdigest()  # what packs them may pack otherwise later
 
 
 def list_mask_files(masks: Sequence[str | Path]) -> list[MaskFile]:
