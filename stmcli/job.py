@@ -126,25 +126,25 @@ def plan(job: Job) -> dict[str, Any]:
     Raises the StmError that the job would raise.
     """
     with open_job(job) as opened:
-        source, given = opened.source, opened.given
-        done = done_before(job, given, source)
-        last, end = source.info.first_chosen + (source.count or 0) - 1, source.info.end
-        short = source.info.is_video and source.count is not None and end is not None and last < end
+        source, given, names = opened.source, opened.given, job.names(opened.ids)
+        done = done_before(opened)
+        count = source.count if source.info.is_video else None
+        short = None if count is None else source.info.ends_early(source.info.first_chosen + count - 1)
         return {
             "source": str(job.video),
             "size": f"{source.info.width}x{source.info.height}",
             "frames": source.count,
             "masks": _mask_facts(given),
-            "objects": list(ids_of(given)),
+            "objects": list(opened.ids),
             "weights": str(find(job.network.weights)),
             "device": str(pick_device(job.network.device)),
-            "outputs": [str(job.output / name) for name in (MASKS, *job.names(ids_of(given)), REPORT)],
+            "outputs": [str(job.output / name) for name in (MASKS, *names, REPORT)],
             "done_before": done is not None,
             "notes": [
                 *opened.notes,
-                *([f"the clip ends at frame {last}, before frame {end}"] if short else ()),
+                *([short] if short else ()),
                 *source.warnings,
-                *(corrected(done, given) if done else lost(output_names(job.output), job.names(ids_of(given)))),
+                *(corrected(done, given) if done else lost(output_names(job.output), names)),
             ],
         }
 
@@ -165,6 +165,10 @@ class Opened:
     def ids(self) -> tuple[int, ...]:
         """Return the ids of all objects, ascending."""
         return ids_of(self.given)
+
+    def digests(self) -> dict[str, str]:
+        """Return what each mask is known by, by the number of its frame."""
+        return {str(mask.frame): mask.digest() for mask in self.given}
 
 
 @contextmanager
@@ -255,12 +259,12 @@ def _check_direction(options: SegmentOptions) -> None:
         raise UsageError("the way back through a clip needs its end", hint="Use --on-corrupt skip, or go forward.")
 
 
-def done_before(job: Job, given: Sequence[GivenMask], source: Source) -> dict[str, Any] | None:
+def done_before(opened: Opened) -> dict[str, Any] | None:
     """Return the report of this very job when it is finished. Raises UsageError when another's would be lost.
 
     A job that corrects a result, by masks after the first, is no other one; nor is one whose result was corrected.
     """
-    masks = {str(mask.frame): mask.digest() for mask in given}
+    job, given, masks = opened.job, opened.given, opened.digests()
     start = str(followed_from(given, job.segment.direction).frame)
 
     def compare(report: dict[str, Any]) -> Kinship:
@@ -275,9 +279,10 @@ def done_before(job: Job, given: Sequence[GivenMask], source: Source) -> dict[st
             fewer=tuple(frame for frame, mask in masks.items() if was.get(frame) != mask),
         )
 
-    wanted = job.segment
-    frames = [mask.frame for mask in given]
-    return earlier_result(job.output, source, compare, given=frames, overwrite=wanted.overwrite, resume=wanted.resume)
+    wanted, frames = job.segment, [mask.frame for mask in given]
+    return earlier_result(
+        job.output, opened.source, compare, given=frames, overwrite=wanted.overwrite, resume=wanted.resume
+    )
 
 
 # -- facts -----------------------------------------------------------------------------------------------------------
@@ -287,7 +292,7 @@ def run_facts(opened: Opened) -> dict[str, Any]:
     """Return what is known of a run before it begins, for its report."""
     job, given, source = opened.job, opened.given, opened.source
     entry, identity = find(job.network.weights), job.identity()
-    masks = {str(mask.frame): mask.digest() for mask in given}
+    masks = opened.digests()
     return {
         "stm": __version__,
         "torch": torch.__version__,

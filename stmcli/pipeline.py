@@ -60,7 +60,7 @@ def segment_video(job: Job, *, load: Callable[[], STM] | None = None, listener: 
     something to replace it with.
     """
     with open_job(job) as opened, lock(job.output):
-        done = done_before(job, opened.given, opened.source)
+        done = done_before(opened)
         return _run(opened, load, listener) if done is None else _done_before(opened, done, listener)
 
 

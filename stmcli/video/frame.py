@@ -76,6 +76,11 @@ class SourceInfo:
         """Return the number of the first frame asked for."""
         return self.first_number if self.start is None else self.start
 
+    def ends_early(self, last: int) -> str | None:
+        """Say so when the frame `last`, which is the clip's last, comes before the last one asked for."""
+        asked = self.end
+        return f"the clip ends at frame {last}, before frame {asked}" if asked is not None and last < asked else None
+
 
 class Source(ABC):
     """Iterate over the frames of a clip, as often as asked, always from its first chosen frame.

@@ -185,7 +185,7 @@ class VideoReader(Source):
             raise VideoError(cause, path=self.info.path, hint="Convert the clip to one size.")
 
     def _check_end(self, last: int) -> None:
-        start, end, count = self.info.first_chosen, self.info.end, last + 1 - self.info.first_number
+        start, count = self.info.first_chosen, last + 1 - self.info.first_number
         if not count:
             raise VideoError("0 frames can be decoded", path=self.info.path, hint="Copy or record it again.")
         if start > last:
@@ -193,8 +193,8 @@ class VideoReader(Source):
         if self.info.cut_short and (self.info.frames is None or count < self.info.frames):
             self.missing_from = last + 1
             self._remarks["missing"] = f"the clip is missing from frame {last + 1} on"
-        if end is not None and end > last:
-            self._remarks["end"] = f"the clip ends at frame {last}, before frame {end}"
+        if early := self.info.ends_early(last):
+            self._remarks["end"] = early
         elif self.info.frames is not None and count != self.info.frames and self.is_whole:
             self._remarks["count"] = f"declares {self.info.frames} frames and has {count}"
 
