@@ -1,7 +1,7 @@
 """stm evaluate."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,7 +82,7 @@ def evaluate(
     By region similarity J and contour accuracy F.
     """
     from stmcli.cli.progress import show_progress
-    from stmcli.evaluate import draw_sheets, evaluate_folder, read_seen, unscorable, write_submission
+    from stmcli.evaluate import NOT_PUBLIC, draw_sheets, evaluate_folder, read_seen, unscorable, write_submission
 
     one_of("--protocol", protocol, PROTOCOLS)
     if predictions and run:
@@ -97,13 +97,13 @@ def evaluate(
     categories = read_seen(seen)
     _check_targets(csv, submission, plot=plot, overwrite=overwrite)
     chosen, kept = network.options(), memory.options()
-    what: dict[str, Any] = {"protocol": protocol, "only": clip or ()}
+    only = clip or ()
+    what: dict[str, Any] = {"protocol": protocol, "only": only}
     how = {**what, "network": chosen, "memory": kept, "refine": refine, "overwrite": overwrite}
     given: Path = truth or run  # type: ignore[assignment]
-    hidden = unscorable(given, only=clip or ()) if protocol == "ytvos" else ""
+    hidden = unscorable(given, only=only) if protocol == "ytvos" else ""
     if hidden and not submission:
-        hint = "Where the truth is not public, --submission writes the masks for the evaluation server."
-        raise UsageError(hidden, hint=hint)
+        raise UsageError(hidden, hint=NOT_PUBLIC)
     if hidden and (as_json or csv or plot):
         raise UsageError(f"not to be scored: {hidden}", hint="Leave out --json, --csv and --plot.")
     if policies:
@@ -208,16 +208,15 @@ def _split_table(split: Mapping[str, float | None]) -> "Table":
     return table
 
 
-def _policy_table(table: Iterable["PolicyScores"], every: int) -> "Table":
-    table = list(table)
-    split = ["Overall"] if any(one.scores.split() for one in table) else []
-    shown = _table("memory", "J", "F", "J&F", *split, "s/frame", text=1)
+def _policy_table(table: Sequence["PolicyScores"], every: int) -> "Table":
+    overall = ["Overall"] if any(one.scores.split() for one in table) else []
+    shown = _table("memory", "J", "F", "J&F", *overall, "s/frame", text=1)
     for one in table:
         mean = one.scores.mean_row()
-        memory_name = f"first+previous+every {every}" if one.policy.endswith("every") else one.policy
+        name = f"first+previous+every {every}" if one.policy.endswith("every") else one.policy
         numbers = _percents({column: mean[column] for column in ("J_mean", "F_mean", "J&F_mean")})
-        numbers += [_percent(one.scores.split().get(name)) for name in split]
-        shown.add_row(memory_name, *numbers, f"{one.seconds_per_frame:.3f}")
+        numbers += [_percent(one.scores.split().get(column)) for column in overall]
+        shown.add_row(name, *numbers, f"{one.seconds_per_frame:.3f}")
     return shown
 
 

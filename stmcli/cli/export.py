@@ -53,7 +53,7 @@ def export(
 
     Overlay, alpha, cutouts, or files for datasets.
     """
-    options = exports.options("--to", to)
+    options = exports.options("--to", to, among=LATER)
     one_of("--on-corrupt", on_corrupt, ON_CORRUPT)
     rate = None if fps is None else rate_of("--fps", fps)
     from stmcli.cli.progress import show_progress

@@ -36,9 +36,8 @@ CategoryOption = Annotated[
 LATER = EXPORTS[:-1]  # what `stm export` makes; `none` is for a run
 
 
-def kinds_of(option: str, names: list[str] | None) -> tuple[str, ...]:
+def kinds_of(option: str, names: list[str] | None, *, among: tuple[str, ...] = EXPORTS) -> tuple[str, ...]:
     """Return the kinds of export that are asked for, perhaps as a,b; raise UsageError for one that there is not."""
-    among = LATER if option == "--to" else EXPORTS
     kinds = [kind.strip() for name in names or EXPORT.kinds for kind in name.split(",")]
     return tuple(one_of(option, kind, among) for kind in kinds)
 

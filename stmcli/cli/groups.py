@@ -112,10 +112,10 @@ class Exports:
     refine: RefineOption = EXPORT.refine
     category: CategoryOption = None
 
-    def options(self, option: str, kinds: list[str] | None) -> ExportOptions:
-        """Check the values, with the kinds that `option` names. Raises UsageError."""
+    def options(self, option: str, kinds: list[str] | None, *, among: tuple[str, ...] = EXPORTS) -> ExportOptions:
+        """Check the values, with the kinds that `option` names, `among` those that there are. Raises UsageError."""
         return export_options(
-            kinds_of(option, kinds),
+            kinds_of(option, kinds, among=among),
             per_object=self.per_object,
             audio=self.audio,
             encoder=self.encoder,

@@ -22,9 +22,7 @@ from stmcli.cli.console import messages
 from stmcli.listeners import Listener
 
 PLAIN_EVERY = 5.0  # seconds between progress lines where there is no terminal
-
-
-FRAMES = "frames"
+FRAMES = "frames"  # what is counted, but for other units
 
 
 class _Rate(ProgressColumn):

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from stmcli.evaluate.layout import (
     unlisted_note,
 )
 from stmcli.evaluate.scores import ObjectScores, Scores
-from stmcli.evaluate.ytvos import META, TRAINING_CATEGORIES, Wanted, read_meta
+from stmcli.evaluate.ytvos import META, NOT_PUBLIC, TRAINING_CATEGORIES, Wanted, read_meta
 from stmcli.listeners import unheard
 from stmcli.masks import VOID, Convention, Labels, check_fits, is_binary, object_ids, read_stored, read_values
 from stmcli.metrics import Mask, boundary_f, jaccard
@@ -96,12 +96,12 @@ def evaluate_folder(
     sequences = {}
     for name, folder in annotations.items():
         sequences[name] = _score_clip(found[name], Truth(folder, protocol), meta.get(name), notes)
-    split = Scores(sequences, seen).split()
-    lacking = [kind for kind in ("seen", "unseen") if split and split[f"J_{kind}"] is None]
-    notes += (
-        [f"all objects are of categories that training has {'not ' * (lacking == ['seen'])}seen"] if lacking else []
-    )
-    return Scores(sequences, seen, tuple(notes))
+    scores = Scores(sequences, seen)
+    split = scores.split()
+    for kind, others in (("J_unseen", "seen"), ("J_seen", "not seen")):
+        if split and split[kind] is None:
+            notes.append(f"all objects are of categories that training has {others}")
+    return replace(scores, notes=tuple(notes))
 
 
 def read_prediction(path: Path, labels: Labels, truth_path: Path, truth: Truth) -> Labels:
@@ -204,8 +204,7 @@ def _listed_frames(
     missing = [frame for frame in one.frames if frame not in places]
     if missing:
         cause = f"no ground truth for frame {listed(missing, 1)}, which {META} asks for"
-        hint = "Where the truth is not public, --submission writes the masks for the evaluation server"
-        raise UsageError(cause, path=truth.folder, hint=hint)
+        raise UsageError(cause, path=truth.folder, hint=NOT_PUBLIC)
     return [places[frame] for frame in one.frames[1:]]
 
 

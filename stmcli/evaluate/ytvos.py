@@ -9,6 +9,7 @@ from stmcli.errors import UsageError
 from stmcli.layout import ANNOTATIONS
 
 META = "meta.json"
+NOT_PUBLIC = "Where the truth is not public, --submission writes the masks for the evaluation server"
 # The 65 categories of the training set of YouTube-VOS. A category that is not among them is unseen, by definition.
 _TRAINING = """
 airplane ape bear bike bird boat bucket bus camel cat cow crocodile deer dog dolphin duck eagle earless_seal elephant
