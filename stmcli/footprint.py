@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 
 from stmcli.device import pick_device, pick_dtype
-from stmcli.ensemble import views_of
 from stmcli.errors import UsageError
-from stmcli.geometry import Geometry
 from stmcli.machine import free_memory
 from stmcli.model import Dims
 from stmcli.model.stm import STRIDE
 from stmcli.options import MemoryOptions, NetworkOptions
 from stmcli.registry import find
+from stmcli.segmenter.ensemble import views_of
+from stmcli.segmenter.geometry import Geometry
 from stmcli.weights import card_of, pick_precision, suited
 
 SIZES = (1080, 720, 480, 336, 240)  # to be proposed, px

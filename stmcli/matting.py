@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stmcli import tiles
 from stmcli.options import MattingOptions
-from stmcli.prediction import Prediction, likeliest
+from stmcli.segmenter.prediction import Prediction, likeliest
 from stmcli.transfer import upload
 
 Rgb = npt.NDArray[np.uint8]

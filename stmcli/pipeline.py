@@ -10,13 +10,10 @@ from typing import Any
 
 import torch
 
-from stmcli.adapt import adapt
 from stmcli.device import PRECISION, pick_device
-from stmcli.ensemble import make_follower
 from stmcli.errors import Interrupted, StmError, UsageError
 from stmcli.evaluate import NONE_AT_FIRST, Clip, first_shown, list_sequences
 from stmcli.given import followed_from
-from stmcli.guard import NEED_LESS, device_explained
 from stmcli.job import Job, Opened, corrected, done_before, lost, open_job, run_facts
 from stmcli.kinds import open_writers, opened_writers
 from stmcli.listeners import Listener, unheard
@@ -37,6 +34,9 @@ from stmcli.results import (
 )
 from stmcli.room import telling_room
 from stmcli.run import Run
+from stmcli.segmenter.adapt import adapt
+from stmcli.segmenter.ensemble import make_follower
+from stmcli.segmenter.guard import NEED_LESS, device_explained
 from stmcli.video import Source, read_frame
 from stmcli.weights import load_model
 

@@ -8,8 +8,6 @@ from functools import partial
 from itertools import islice
 
 from stmcli import __version__
-from stmcli.checkpoint import Checkpoint, Checkpoints
-from stmcli.directions import BackwardPass
 from stmcli.earlier import holds, refuse_edited
 from stmcli.images import is_whole_png
 from stmcli.job import Opened
@@ -20,11 +18,13 @@ from stmcli.matting import Matted
 from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, MattingOptions
 from stmcli.outputs import Film, Writer
 from stmcli.page import Pictures
-from stmcli.prediction import Prediction
 from stmcli.report import UNFINISHED, Report, read_report
 from stmcli.results import PAGE, STATE, clear, frame_names
 from stmcli.saved import SavedPrediction
 from stmcli.segmenter import Follower, State, propagate
+from stmcli.segmenter.checkpoint import Checkpoint, Checkpoints
+from stmcli.segmenter.directions import BackwardPass
+from stmcli.segmenter.prediction import Prediction
 from stmcli.threads import Behind, InTurn, Waiting, ahead
 from stmcli.video import Frame
 

@@ -1,4 +1,4 @@
-"""Fit the two weights of stmcli/confidence.py, and say how well they would have done on clips they have not seen.
+"""Fit the two weights of stmcli/segmenter/confidence.py; say how well they do on clips that they have not seen.
 
     python tests/calibration.py DAVIS        # a folder in the DAVIS layout; segments every clip twice
 
@@ -14,8 +14,6 @@ import torch
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from stmcli.confidence import BIAS, CHANGED, TINY, UNDECIDED, Gauge
-from stmcli.ensemble import make_follower
 from stmcli.evaluate import list_sequences
 from stmcli.evaluate.layout import mask_files
 from stmcli.masks import read_values
@@ -23,6 +21,8 @@ from stmcli.matting import Matted
 from stmcli.metrics import jaccard
 from stmcli.options import DOUBTFUL, NetworkOptions
 from stmcli.segmenter import propagate
+from stmcli.segmenter.confidence import BIAS, CHANGED, TINY, UNDECIDED, Gauge
+from stmcli.segmenter.ensemble import make_follower
 from stmcli.video import open_source
 from stmcli.weights import load_model
 

@@ -38,15 +38,15 @@ from stmcli.bench.clock import time_round
 from stmcli.bench.command import Timing, bench_command
 from stmcli.bench.network import count_macs, full_follower, moving_frames, stripes, synthetic_ranges
 from stmcli.device import has_int8_units
-from stmcli.ensemble import make_follower
-from stmcli.geometry import Geometry
 from stmcli.job import Job
 from stmcli.machine import processor, usable_cores
 from stmcli.masks import read_labels, write_labels
 from stmcli.memory import MemoryBank
 from stmcli.options import MemoryOptions, NetworkOptions
-from stmcli.prediction import Prediction
 from stmcli.segmenter import Segmenter
+from stmcli.segmenter.ensemble import make_follower
+from stmcli.segmenter.geometry import Geometry
+from stmcli.segmenter.prediction import Prediction
 from stmcli.video import H264, VideoWriter, open_source
 from stmcli.weights import load_model, pick_precision, read, save
 

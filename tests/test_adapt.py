@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import picture
 
-from stmcli import adapt as adapting
-from stmcli.adapt import adapt, vary
-from stmcli.ensemble import make_follower
 from stmcli.options import NetworkOptions
+from stmcli.segmenter import adapt as adapting
+from stmcli.segmenter.adapt import adapt, vary
+from stmcli.segmenter.ensemble import make_follower
 from stmcli.weights import read
 
 RGB = picture(0, 64, 48)

@@ -26,11 +26,11 @@ from stmcli.engines.sharing import shared_cores, threads_each
 from stmcli.engines.task import Advanced, Task, do
 from stmcli.errors import Interrupted, LockedError, PartialError, StmError, Terminated
 from stmcli.forecast import BYTES
-from stmcli.guard import device_explained
 from stmcli.job import Job
 from stmcli.options import EXPORTS, BatchOptions, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.pairing import Pair, pair_clips
 from stmcli.results import lock
+from stmcli.segmenter.guard import device_explained
 
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from calibration import area_under_curve, confidence, fit
 
-from stmcli.confidence import BIAS, CHANGED, TINY, UNDECIDED, Gauge
+from stmcli.segmenter.confidence import BIAS, CHANGED, TINY, UNDECIDED, Gauge
 
 
 def masks(value, *, height=32, width=48):

@@ -61,7 +61,7 @@ def test_a_command_leaves_what_it_leaves_on_a_cpu(job, tta):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_stopped_command_goes_on_to_the_same_masks(job, precision, monkeypatch):
-    monkeypatch.setattr("stmcli.checkpoint.EVERY", 3)
+    monkeypatch.setattr("stmcli.segmenter.checkpoint.EVERY", 3)
     job = replace(job, network=replace(job.network, precision=precision), export=ExportOptions())
     whole = run_whole(job)
     stop(job, 22)

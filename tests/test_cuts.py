@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import picture
 
-from stmcli.cuts import CutDetector
 from stmcli.segmenter import Segmenter, propagate
+from stmcli.segmenter.cuts import CutDetector
 from stmcli.video import Frame
 from stmcli.weights import read
 

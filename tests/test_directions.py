@@ -17,8 +17,6 @@ import torch
 from PIL import Image
 from spoilt import flipped_clip, two_sizes
 
-from stmcli import checkpoint
-from stmcli.directions import TOP, forward_weight
 from stmcli.errors import Interrupted, PartialError, UsageError, VideoError
 from stmcli.given import GivenMask
 from stmcli.job import Job
@@ -27,7 +25,8 @@ from stmcli.masks import read_values, write_labels
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.page import fix_command
 from stmcli.pipeline import segment_video
-from stmcli.segmenter import Segmenter
+from stmcli.segmenter import Segmenter, checkpoint
+from stmcli.segmenter.directions import TOP, forward_weight
 from stmcli.video import frames_backward, open_source, read_frame
 from stmcli.video.reverse import _sought
 
@@ -423,7 +422,7 @@ def test_a_stopped_run_goes_on_on_either_way(job, monkeypatch, direction, heard_
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from stmcli import checkpoint
+from stmcli.segmenter import checkpoint
 from stmcli.job import Job
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video

@@ -5,10 +5,10 @@ import pytest
 import torch
 from conftest import picture
 
-from stmcli.ensemble import ZOOMS, Ensemble, View, make_follower
-from stmcli.geometry import Geometry
 from stmcli.options import Fit, MemoryOptions, NetworkOptions
 from stmcli.segmenter import Segmenter
+from stmcli.segmenter.ensemble import ZOOMS, Ensemble, View, make_follower
+from stmcli.segmenter.geometry import Geometry
 from stmcli.weights import read
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from conftest import picture
 
-from stmcli.ensemble import make_follower
-from stmcli.focus import Box, Focus, box_of
-from stmcli.geometry import NEAR, Geometry
 from stmcli.options import Fit, NetworkOptions
 from stmcli.registry import find
 from stmcli.segmenter import Segmenter, propagate
+from stmcli.segmenter.ensemble import make_follower
+from stmcli.segmenter.focus import Box, Focus, box_of
+from stmcli.segmenter.geometry import NEAR, Geometry
 from stmcli.video import Frame
 from stmcli.weights import card_of, read
 

@@ -6,10 +6,10 @@ import torch
 from stmcli import footprint as module
 from stmcli.errors import UsageError
 from stmcli.footprint import check_room, footprint, slot_bytes
-from stmcli.geometry import Geometry
 from stmcli.memory import MemoryBank
 from stmcli.model import SIZES, STM
 from stmcli.options import MemoryOptions, NetworkOptions
+from stmcli.segmenter.geometry import Geometry
 
 COMPACT = NetworkOptions("compact", "cpu", "bf16", size=480, top_k=30, reach=0)
 

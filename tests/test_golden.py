@@ -9,10 +9,10 @@ import pytest
 import torch
 from plain import GOLDEN, PlainSTM, published_state, run_plain
 
-from stmcli.geometry import Geometry
 from stmcli.model import STM
 from stmcli.options import MemoryOptions, NetworkOptions
 from stmcli.segmenter import Segmenter
+from stmcli.segmenter.geometry import Geometry
 from stmcli.weights import load_model, read
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stmcli.errors import StmError
-from stmcli.guard import Guard, _are_finite
+from stmcli.segmenter.guard import Guard, _are_finite
 from stmcli.weights import read
 
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import stmcli
 PACKAGE = Path(stmcli.__file__).parent
 LAYERS = [
     {"cli"},
-    {"policies", "profiling", "forecast"},
+    {"policies", "forecast"},
     {"batch", "review", "doctor"},
     {"engines", "manifest"},
     {"pairing"},
@@ -22,10 +23,6 @@ LAYERS = [
     {"export", "train", "bench"},
     {"job"},
     {"earlier"},
-    {"runfiles", "validation"},
-    {"trainer", "curve"},
-    {"ranks"},
-    {"losses"},
     {"evaluate"},
     {"identity", "saved"},
     {"results"},
@@ -34,17 +31,12 @@ LAYERS = [
     {"outputs", "report"},
     {"matting"},
     {"footprint"},
-    {"ensemble", "adapt"},
-    {"directions"},
-    {"checkpoint"},
     {"segmenter"},
-    {"prediction", "geometry", "guard"},
-    {"focus"},
     {"weights"},
     {"registry", "device", "ranges"},
     {"clips"},
-    {"memory", "confidence"},
-    {"transfer", "recorder", "tiles"},
+    {"memory"},
+    {"transfer", "tiles"},
     {"model"},
     {"maskcheck"},
     {"given", "maskfix"},
@@ -54,7 +46,7 @@ LAYERS = [
     {"images", "ghosts"},
     {"render", "diagram"},
     {"metrics"},
-    {"options", "cuts", "flags"},
+    {"options", "flags"},
     {"journal"},
     {"files", "layout", "lines", "threads", "listeners", "machine", "room"},
     {"errors"},
@@ -98,6 +90,25 @@ def test_a_module_imports_only_from_lines_below(path):
         assert own(names) <= allowed
     for library, users in ONLY_IN.items():
         assert name in users or library not in {imported.split(".")[0] for imported in names}
+
+
+def test_no_module_needs_itself_by_way_of_others():
+    modules = {module_of(path): path for path in FILES}
+    needs = {module: {known(name, modules) for name in imports(path)} for module, path in modules.items()}
+    order = TopologicalSorter({module: names - {module, "stmcli"} for module, names in needs.items()})
+    assert {*order.static_order()} >= {*modules} - {"stmcli"}  # CycleError names those that turn in a circle
+
+
+def module_of(path):
+    """Return the name by which a file is imported."""
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def known(name, modules):
+    """Return the module that an imported name is or is in; all others are outside."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name or "stmcli"
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if owner(p) == "model"], ids=lambda path: path.name)

@@ -23,7 +23,7 @@ from stmcli.matting import (
 )
 from stmcli.options import MattingOptions
 from stmcli.outputs import AlphaWriter
-from stmcli.prediction import Prediction
+from stmcli.segmenter.prediction import Prediction
 from stmcli.video import open_source
 
 FRAMES = (0, 2)

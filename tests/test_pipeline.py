@@ -27,9 +27,9 @@ from stmcli.matting import Matted
 from stmcli.options import ExportOptions, Fit, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, OverlayWriter
 from stmcli.pipeline import segment_video
-from stmcli.prediction import Prediction
 from stmcli.registry import sha256
 from stmcli.segmenter import Segmenter, propagate
+from stmcli.segmenter.prediction import Prediction
 from stmcli.threads import ahead
 from stmcli.video import frame_times, open_source
 from stmcli.weights import load_model, suited

@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import picture
 
-from stmcli.focus import Box, Focus
 from stmcli.model import fused
 from stmcli.options import Fit, MemoryOptions
-from stmcli.recorder import TRIALS, Recorder, unrecorded
 from stmcli.segmenter import Segmenter
+from stmcli.segmenter.focus import Box, Focus
+from stmcli.segmenter.recorder import TRIALS, Recorder, unrecorded
 from stmcli.transfer import Download, upload
 from stmcli.weights import read
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import picture
 
-from stmcli.geometry import TIMES, seen_as
 from stmcli.model.layers import Anchor, _best, memory_read
 from stmcli.options import Fit, MemoryOptions
-from stmcli.prediction import Prediction, likeliest
 from stmcli.segmenter import Segmenter, propagate
+from stmcli.segmenter.geometry import TIMES, seen_as
+from stmcli.segmenter.prediction import Prediction, likeliest
 from stmcli.video import Frame
 from stmcli.weights import read
 
@@ -206,7 +206,7 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np, psutil, torch
 from stmcli.options import Fit
-from stmcli.prediction import Prediction
+from stmcli.segmenter.prediction import Prediction
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.video import Frame
 from stmcli.weights import read

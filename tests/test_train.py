@@ -14,19 +14,18 @@ from safetensors import safe_open
 from test_clips import pack, still, write_stills
 from test_faults_room import no_file_larger_than
 
-from stmcli import losses, trainer
 from stmcli.clips import ClipMaker, Clips, StillClips, load_stills
-from stmcli.curve import CURVE
 from stmcli.errors import Interrupted, TrainingError, UsageError, WeightsError, WriteError
 from stmcli.evaluate import list_sequences
-from stmcli.losses import clip_loss, unroll
 from stmcli.masks import read_values, write_labels
 from stmcli.model import SIZES, Dims
 from stmcli.options import ClipOptions, TrainOptions
-from stmcli.runfiles import RunFiles
-from stmcli.train import train, validate
-from stmcli.trainer import Trainer, new_model
-from stmcli.validation import validation_clips
+from stmcli.train import losses, train, trainer
+from stmcli.train.curve import CURVE
+from stmcli.train.losses import clip_loss, unroll
+from stmcli.train.runfiles import RunFiles
+from stmcli.train.trainer import Trainer, new_model
+from stmcli.train.validation import validate, validation_clips
 from stmcli.weights import Card, read, save
 
 TINY = Dims(trunk="resnet18", key=8, value=16, decoder=8)
@@ -383,7 +382,7 @@ def test_a_run_starts_from_weights_of_its_size_only(stills, tmp_path):
 
 
 def test_a_run_leaves_weights_a_curve_and_its_picture(stills, dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("stmcli.train.LOG_EVERY", 1)
+    monkeypatch.setattr("stmcli.train.loop.LOG_EVERY", 1)
     seen = []
     options = replace(OPTIONS, validate_every=1e9)
     done = train(
@@ -408,7 +407,7 @@ def test_a_run_leaves_weights_a_curve_and_its_picture(stills, dataset, tmp_path,
 
 def test_the_weights_kept_are_those_that_validated_best(stills, dataset, tmp_path, monkeypatch):
     scores = iter([0.2, 0.6, 0.4])
-    monkeypatch.setattr("stmcli.train.validate", lambda *_, **__: next(scores))
+    monkeypatch.setattr("stmcli.train.loop.validate", lambda *_, **__: next(scores))
     options = replace(OPTIONS, steps=3, validate_every=0.0)
     done = train(stills, tmp_path / "a", options=options, clips=CLIPS, device="cpu", validation=dataset)
     assert done.score == 0.6
@@ -418,7 +417,7 @@ def test_the_weights_kept_are_those_that_validated_best(stills, dataset, tmp_pat
 
 def test_the_best_weights_do_not_count_before_they_are_kept(stills, dataset, tmp_path, monkeypatch):
     scores = iter([0.2, 0.6, 0.6, 0.5])
-    monkeypatch.setattr("stmcli.train.validate", lambda *_, **__: next(scores))
+    monkeypatch.setattr("stmcli.train.loop.validate", lambda *_, **__: next(scores))
     settings = {"options": replace(OPTIONS, steps=3, validate_every=0.0), "clips": CLIPS, "device": "cpu"}
     kept = []
 
@@ -448,24 +447,24 @@ def test_the_last_step_is_in_the_curve_once(stills, dataset, tmp_path, monkeypat
     train(stills, tmp_path / "a", options=replace(OPTIONS, steps=1), clips=CLIPS, device="cpu")
     assert curve_of(tmp_path / "a") == [("1", "")]
     assert (tmp_path / "a" / "curve.png").is_file()
-    monkeypatch.setattr("stmcli.train.LOG_EVERY", 2)
+    monkeypatch.setattr("stmcli.train.loop.LOG_EVERY", 2)
     for steps, resume in ((3, False), (3, True), (4, True)):
         options = replace(OPTIONS, steps=steps)
         train(stills, tmp_path / "b", options=options, clips=CLIPS, device="cpu", resume=resume)
     assert [step for step, _ in curve_of(tmp_path / "b")] == ["2", "3", "4"]
-    monkeypatch.setattr("stmcli.train.validate", lambda *_, **__: 0.5)
+    monkeypatch.setattr("stmcli.train.loop.validate", lambda *_, **__: 0.5)
     train(stills, tmp_path / "b", options=options, clips=CLIPS, device="cpu", resume=True, validation=dataset)
     assert curve_of(tmp_path / "b") == [("2", ""), ("3", ""), ("4", "0.5000")]
 
 
 def test_a_validation_that_was_cut_short_is_made_up_for_and_kept(stills, dataset, tmp_path, monkeypatch):
     settings = {"options": replace(OPTIONS, steps=2), "clips": CLIPS, "device": "cpu", "validation": dataset}
-    monkeypatch.setattr("stmcli.train.validate", interrupt)
+    monkeypatch.setattr("stmcli.train.loop.validate", interrupt)
     with pytest.raises(Interrupted):
         train(stills, tmp_path / "a", **settings)
     assert load(tmp_path / "a")["progress"][:1] == (2,)
     scores = iter([0.5])
-    monkeypatch.setattr("stmcli.train.validate", lambda *_, **__: next(scores))
+    monkeypatch.setattr("stmcli.train.loop.validate", lambda *_, **__: next(scores))
     for _ in range(2):  # not again
         done = train(stills, tmp_path / "a", resume=True, **settings)
         assert (done.step, done.score) == (2, 0.5)
@@ -474,7 +473,7 @@ def test_a_validation_that_was_cut_short_is_made_up_for_and_kept(stills, dataset
 
 
 def test_a_curve_that_ran_ahead_of_the_saved_state_is_cut(stills, tmp_path, monkeypatch):
-    monkeypatch.setattr("stmcli.train.LOG_EVERY", 1)
+    monkeypatch.setattr("stmcli.train.loop.LOG_EVERY", 1)
     train(stills, tmp_path / "a", options=replace(OPTIONS, steps=2), clips=CLIPS, device="cpu")
     with (tmp_path / "a" / "curve.csv").open("a") as file:
         file.write("3,1.0,1.0,0.1,1e-4,\n4,1.0")
@@ -519,7 +518,7 @@ def stay(monkeypatch):
         for frame in frames:
             yield frame, type("P", (), {"labels": lambda _: labels})()
 
-    monkeypatch.setattr("stmcli.validation.propagate", propagate)
+    monkeypatch.setattr("stmcli.train.validation.propagate", propagate)
 
 
 def overlap(steps):

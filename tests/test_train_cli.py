@@ -9,8 +9,8 @@ from test_videos import write_video
 
 from stmcli.errors import Terminated
 from stmcli.options import INGREDIENTS
-from stmcli.profiling import ROUNDS
-from stmcli.trainer import Trainer
+from stmcli.train.profiling import ROUNDS
+from stmcli.train.trainer import Trainer
 
 SMALL = ("--size", "tiny", "--steps", "1", "--batch", "1", "--crop", "32", "--device", "cpu", "--threads", "1", "-q")
 

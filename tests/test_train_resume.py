@@ -12,9 +12,9 @@ from test_clips import still, write_stills
 from test_train import load, numbers, same
 from test_videos import frame, write_video
 
-from stmcli import trainer
 from stmcli.clips import ClipMaker
 from stmcli.errors import Interrupted, TrainingError
+from stmcli.train import trainer
 from stmcli.weights import read
 
 SCRIPT = Path(tiny_run.__file__)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from stmcli import train as job
 from stmcli.model import SIZES, Dims
 from stmcli.options import ClipOptions, TrainOptions
-from stmcli.trainer import Trainer
+from stmcli.train import loop as job
+from stmcli.train.trainer import Trainer
 
 TINY = Dims(trunk="resnet18", key=8, value=16, decoder=8)
 OPTIONS = TrainOptions(size="tiny", batch=2, objects=2, steps=6, warmup=2, validate_size=32)

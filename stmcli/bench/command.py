@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from stmcli.ensemble import make_follower
 from stmcli.given import GivenMask
 from stmcli.job import Job, Opened, open_job
 from stmcli.kinds import open_writers, opened_writers
@@ -22,8 +21,9 @@ from stmcli.model import STM
 from stmcli.options import BenchOptions, MattingOptions
 from stmcli.outputs import MaskWriter, Writer
 from stmcli.pipeline import segment_video
-from stmcli.prediction import Prediction
 from stmcli.segmenter import propagate
+from stmcli.segmenter.ensemble import make_follower
+from stmcli.segmenter.prediction import Prediction
 from stmcli.video import Frame
 from stmcli.weights import load_model
 

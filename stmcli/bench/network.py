@@ -22,7 +22,6 @@ from stmcli.bench.peak import Peak
 from stmcli.bench.row import Row
 from stmcli.clips import Clips
 from stmcli.device import check_compiler, pick_device
-from stmcli.ensemble import Ensemble, make_follower
 from stmcli.listeners import unheard
 from stmcli.machine import processor, usable_cores
 from stmcli.model import SIZES, STM
@@ -30,9 +29,10 @@ from stmcli.model.quantized import QuantizedConv
 from stmcli.model.winograd import Winograd
 from stmcli.options import BenchOptions, MemoryOptions, NetworkOptions
 from stmcli.ranges import ranges_in_clips
-from stmcli.recorder import unrecorded
 from stmcli.registry import find, registered
 from stmcli.segmenter import Follower, Segmenter
+from stmcli.segmenter.ensemble import Ensemble, make_follower
+from stmcli.segmenter.recorder import unrecorded
 from stmcli.weights import Card, load_model, pick_precision, save, suited
 
 SEED = 0

@@ -129,8 +129,8 @@ def train(
     from stmcli.cli.progress import show_progress
     from stmcli.clips import parse_root
     from stmcli.device import pick_device
-    from stmcli.ranks import leads
     from stmcli.train import train as run_training
+    from stmcli.train.ranks import leads
 
     if threads:
         torch.set_num_threads(threads)
@@ -175,9 +175,9 @@ def _profile(
 ) -> None:
     from stmcli.cli.progress import show_progress
     from stmcli.device import pick_device
-    from stmcli.profiling import ROUNDS, profile
-    from stmcli.ranks import leads
     from stmcli.train import check_options
+    from stmcli.train.profiling import ROUNDS, profile
+    from stmcli.train.ranks import leads
 
     check_options(options, clips, stills=bool(stills), videos=bool(videos))
     where = pick_device(device)

@@ -14,7 +14,6 @@ from conftest import picture, write_clip
 from PIL import Image
 from plates import write_plate
 
-from stmcli import checkpoint
 from stmcli.clips.stills import load_stills
 from stmcli.clips.videos import load_videos
 from stmcli.datasets import CocoWriter, YtvisWriter
@@ -27,6 +26,7 @@ from stmcli.options import ExportOptions, Fit, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
 from stmcli.review import Review
 from stmcli.saved import SavedPrediction
+from stmcli.segmenter import checkpoint
 from stmcli.video import open_source
 from stmcli.video.plate import is_plate
 from stmcli.weights import Card, save

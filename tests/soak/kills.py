@@ -22,9 +22,9 @@ import psutil
 from conftest import picture, write_clip
 
 from soak.inputs import write_tiny
-from stmcli import checkpoint
 from stmcli.cli.app import app
 from stmcli.masks import write_labels
+from stmcli.segmenter import checkpoint
 
 FRAMES = 24
 EVERY = 5  # frames between two checkpoints

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stmcli.focus import Box
 from stmcli.model.stm import STRIDE
+from stmcli.segmenter.focus import Box
 
 NEAR = 5.0  # cells, standard deviation
 TIMES = (0.5, 0.7, 1.4, 2.0)  # how many times as large a given frame is memorized too

@@ -13,8 +13,8 @@ import torch
 from stmcli.clips import Clips
 from stmcli.listeners import unheard
 from stmcli.options import ClipOptions, TrainOptions
-from stmcli.train import build_trainer
-from stmcli.trainer import Trainer
+from stmcli.train.loop import build_trainer
+from stmcli.train.trainer import Trainer
 
 ROUNDS = 5  # of bare and of full steps in turn, so that a machine that slows down does so for both
 SAMPLE = 0.05  # seconds between two looks at the GPU

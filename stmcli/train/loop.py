@@ -8,20 +8,20 @@ from pathlib import Path
 import torch
 
 from stmcli.clips import CANVAS, ClipMaker, Videos, load_stills, load_videos
-from stmcli.curve import draw_curve
 from stmcli.device import pick_device
 from stmcli.errors import Interrupted, UsageError
 from stmcli.evaluate import Clip
-from stmcli.guard import device_explained
 from stmcli.listeners import unheard
 from stmcli.model import SIZES, STM
 from stmcli.model.stm import STRIDE
 from stmcli.options import ClipOptions, NetworkOptions, TrainOptions
-from stmcli.ranks import joined
 from stmcli.registry import find
-from stmcli.runfiles import RunFiles
-from stmcli.trainer import Progress, Trainer, new_model
-from stmcli.validation import validate, validation_clips
+from stmcli.segmenter.guard import device_explained
+from stmcli.train.curve import draw_curve
+from stmcli.train.ranks import joined
+from stmcli.train.runfiles import RunFiles
+from stmcli.train.trainer import Progress, Trainer, new_model
+from stmcli.train.validation import validate, validation_clips
 from stmcli.weights import read_named
 
 __all__ = ["Progress", "Result", "train", "validate"]

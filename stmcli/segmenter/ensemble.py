@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from stmcli.geometry import list_views
 from stmcli.model import STM
 from stmcli.options import MemoryOptions, NetworkOptions
-from stmcli.prediction import Prediction
-from stmcli.segmenter import Follower, Segmenter, State
+from stmcli.segmenter.geometry import list_views
+from stmcli.segmenter.prediction import Prediction
+from stmcli.segmenter.segmenter import Follower, Segmenter, State
 from stmcli.weights import suited
 
 ZOOMS = (0.85, 1.15)  # of the working size, by `scale`, beside that size itself

@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stmcli.confidence import Gauge
-from stmcli.cuts import CutDetector
-from stmcli.focus import Box, Focus
-from stmcli.geometry import TIMES, Geometry, list_views, seen_as
 from stmcli.given import GivenMask
-from stmcli.guard import Guard
 from stmcli.masks import object_ids
 from stmcli.memory import Gate, MemoryBank
 from stmcli.model import STM, Anchor, Segmentation
 from stmcli.options import Fit, MemoryOptions
-from stmcli.prediction import Prediction
+from stmcli.segmenter.confidence import Gauge
+from stmcli.segmenter.cuts import CutDetector
+from stmcli.segmenter.focus import Box, Focus
+from stmcli.segmenter.geometry import TIMES, Geometry, list_views, seen_as
+from stmcli.segmenter.guard import Guard
+from stmcli.segmenter.prediction import Prediction
 from stmcli.transfer import upload
 from stmcli.video import Frame
 

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stmcli.checkpoint import Checkpoint, Checkpoints
 from stmcli.errors import VideoError
 from stmcli.files import write_whole, writing
 from stmcli.given import GivenMask, from_first, ids_of
 from stmcli.lines import Lines
-from stmcli.prediction import Prediction
-from stmcli.segmenter import TINY, Follower, propagate
+from stmcli.segmenter.checkpoint import Checkpoint, Checkpoints
+from stmcli.segmenter.prediction import Prediction
+from stmcli.segmenter.segmenter import TINY, Follower, propagate
 from stmcli.threads import ahead
 from stmcli.video import Frame, Source, frames_backward
 

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stmcli.geometry import Geometry
 from stmcli.listeners import unheard
 from stmcli.masks import VOID, object_ids
 from stmcli.model import STM
 from stmcli.options import NetworkOptions
+from stmcli.segmenter.geometry import Geometry
 from stmcli.weights import suited
 
 RATE = 1e-4

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from stmcli.curve import CURVE, read_curve
 from stmcli.errors import TrainingError, UsageError, WriteError
 from stmcli.files import whole, writing
 from stmcli.options import ClipOptions, Fit, TrainOptions
 from stmcli.results import require_writable
-from stmcli.trainer import FORMAT, Trainer
+from stmcli.train.curve import CURVE, read_curve
+from stmcli.train.trainer import FORMAT, Trainer
 from stmcli.weights import LICENCE, Card, save, unpickle
 
 FREE = ("steps", "time_budget", "validate_every")  # options that may change when a run goes on

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from stmcli.clips import Ahead, ClipMaker, Clips, has_core_to_spare
 from stmcli.device import pick_dtype
 from stmcli.errors import TrainingError
-from stmcli.losses import clip_loss
 from stmcli.model import SIZES, STM
 from stmcli.options import TrainOptions
 from stmcli.ranges import ranges_in_clips
-from stmcli.ranks import Ranks
+from stmcli.train.losses import clip_loss
+from stmcli.train.ranks import Ranks
 
 FORMAT = 3  # of a run's state
 SAMPLE = 8  # clips that tell how large numbers become

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stmcli.errors import DeviceError, StmError
 from stmcli.model import STM, Anchor, Segmentation
-from stmcli.recorder import Recorder
+from stmcli.segmenter.recorder import Recorder
 
 Found = TypeVar("Found")
 NOT_FINITE = "its numbers are not finite"
