@@ -104,9 +104,9 @@ class MemoryBank:
         some = query[:, :, ::SAMPLED, ::SAMPLED].flatten(2).transpose(1, 2).unsqueeze(1)  # (1, 1, P, Ck)
         match = (some.to(keys.dtype) / query.shape[1] ** 0.5) @ keys.transpose(2, 3)  # (1, N, P, L)
         share = torch.softmax(match.float(), dim=3).mean((0, 1, 2)).unflatten(0, (-1, self._cells)).sum(1)  # (slots,)
-        known = self._use[: self.slots].to(share.device)
+        known = self._use[: self.slots]
         share = torch.where(known.isnan(), share, INERTIA * known + (1 - INERTIA) * share)
-        self._use = torch.cat([share, self._use.to(share.device)[self.slots :]])
+        self._use = torch.cat([share, self._use[self.slots :]])
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what is in memory: tensors, and facts that JSON can hold."""
@@ -153,7 +153,7 @@ class MemoryBank:
         if min(known) == objects:
             return None
         order = torch.arange(objects)[:, None] < torch.tensor(known)  # (N, slots)
-        return upload(order.repeat_interleave(self._cells, dim=1).numpy(), self._keys.device)
+        return upload(order.repeat_interleave(self._cells, dim=1), self._keys.device)
 
     def _keeps(self, age: int) -> bool:
         every = self.options.every
@@ -171,7 +171,7 @@ class MemoryBank:
         """Make room for all objects, at the first given frame and where new ones enter."""
         if self._keys.ndim == key.ndim and self._keys.shape[1] == key.shape[1]:
             return
-        self._cells = key.shape[2]
+        self._cells, self._use = key.shape[2], self._use.to(key.device)
         self._keys = self._grown(self._keys, key)
         self._values = self._grown(self._values, value)
 

@@ -8,11 +8,9 @@ from torch import Tensor
 
 
 def upload(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Return an array as a tensor on a device; on CUDA it comes while what was begun before goes on."""
-    if isinstance(array, Tensor):
-        return array.to(device)
-    host = torch.from_numpy(np.require(array, requirements=("C", "W")))
-    if device.type != "cuda":
+    """Return what lies on the host, or there already, on a device; to CUDA it comes while what was begun goes on."""
+    host = array if isinstance(array, Tensor) else torch.from_numpy(np.require(array, requirements=("C", "W")))
+    if device.type != "cuda" or host.is_cuda:
         return host.to(device)
     mine, beside = torch.cuda.current_stream(device), _beside(device)
     with torch.cuda.stream(beside):

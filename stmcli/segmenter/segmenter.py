@@ -149,8 +149,8 @@ class Segmenter:
         if self._pending is None or prediction.measured is None:
             return
         places = [prediction.object_ids.index(number) for number in self.object_ids]
-        masks = self._fitted.enter(prediction.prob[None, [1 + place for place in places]])
-        self._pending = self._pending[0], masks, prediction.measured[places]
+        masks = self._fitted.enter(torch.stack([prediction.prob[1 + place] for place in places])[None])
+        self._pending = self._pending[0], masks, torch.stack([prediction.measured[place] for place in places])
 
     @torch.inference_mode()
     def state(self) -> State:
@@ -270,13 +270,9 @@ class Segmenter:
         ids = tuple(sorted({*self.object_ids, *self.expected}))
         if ids == self.object_ids:
             return Prediction(prob, ids, measured, cut)
-        places = [ids.index(number) for number in self.object_ids]
-        answer = prob.new_zeros(len(ids) + 1, *prob.shape[1:])
-        answer[[0, *(1 + place for place in places)]] = prob
+        answer = torch.stack([prob[0], *_by_id(ids, self.object_ids, prob[1:])])
         if measured is not None:
-            measured = measured.new_zeros(len(ids)).index_copy(
-                0, torch.tensor(places, device=measured.device), measured
-            )
+            measured = torch.stack(_by_id(ids, self.object_ids, measured))
         return Prediction(answer, ids, measured, cut)
 
     def _remember(self) -> None:
@@ -312,6 +308,15 @@ def _bonus(times: float, here: Geometry, there: Geometry, device: torch.device) 
     """Return by what cells match better that show the same place, where that counts so many times as much."""
     rows, columns = here.nearness(there, device=device)
     return math.log(times) * rows, columns
+
+
+def _by_id(ids: Sequence[int], known: Sequence[int], found: Tensor) -> list[Tensor]:
+    """Return what was found of every id, in their order, and zeros for those that are not known.
+
+    Places in a list would go to the device as a tensor, for which the host waits.
+    """
+    nothing = torch.zeros_like(found[0])
+    return [found[known.index(number)] if number in known else nothing for number in ids]
 
 
 def _packed(tensor: Tensor) -> Tensor:
