@@ -58,6 +58,11 @@ def has_int8_units(device: torch.device) -> bool:
     return device.type == "cpu" and there and bool(torch.cpu._is_vnni_supported())
 
 
+def memory_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return in what a network of some precision keeps its memory: beside integers bf16 where the CPU multiplies it."""
+    return torch.bfloat16 if precision == "int8" and has_bf16_units() else pick_dtype(precision, device)
+
+
 def has_amx() -> bool:
     """Tell whether this CPU multiplies small matrices of bf16 at once, many times as fast as fp32."""
     return bool(torch.cpu._is_amx_tile_supported())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from stmcli.device import pick_device, pick_dtype
+from stmcli.device import memory_dtype, pick_device, pick_dtype
 from stmcli.errors import UsageError
 from stmcli.machine import free_memory
 from stmcli.model import Dims
@@ -41,15 +41,18 @@ def slot_bytes(dims: Dims, cells: int, *, width: int) -> int:
     return cells * (dims.key + dims.value) * width
 
 
-def footprint(dims: Dims, geometry: Geometry, objects: int, slots: int, *, width: int, half: bool = False) -> Footprint:
-    """Estimate what it takes to follow `objects` with a memory of `slots`; numbers are `width` bytes wide."""
+def footprint(dims: Dims, geometry: Geometry, objects: int, slots: int, *, width: int, kept: int) -> Footprint:
+    """Estimate what it takes to follow `objects` with a memory of `slots`.
+
+    Numbers are `width` bytes wide, and in memory `kept`.
+    """
     left, right, top, bottom = geometry.pad
     height, across = geometry.inner[0] + top + bottom, geometry.inner[1] + left + right
     stem = 64 * (height // 2) * (across // 2)
     decoder = dims.decoder * (height // 4) * (across // 4)
     planes = PLANES * 4 * (objects + 1) * geometry.source[0] * geometry.source[1]
     cells = (height // STRIDE) * (across // STRIDE)
-    memory = slots * objects * slot_bytes(dims, cells, width=2 if half else width)
+    memory = slots * objects * slot_bytes(dims, cells, width=kept)
     return Footprint(memory, BASE + MAPS * width * objects * max(stem, decoder) + planes)
 
 
@@ -76,10 +79,12 @@ def needs(
 ) -> Callable[[int, int], int]:
     """Return what tells how many bytes of a device a `size` inside the network and a number of slots take."""
     device, weights, views = pick_device(network.device), find(network.weights), len(views_of(network))
-    width, dims = pick_dtype(pick_precision(network), device).itemsize, card_of(weights).dims
+    dims, precision = card_of(weights).dims, pick_precision(network)
+    width = pick_dtype(precision, device).itemsize
+    kept = torch.bfloat16.itemsize if memory.half else memory_dtype(precision, device).itemsize
 
     def needed(size: int, slots: int) -> int:
-        found = footprint(dims, Geometry.fit(*source, size), objects, slots, width=width, half=memory.half)
+        found = footprint(dims, Geometry.fit(*source, size), objects, slots, width=width, kept=kept)
         recorded = found.working if device.type == "cuda" else 0  # graphs work in memory of their own
         return 2 * weights.stat().st_size + found.total + recorded + (views - 1) * found.memory
 

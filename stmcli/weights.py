@@ -26,6 +26,7 @@ from stmcli.device import (
     has_int8_units,
     is_short_of_multiplications,
     keep_freed_memory,
+    memory_dtype,
     pick_device,
     pick_dtype,
 )
@@ -88,7 +89,8 @@ def load_model(options: NetworkOptions | None = None) -> STM:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 is fp32
     model, card = read_named(options.weights)
     if precision == "int8":
-        return _in_integers(fused(model).to(memory_format=torch.channels_last), card, options.weights)
+        model = fused(model).to(memory_format=torch.channels_last)
+        return _in_integers(model, card, options.weights, memory_dtype(precision, device))
     winograd = is_short_of_multiplications(device, dtype) and not _needs_usual(options)
     model = fused(model, lanes=LANES[device.type], winograd=winograd).to(device, dtype)
     model = model.to(memory_format=torch.channels_last)
@@ -129,9 +131,9 @@ def _needs_usual(options: NetworkOptions) -> bool:
     return bool(options.compile or options.adapt)
 
 
-def _in_integers(model: STM, card: Card, weights: str) -> STM:
+def _in_integers(model: STM, card: Card, weights: str, memory: torch.dtype) -> STM:
     try:
-        return quantized(model, card.ranges)
+        return quantized(model, card.ranges, memory=memory)
     except (KeyError, TypeError, ValueError):
         raise WeightsError("its ranges are damaged", path=find(weights), hint="Use --precision fp32") from None
 

@@ -383,7 +383,7 @@ def memory() -> Iterator[str]:
                 "resnet50 fp32": NetworkOptions(str(weights), str(device), "fp32", size=0),
                 "compact as shipped": NetworkOptions(device=str(device)),
             }.items():
-                for objects in (1, 2, 4):
+                for objects in (1, 2, 4, 8):
                     yield memory_line(name, options, objects, device)
     if not torch.cuda.is_available():
         yield line("cuda", NO_GPU, "", "", "", "")

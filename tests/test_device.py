@@ -19,6 +19,14 @@ def test_auto_takes_bf16_on_a_cpu_that_is_faster_in_it(monkeypatch, units, faste
     assert device.pick_dtype("auto", torch.device("cpu")) == dtype
 
 
+@pytest.mark.parametrize("units", [True, False])
+def test_beside_integers_memory_is_in_bf16_where_the_cpu_multiplies_it(monkeypatch, units):
+    monkeypatch.setattr(device, "has_bf16_units", lambda: units)
+    kept = {precision: device.memory_dtype(precision, torch.device("cpu")) for precision in ("int8", "fp32", "bf16")}
+    expected = torch.bfloat16 if units else torch.float32
+    assert kept == {"int8": expected, "fp32": torch.float32, "bf16": torch.bfloat16}
+
+
 def test_the_trial_of_precisions_says_which_was_faster(monkeypatch):
     ticks = iter(range(10**6))
 

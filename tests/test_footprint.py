@@ -15,7 +15,9 @@ COMPACT = NetworkOptions("compact", "cpu", "bf16", size=480, top_k=30, reach=0)
 
 
 def estimate(objects=1, slots=20, size=480, **how):
-    return footprint(SIZES["compact"], Geometry.fit(1080, 1920, size), objects, slots, **({"width": 2} | how))
+    return footprint(
+        SIZES["compact"], Geometry.fit(1080, 1920, size), objects, slots, **({"width": 2, "kept": 2} | how)
+    )
 
 
 def test_a_slot_takes_what_its_tensors_take():
@@ -30,7 +32,7 @@ def test_a_slot_takes_what_its_tensors_take():
 def test_memory_grows_with_objects_and_slots_and_nothing_with_the_clip():
     assert estimate(objects=4).memory == 4 * estimate().memory
     assert estimate(slots=40).memory == 2 * estimate().memory
-    assert estimate(width=4, half=True).memory == estimate().memory
+    assert estimate(width=4).memory == estimate().memory == estimate(kept=4).memory // 2
     assert estimate(objects=8).working > estimate().working
 
 

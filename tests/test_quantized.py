@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from stmcli import weights
-from stmcli.device import has_int8_units
+from stmcli.device import has_bf16_units, has_int8_units
 from stmcli.errors import UsageError, WeightsError
 from stmcli.masks import read_labels
 from stmcli.model import STM, Dims, fused, largest_inputs
@@ -148,6 +148,19 @@ def test_the_network_in_integers_says_nearly_the_same(model, objects):
     for theirs, mine in pairs:
         assert mine.dtype == torch.float32
         assert (theirs - mine).norm() < 0.12 * (theirs - theirs.mean()).norm()
+
+
+@needs_int8
+@pytest.mark.skipif(not has_bf16_units(), reason="needs AVX512-BF16")
+def test_memory_beside_integers_may_be_in_bf16(model):
+    ranges = ranges_of(model)
+    full, ours = quantized(fused(model), ranges), quantized(fused(model), ranges, memory=torch.bfloat16)
+    frame, masks = inputs(2)
+    memory, half = full.memorize(frame, masks), ours.memorize(frame, masks)
+    assert all(torch.equal(theirs.bfloat16(), mine) for theirs, mine in zip(memory, half, strict=True))
+    theirs, mine = full.segment(frame, *memory), ours.segment(frame, *half)
+    assert torch.equal(theirs.query.bfloat16(), mine.query)
+    assert (theirs.logits - mine.logits).norm() < 0.03 * (theirs.logits - theirs.logits.mean()).norm()
 
 
 @needs_int8
