@@ -33,6 +33,7 @@ import torch
 from PIL import Image
 from plain import PlainFollower, PlainSTM, published_state
 
+from stmcli.__main__ import SPINS, WAITING
 from stmcli.bench.bound import Bound, measure_bound
 from stmcli.bench.clock import time_round
 from stmcli.bench.command import Timing, bench_command
@@ -456,6 +457,13 @@ def first_mask(*words: str) -> float:
             return time.perf_counter() - began
 
 
+def wait_as_stm_does() -> None:
+    """Begin again where threads wait for each other in another way than in `stm`; torch looks when it is imported."""
+    if not WAITING & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="*", metavar="PART", help="network, command, flat, memory, start")
@@ -463,6 +471,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2, help="of network, in a round")
     parser.add_argument("--device", choices=measured, help="of all but start; none: every one there is")
     options = parser.parse_args()
+    wait_as_stm_does()
     measured[:] = [options.device] if options.device else measured
     parts = {
         "network": lambda: network(options.rounds, options.frames),

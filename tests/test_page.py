@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stmcli.page import Pictures, pictures, write_batch_page, write_page
 from stmcli.page.advice import DEFAULTS, FLAGS, SWITCHES, fix_command
@@ -162,11 +163,24 @@ def test_a_long_clip_makes_no_larger_page(tmp_path):
 
 
 def test_no_more_frames_are_made_small_than_the_strip_shows(monkeypatch):
-    made = []
-    keep = pictures._keep
-    monkeypatch.setattr(pictures, "_keep", lambda *what: made.append(what) or keep(*what))
+    made, small = [], pictures._Kept.small
+    monkeypatch.setattr(pictures._Kept, "small", lambda kept, longest: made.append(kept.frame) or small(kept, longest))
     collect([NOWHERE] * 150)
     assert 24 < len(made) <= THUMBNAILS
+
+
+def test_a_frame_that_the_next_takes_the_place_of_is_not_made_small(monkeypatch):
+    made, reduce = [], Image.Image.reduce
+    monkeypatch.setattr(Image.Image, "reduce", lambda image, factor: made.append(factor) or reduce(image, factor))
+    kept = Pictures(1000)  # whose strip has every fourth frame
+    for place, sure in enumerate(np.linspace(0.9, 0.5, 16)):
+        kept.write(
+            Frame(place, Fraction(place, 25), np.zeros((40, 2000, 3), np.uint8)),
+            Answer(float(sure), labels=np.ones((40, 2000), np.uint8)),
+        )
+    assert len(made) == 4
+    (worst,) = kept.worst()
+    assert (worst.frame, worst.width) == (15, 960)
 
 
 def test_a_clip_that_is_much_shorter_than_it_says_has_a_strip():

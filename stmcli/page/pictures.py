@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -58,6 +58,17 @@ class _Kept:
     rgb: npt.NDArray[np.uint8]  # (h, w, 3)
     labels: Labels  # (h, w)
 
+    def small(self, longest: int) -> "_Kept":
+        """Return it with no more than so many pixels along the longer side."""
+        if max(self.rgb.shape) <= longest:
+            return self
+        image = Image.fromarray(np.ascontiguousarray(self.rgb))
+        image = image.reduce(max(1, max(image.size) // longest))
+        image.thumbnail((longest, longest), Image.Resampling.BILINEAR)
+        rows = np.arange(image.height) * self.labels.shape[0] // image.height
+        columns = np.arange(image.width) * self.labels.shape[1] // image.width
+        return replace(self, rgb=np.array(image), labels=self.labels[rows][:, columns])
+
     def draw(self) -> Picture:
         image, content = Image.fromarray(overlay(self.rgb, self.labels)), io.BytesIO()
         image.save(content, "JPEG", quality=QUALITY)
@@ -82,7 +93,7 @@ class Pictures:
     def look(self, frame: Frame, labels: Callable[[], Labels], sure: float) -> None:
         """Look at one frame with the confidence `sure`; its labels (H, W) are asked for when it may be shown."""
         if self._seen % self._every == 0:
-            self._strip.append(_keep(frame, labels, sure, THUMBNAIL).draw())
+            self._strip.append(_Kept(frame.index, sure, frame.rgb, labels()).small(THUMBNAIL).draw())
             if len(self._strip) == 2 * THUMBNAILS:
                 self._strip, self._every = self._strip[::2], 2 * self._every
         self._seen += 1
@@ -100,7 +111,7 @@ class Pictures:
 
     def worst(self) -> list[Picture]:
         """Return the frames of lowest confidence, the lowest first, no two of them near each other."""
-        return [kept.draw() for kept in sorted(self._worst, key=lambda kept: kept.confidence)]
+        return [kept.small(LARGE).draw() for kept in sorted(self._worst, key=lambda kept: kept.confidence)]
 
     def _judge(self, frame: Frame, labels: Callable[[], Labels], sure: float) -> None:
         near = [kept for kept in self._worst if abs(frame.index - kept.frame) < self._apart]
@@ -111,16 +122,6 @@ class Pictures:
         if full and sure >= max(kept.confidence for kept in rivals):
             return
         gone = near or ([max(rivals, key=lambda kept: kept.confidence)] if full else [])
-        self._worst = [kept for kept in self._worst if all(kept is not other for other in gone)]
-        self._worst.append(_keep(frame, labels, sure, LARGE))
-
-
-def _keep(frame: Frame, labels: Callable[[], Labels], sure: float, longest: int) -> _Kept:
-    image = Image.fromarray(np.ascontiguousarray(frame.rgb))
-    factor = max(1, max(image.size) // longest)
-    image = image.reduce(factor) if factor > 1 else image
-    image.thumbnail((longest, longest), Image.Resampling.BILINEAR)
-    ids = labels()
-    rows = np.arange(image.height) * ids.shape[0] // image.height
-    columns = np.arange(image.width) * ids.shape[1] // image.width
-    return _Kept(frame.index, sure, np.array(image), ids[rows][:, columns])
+        stay = [kept.small(LARGE) for kept in self._worst if all(kept is not other for other in gone)]
+        latest = _Kept(frame.index, sure, frame.rgb, labels())  # of full size until another comes, often in its place
+        self._worst = [*stay, latest]
