@@ -435,7 +435,7 @@ def test_frames_that_are_missing_are_like_damaged_ones(make_folder):
         assert source.count == len(source.times()) == source.info.frames == 5
         assert source.corrupt_frames == [10, 11]
         assert source.frame_name(10) == "s.10"
-        assert "frame 10 and 1 more of 5 missing" in source.warnings
+        assert "frame 10 and 1 more missing, of 5 frames" in source.warnings
     assert [frame.corrupt for frame in frames] == [False, False, True, True, False]
     assert (frames[3].rgb == frames[1].rgb).all()
     with open_source(folder, on_corrupt="stop") as source:

@@ -72,7 +72,7 @@ def whole_range(path: Path, files: Mapping[int, Path]) -> range:
 def gaps(files: Mapping[int, Path], numbers: Sequence[int]) -> list[str]:
     """Say how many of the frames have no file, if any."""
     missing = [number for number in numbers if number not in files]
-    return [f"frame {listed(missing, 1)} of {len(numbers)} missing"] if missing else []
+    return [f"frame {listed(missing, 1)} missing, of {len(numbers)} frames"] if missing else []
 
 
 def refuse_gap(path: Path, files: Mapping[int, Path], numbers: Sequence[int]) -> None:
