@@ -12,6 +12,7 @@ import torch
 from conftest import picture
 from soak.kills import hashes
 
+from stmcli import run
 from stmcli.earlier import edited
 from stmcli.errors import Interrupted, UsageError
 from stmcli.job import Job
@@ -19,7 +20,7 @@ from stmcli.listeners import Listener
 from stmcli.masks import read_values, write_labels
 from stmcli.options import ExportOptions, Fit, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
-from stmcli.segmenter import Segmenter, State, checkpoint, run
+from stmcli.segmenter import Segmenter, State, checkpoint
 from stmcli.segmenter.checkpoint import Checkpoints
 from stmcli.video import frame_times, open_source
 from stmcli.weights import read
