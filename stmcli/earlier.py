@@ -55,15 +55,20 @@ def earlier_result(
         hint = f"More exports of it are made by stm export. {REPLACE}" if {*kin.others} == {"--export"} else REPLACE
         verb = "differs" if len(kin.others) == 1 else "differ"
         raise UsageError(f"holds the result of another job ({listed(kin.others, NAMED)} {verb})", path=out, hint=hint)
-    masks = sum(source.number_of(image.stem) is not None for image in (out / MASKS).glob("*.png"))
+    masks = sum(source.number_of(image.stem) is not None and _is_there(image) for image in (out / MASKS).glob("*.png"))
     whole = is_finished(report) and masks == report["frames_written"]
-    if resume and whole and not kin.fewer and all((out / name).exists() for name in report["outputs"]):
+    if resume and whole and not kin.fewer and all(_is_there(out / name) for name in report["outputs"]):
         return report
     if kin.more:
         cause = f"holds a result that was corrected by masks of frame {listed(kin.more, NAMED)} too"
         raise UsageError(cause, path=out, hint="Give these as well, or replace what is there with -y.")
     refuse_edited([frame for frame in edited(out, source, report) if frame not in given], out)
     return None
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether there is a folder or a file with content: a machine that went down may have left some without."""
+    return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 
 def refuse_edited(frames: Sequence[int], out: Path) -> None:

@@ -253,6 +253,15 @@ def test_a_result_that_is_not_whole_is_done_again(job, lost):
     assert (job.output / lost).exists()
 
 
+@pytest.mark.parametrize("emptied", ["masks/00003.png", "overlay.mp4"])
+def test_a_result_with_a_file_that_is_empty_is_done_again(job, emptied):
+    segment_video(job)
+    content = (job.output / emptied).read_bytes()
+    (job.output / emptied).write_bytes(b"")
+    assert not segment_video(job).done_before
+    assert (job.output / emptied).read_bytes() == content
+
+
 def test_another_jobs_result_is_refused_and_replaced_with_y(job, make_mask):
     segment_video(job)
     before = hashes(job.output, "**/*.*")
