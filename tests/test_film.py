@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import pytest
@@ -38,6 +39,12 @@ def test_a_film_is_opened_again_and_described(tmp_path, name):
         pix_fmt={"prores4444": "yuva444p12le", "vp9": "yuv420p"}.get(name, codec.pix_fmt),
         alpha=codec.has_alpha,
     )
+
+
+def test_a_film_whose_path_looks_like_a_protocol_is_opened_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("take:1").mkdir()
+    assert write(Path("take:1/x.mp4"), H264).facts.frames == 5
 
 
 def test_missing_frames_are_found(tmp_path):

@@ -275,14 +275,14 @@ def test_a_cut_faststart_mp4_is_found_before_decoding(make_clip):
     assert 0 < kept < 40
 
 
-@pytest.mark.parametrize("name", ["x.mkv", "x.avi"])
+@pytest.mark.parametrize("name", ["x.mkv", "x.avi", "x.gif"])
 def test_a_cut_file_without_a_leading_index_is_found(make_clip, name):
     path = cut(make_clip(name, frames=60), 0.6)
     assert_refused(path, "cut short", "--on-corrupt stop", code=1)
     assert 0 < len(read(path, on_corrupt="stop")) < 60
 
 
-CUT = [("x.mkv", {}), ("x.webm", {}), ("x.avi", {}), ("x.mp4", {"movflags": "faststart"})]
+CUT = [("x.mkv", {}), ("x.webm", {}), ("x.avi", {}), ("x.gif", {}), ("x.mp4", {"movflags": "faststart"})]
 
 
 @pytest.mark.parametrize("how", ["stop", "skip"])
@@ -295,6 +295,28 @@ def test_what_a_cut_file_no_longer_holds_is_missing(make_clip, name, settings, h
         assert 0 < count < 60
         assert (source.missing_from, source.is_whole) == (count, False)
         assert f"missing from frame {count} on" in source.warnings[-1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"audio": "aac"}], ids=["silent", "sound"])
+@pytest.mark.parametrize("name", ["x.mkv", "x.webm"])
+def test_a_file_without_its_very_last_frame_is_cut_short(make_clip, name, settings):
+    if settings and name == "x.webm":
+        settings = {"audio": "libopus"}
+    path = make_clip(name, frames=60, **settings)
+    with av.open(str(path)) as container:
+        last = [bytes(packet) for packet in container.demux(video=0) if packet.size][-1]
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(last) + len(last) // 2])
+    assert_refused(path, "cut short", "--on-corrupt stop", code=1)
+    with open_source(path, on_corrupt="stop") as source:
+        assert len(list(source)) == 59
+        assert source.missing_from == 59
+
+
+def test_an_mkv_that_lost_only_its_index_has_all_its_frames(make_clip):
+    path = make_clip("x.mkv", frames=60)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert len(read(path)) == 60
 
 
 def test_missing_frames_have_the_numbers_asked_for_and_none_is_missing_before_the_end(make_clip):

@@ -1,5 +1,6 @@
 """Say in a person's words why a path cannot be read as a video."""
 
+from os import SEEK_CUR
 from pathlib import Path
 
 from stmcli.errors import StmError, UsageError, VideoError
@@ -27,6 +28,8 @@ _TEXTS = {
     b"pk\x03\x04": "a ZIP archive, not a video",
 }
 _MP4_BOXES = {b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip"}
+_EBML, _SEGMENT, _VOID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\xec"
+_GIF_PICTURE, _GIF_END = b",", b";"
 _COPY_AGAIN = "Copy or record it again."
 
 
@@ -64,6 +67,51 @@ def avi_loss(path: Path) -> str | None:
     size = path.stat().st_size
     declared = int.from_bytes(_head(path)[4:8], "little") + 8
     return f"the file was cut short: {size} of {declared} bytes are there" if size < declared else None
+
+
+def is_cut_mkv(path: Path) -> bool:
+    """Tell whether an MKV or WebM file has fewer bytes than it says; some do not say."""
+    head = _head(path)
+    length, place = _ebml_size(head, len(_EBML))
+    while length is not None and head[place + length : place + length + 1] == _VOID:
+        length, place = _ebml_size(head, place + length + 1)
+    start = place + (length or 0)
+    if length is None or not head[start:].startswith(_SEGMENT):
+        return False
+    length, place = _ebml_size(head, start + len(_SEGMENT))
+    return length is not None and path.stat().st_size < place + length
+
+
+def gif_loss(path: Path) -> str | None:
+    """Return that a GIF was cut short, None when it has an end."""
+    with path.open("rb") as file:
+        head = file.read(13).ljust(13, b"\0")
+        file.seek(_colours(head[10]), SEEK_CUR)
+        while kind := file.read(1):
+            if kind == _GIF_END:
+                return None
+            if kind == _GIF_PICTURE:
+                head = file.read(9).ljust(9, b"\0")
+                file.seek(_colours(head[8]), SEEK_CUR)
+            file.seek(1, SEEK_CUR)  # the kind of an extension, or how the picture is packed
+            while length := file.read(1).strip(b"\0"):
+                file.seek(length[0], SEEK_CUR)
+    return "the file was cut short: it has no end"
+
+
+def _ebml_size(data: bytes, place: int) -> tuple[int | None, int]:
+    """Return the size that stands at a place of EBML, None where it is left open, and the place after it."""
+    first = data[place] if place < len(data) else 0
+    width = 9 - first.bit_length()
+    if not first or place + width > len(data):
+        return None, place
+    value = int.from_bytes(data[place : place + width], "big") & (1 << 7 * width) - 1
+    return (None if value == (1 << 7 * width) - 1 else value), place + width
+
+
+def _colours(flags: int) -> int:
+    """Return how many bytes of colours follow in a GIF, by the flags before them."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _head(path: Path) -> bytes:

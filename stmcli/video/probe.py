@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from stmcli.errors import VideoError
 from stmcli.images import MAX_PIXELS
 from stmcli.video.color import color_of, oddities
-from stmcli.video.faults import avi_loss, explain
+from stmcli.video.faults import avi_loss, explain, gif_loss, is_cut_mkv
 from stmcli.video.frame import OnCorrupt, SourceInfo
 from stmcli.video.log import silence
 from stmcli.video.orientation import orientation_of
@@ -37,13 +37,14 @@ _LATE_CLOCK = {"mpegts", "mpeg"}
 _BARE = {"h264", "hevc", "m4v", "mpegvideo", "obu"}  # packets of a codec and nothing else
 _STOP_HINT = "Copy it again, or take what is there with --on-corrupt stop."
 _SLACK = Fraction(1, 10)  # seconds, at least, that a container may declare beyond its last packet
+_CLOCK = Fraction(5, 1000)  # seconds: a packet's time and length, each rounded to whole milliseconds
 
 
 def open_container(path: Path) -> InputContainer:
     """Open a media file without touching any other file or host; raise VideoError or UsageError."""
-    silence()
+    silence()  # and a whole path, since what stands before a colon would be a protocol
     try:
-        return av.open(str(path), "r", options=dict(_OPEN_OPTIONS), metadata_errors="replace")
+        return av.open(str(path.absolute()), "r", options=dict(_OPEN_OPTIONS), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise explain(path, error) from error
 
@@ -110,7 +111,8 @@ def probe(path: Path, *, on_corrupt: OnCorrupt = "fail") -> SourceInfo:
             cause = "0 frames can be decoded" if stream.width else "its pictures have no or an absurd size"
             raise VideoError(cause, path=path, hint="Copy or record it again.")
         warnings = (*([loss] if loss else []), *_oddities(stream, picture))
-        return replace(_describe(container, stream, picture, path, warnings), cut_short=bool(loss))
+        info = replace(_describe(container, stream, picture, path, warnings), cut_short=bool(loss))
+        return replace(info, frames=None) if loss and container.format.name == "gif" else info  # counted, not declared
 
 
 def frame_times(path: Path) -> tuple[Fraction, ...]:
@@ -253,7 +255,9 @@ def _loss(container: InputContainer, stream: VideoStream, path: Path) -> str | N
     if kind == "avi":
         return avi_loss(path)
     if kind.startswith("matroska"):
-        return _timed_loss(container, slack=max(_SLACK, 2 / _rate(stream)))
+        return _timed_loss(container, slack=_CLOCK if is_cut_mkv(path) else max(_SLACK, 2 / _rate(stream)))
+    if kind == "gif":
+        return gif_loss(path)
     return None
 
 
@@ -273,7 +277,7 @@ def _timed_loss(container: InputContainer, *, slack: Fraction) -> str | None:
     try:
         container.seek(container.duration, backward=True)
         for packet in container.demux():
-            if packet.pts is not None and packet.time_base:
+            if packet.pts is not None and packet.time_base and not packet.is_corrupt:
                 last = max(last, (packet.pts + (packet.duration or 0)) * packet.time_base)
     except av.FFmpegError:
         pass
