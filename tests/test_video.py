@@ -550,10 +550,10 @@ def test_a_folder_without_images_is_a_usage_error(tmp_path):
     assert_refused(tmp_path / "x.mp4", "no frames", code=2)
 
 
-def test_a_broken_image_is_named_or_repeated(make_folder):
+@pytest.mark.parametrize("share", [0, 0.02, 0.5])
+def test_a_broken_image_is_named_or_repeated(make_folder, share):
     folder = make_folder(["0.png", "1.png", "2.png"])
-    content = (folder / "1.png").read_bytes()
-    (folder / "1.png").write_bytes(content[: len(content) // 2])
+    cut(folder / "1.png", share)
     assert_refused(folder, code=1, named="1.png")
     frames = read(folder, on_corrupt="skip")
     assert [frame.corrupt for frame in frames] == [False, True, False]
@@ -561,6 +561,20 @@ def test_a_broken_image_is_named_or_repeated(make_folder):
     with open_source(folder, on_corrupt="stop") as source:
         assert [frame.index for frame in source] == [0]
         assert source.corrupt_frames == [1]
+
+
+def test_broken_images_at_the_beginning_are_no_matter_when_the_range_begins_later(make_folder):
+    folder = make_folder(["0.png", "1.png", "2.png"])
+    cut(folder / "0.png", 0)
+    assert_refused(folder, code=1, named="0.png", on_corrupt="skip")
+    assert [frame.index for frame in read(folder, on_corrupt="skip", start=1)] == [1, 2]
+
+
+def test_a_folder_of_broken_images_alone_is_refused(make_folder):
+    folder = make_folder(["0.png", "1.png"])
+    for name in ("0.png", "1.png"):
+        cut(folder / name, 0)
+    assert_refused(folder, "empty file", code=1, on_corrupt="skip")
 
 
 @pytest.mark.parametrize(("kind", "value"), [(2, b"x\0\0\0"), (7, b"\6\0\0\0"), (3, b"\0\x09\0\0"), (4, b"\0\0\0\0")])

@@ -51,7 +51,7 @@ class FrameFolder(Source):
         self._numbers = whole_range(path, self._files)
         self._stems = stems(self._files, self._numbers, renumbered=first_number is not None)
         self._by_name = {name: number for number, name in self._stems.items()}
-        width, height = _common_size(list(self._files.values()))
+        (width, height), measured = _common_size(list(self._files.values()), on_corrupt)
         first, last = self._numbers[0], self._numbers[-1]
         chosen = [n for n in self._numbers if (start is None or n >= start) and (end is None or n <= end)]
         if not chosen or (start is not None and start not in self._numbers):
@@ -59,8 +59,8 @@ class FrameFolder(Source):
         if on_corrupt == "fail" or (on_corrupt == "stop" and chosen[0] not in self._files):
             refuse_gap(path, self._files, chosen)
         self._chosen = chosen
-        there = [self._files[number] for number in chosen if number in self._files]
-        sample, color = _sample(there or [self._files[first]], on_corrupt)
+        there = [file for number in chosen if (file := self._files.get(number)) in measured]
+        sample, color = _sample(there or measured[:1], on_corrupt)
         info = SourceInfo(
             path=path,
             name=path.name if path.is_dir() else _pattern_name(path),
@@ -197,13 +197,21 @@ def _sample(files: Sequence[Path], on_corrupt: OnCorrupt) -> tuple[Path, Color]:
     raise AssertionError("no files")
 
 
-def _common_size(files: list[Path]) -> tuple[int, int]:
-    first = shown_size(files[0])
-    for file in files[1:]:
-        if (size := shown_size(file)) != first:
-            cause = f"is {size[0]}x{size[1]} but {files[0].name} is {first[0]}x{first[1]}"
+def _common_size(files: list[Path], on_corrupt: OnCorrupt) -> tuple[tuple[int, int], list[Path]]:
+    """Return the size of all files that tell theirs, and these files. Raises VideoError."""
+    sizes = dict[Path, tuple[int, int]]()
+    for place, file in enumerate(files, 1):
+        try:
+            sizes[file] = shown_size(file)
+        except VideoError:
+            if on_corrupt == "fail" or (place == len(files) and not sizes):
+                raise
+    (example, first), *others = sizes.items()
+    for file, size in others:
+        if size != first:
+            cause = f"is {size[0]}x{size[1]} but {example.name} is {first[0]}x{first[1]}"
             raise VideoError(cause, path=file, hint="All frames must have one size.")
-    return first
+    return first, list(sizes)
 
 
 def _pattern_regex(name: str) -> re.Pattern[str]:
