@@ -98,6 +98,8 @@ def nearest_name(path: Path) -> str:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:
         return f"The folder {path.parent} does not exist either."
+    if path.is_symlink():
+        return f"It is a link to {os.readlink(path)}, which does not exist."
     return nearest_of(path.name, names)
 
 

@@ -197,6 +197,11 @@ def test_a_missing_file_is_named_with_its_neighbour(make_clip, tmp_path):
     assert_refused(tmp_path / "none" / "x.mp4", "no such file", code=2)
 
 
+def test_a_link_to_what_is_not_there_says_so(tmp_path):
+    (tmp_path / "x.mp4").symlink_to("gone.mp4")
+    assert_refused(tmp_path / "x.mp4", "no such file", "a link to gone.mp4, which does not exist", code=2)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
