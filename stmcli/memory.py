@@ -91,10 +91,14 @@ class MemoryBank:
         return self._keys[:, :, rows], self._values[:, :, rows], self._valid(known)
 
     def read_slots(self, *, given_only: bool = False, whole: bool = False) -> list[int]:
-        """Return the slots that are read, in the order of what is read."""
+        """Return the slots that are read, in the order of what is read.
+
+        Of given frames alone only where one of them knows all objects: an object must have something to read.
+        """
         if whole:
             return [*range(self.options.max_slots)]
-        return self.pinned if given_only else [*range(*self._span())]
+        known = max(self.objects[slot] for slot in self.pinned)
+        return self.pinned if given_only and known == self._keys.shape[1] else [*range(*self._span())]
 
     def weigh(self, query: Tensor) -> None:
         """Take note of how much each slot is read by a query key (1, Ck, h, w), if that decides what is kept."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import picture
 
+from stmcli.options import MemoryOptions
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.segmenter.cuts import CutDetector
 from stmcli.video import Frame
@@ -82,3 +83,19 @@ def test_at_a_cut_only_the_given_frame_is_read(model):
     alone = follow(model, [one, two])[1]  # the given frame, and nothing else, is in memory
     assert torch.equal(predictions[7].prob, alone.prob)
     assert not torch.equal(follow(model, clip, deaf=True)[7].prob, alone.prob)
+
+
+@pytest.mark.parametrize("policy", ["first", "previous", "first+previous", "first+previous+every"])
+def test_at_a_cut_an_object_that_no_given_frame_in_memory_knows_reads_what_there_is(model, policy):
+    one, two = scene(1), scene(2)
+    segmenter = Segmenter(model, memory=MemoryOptions(max_slots=2, policy=policy))
+    given = {0: mask(1, 4), 2: mask(2, 40)}
+    found = [segmenter.step(rgb, given.get(t)) for t, rgb in enumerate([one, one, one, one, two, two])]
+    assert [prediction.cut for prediction in found] == [False] * 4 + [True, False]
+    assert all(torch.isfinite(prediction.prob).all() for prediction in found)
+
+
+def mask(number, left):
+    labels = np.zeros((72, 96), np.uint8)
+    labels[20:50, left : left + 30] = number
+    return labels
