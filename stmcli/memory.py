@@ -107,6 +107,8 @@ class MemoryBank:
         keys = self._keys[:, :, : self.slots * self._cells]
         some = query[:, :, ::SAMPLED, ::SAMPLED].flatten(2).transpose(1, 2).unsqueeze(1)  # (1, 1, P, Ck)
         match = (some.to(keys.dtype) / query.shape[1] ** 0.5) @ keys.transpose(2, 3)  # (1, N, P, L)
+        if (valid := self._valid(self.objects[: self.slots])) is not None:
+            match = match.masked_fill(~valid.unsqueeze(1), -torch.inf)
         share = torch.softmax(match.float(), dim=3).mean((0, 1, 2)).unflatten(0, (-1, self._cells)).sum(1)  # (slots,)
         known = self._use[: self.slots]
         share = torch.where(known.isnan(), share, INERTIA * known + (1 - INERTIA) * share)

@@ -1,5 +1,7 @@
 """Check the bounded memory against a plain list that follows the published protocol."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -247,6 +249,20 @@ def test_what_was_read_for_long_stays_though_another_is_read_once():
         bank.weigh(asked(asked_for))
     bank.write(*keyed(3), age=3)
     assert {int(value) for value in bank.read()[1][0, 0, :, 0].tolist()} == {0, 1, 3}
+
+
+def test_an_object_has_no_say_about_frames_before_it_was_there():
+    bank = MemoryBank(MemoryOptions(every=1, max_slots=5, keep="useful"))  # room for four and the previous
+    bank.pin(*keyed(0))
+    bank.write(torch.zeros(1, 1, CELLS, 8), torch.full((1, 1, CELLS, 4), 1.0), age=1)
+    for age, remember in ((2, bank.pin), (3, partial(bank.write, age=3))):
+        key, value = torch.zeros(1, 2, CELLS, 8), torch.full((1, 2, CELLS, 4), float(age))
+        key[:, 1, :, 0] = -10  # of the second object: it matches badly, and is all that there is of it
+        remember(key, value)
+    bank.weigh(asked(0))  # the first object reads frame 0 alone, the second one 2 and 3
+    key, value = keyed(4)
+    bank.write(key.repeat(1, 2, 1, 1), value.repeat(1, 2, 1, 1), age=4)
+    assert {int(value) for value in bank.read()[1][0, 0, :, 0].tolist()} == {0, 2, 3, 4}
 
 
 def test_how_useful_slots_are_survives_a_state():
