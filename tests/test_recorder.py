@@ -1,7 +1,9 @@
 import copy
 import warnings
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -67,6 +69,23 @@ def test_without_cuda_every_call_is_made():
     for number in range(2 * TRIALS):
         assert recorder.call(lambda x: calls.append(0) or (x + 1,), torch.tensor(number)) == (number + 1,)
     assert len(calls) == 2 * TRIALS
+
+
+def test_all_recordings_are_made_on_one_stream(monkeypatch):
+    streams, taken = [], []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *_: streams.append(0) or object())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: taken.append(stream) or nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Mock)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: 0)
+    device = torch.device("cuda", 77)
+    for recorder in (Recorder(device), Recorder(device)):
+        for size in (1, 2):
+            for _ in range(2 * TRIALS):
+                recorder.call(lambda x: (x + 1,), torch.zeros(size))
+    assert len(taken) == 4
+    assert len(set(taken)) == len(streams) == 1
 
 
 def test_what_goes_to_a_device_and_comes_back_is_the_same():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -85,7 +86,7 @@ class Recorder:
     def _record(self, key: Hashable, function: Callable[..., Tensors], inputs: Tensors, kept: Tensors) -> None:
         """Record a call; where that fails, stop."""
         mine = tuple(x.clone() for x in inputs)
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self._device)
+        graph, stream = torch.cuda.CUDAGraph(), _aside(self._device)
         torch.cuda.synchronize(self._device)
         with torch.cuda.device(self._device), torch.cuda.stream(stream):
             try:
@@ -99,6 +100,16 @@ class Recorder:
         if len(self._recordings) == MOST:
             del self._recordings[next(iter(self._recordings))]
         self._recordings[key] = Recording(graph, mine, outputs, kept)
+
+
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream on which everything is recorded.
+
+    A block of memory is used again only on the stream that it was taken on. And torch has 32 streams, which it gives
+    again and again: one for each recording would in the end be that of the uploads of another thread.
+    """
+    return torch.cuda.Stream(device)
 
 
 @contextmanager
