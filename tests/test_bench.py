@@ -1,10 +1,11 @@
 import json
+from unittest.mock import Mock
 
 import pytest
 import torch
 from test_quantized import needs_int8
 
-from stmcli.bench import Bound, Case, Row, Speeds, bench_command, bench_network, compare, read_earlier
+from stmcli.bench import Bound, Case, Row, Speeds, bench_command, bench_network, command, compare, read_earlier
 from stmcli.bench.clock import time_round
 from stmcli.bench.network import count_macs, full_follower, moving_frames
 from stmcli.bench.row import SETTING
@@ -42,6 +43,16 @@ def test_the_command_prints_the_parts_and_the_ratios(job, stm):
     shown = stm(*words, "--rounds", 1)
     assert "the whole command" in shown.stdout
     assert "times the sum of the parts" in shown.stdout
+
+
+def test_the_network_is_waited_for_on_its_own_gpu(job, monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: waited.append(device))
+    monkeypatch.setattr(command, "make_follower", Mock())
+    monkeypatch.setattr(command, "propagate", lambda *_, **__: iter(()))
+    weight = Mock(device=torch.device("cuda", 1), is_cuda=True)
+    command._predict(job, Mock(parameters=lambda: iter([weight])), [Mock()], [])
+    assert waited == [torch.device("cuda", 1)]
 
 
 # -- the network alone -------------------------------------------------------------------------------------------------

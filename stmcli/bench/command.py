@@ -104,8 +104,8 @@ def _round(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Fram
 def _predict(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Frame]) -> list[Prediction]:
     follower = make_follower(model, job.network, job.memory)
     predictions = [prediction for _, prediction in propagate(follower, clip, given[0].labels(), later=given[1:])]
-    if next(model.parameters()).is_cuda:
-        torch.cuda.synchronize()
+    if (device := next(model.parameters()).device).type == "cuda":
+        torch.cuda.synchronize(device)  # which need not be the first
     return predictions
 
 
