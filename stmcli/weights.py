@@ -94,9 +94,13 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     winograd = is_short_of_multiplications(device, dtype) and not _needs_usual(options)
     model = fused(model, lanes=LANES[device.type], winograd=winograd).to(device, dtype)
     model = model.to(memory_format=torch.channels_last)
-    if options.compile:
-        for part in (model.query_encoder, model.memory_encoder, model.decoder):
-            part.compile(dynamic=False)
+    return compiled(model) if options.compile else model
+
+
+def compiled(model: STM) -> STM:
+    """Have the parts that compute compiled when they are first called, and return the network; copies of it are not."""
+    for part in (model.query_encoder, model.memory_encoder, model.decoder):
+        part.compile(dynamic=False)
     return model
 
 

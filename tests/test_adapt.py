@@ -70,6 +70,13 @@ def test_the_same_frame_gives_the_same_network_and_leaves_other_random_numbers_a
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_what_is_trained_is_compiled_when_asked(model, network, monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda part, **_: seen.append(part))
+    pupil = adapt(model, RGB, labels(), replace(network, adapt=1, compile=True))
+    assert seen == [pupil.query_encoder, pupil.memory_encoder, pupil.decoder]
+
+
 def test_it_is_trained_in_full_precision_and_comes_back_in_its_own(model, network):
     half = copy.deepcopy(model).to(torch.bfloat16)
     pupil = adapt(half, RGB, labels(), network)

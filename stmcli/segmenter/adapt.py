@@ -17,7 +17,7 @@ from stmcli.masks import VOID, object_ids
 from stmcli.model import STM
 from stmcli.options import NetworkOptions
 from stmcli.segmenter.geometry import Geometry
-from stmcli.weights import suited
+from stmcli.weights import compiled, suited
 
 RATE = 1e-4
 SEED = 0
@@ -55,7 +55,8 @@ def adapt(
         loss(logits, target).backward()
         optimizer.step()
         on_step(step + 1, network.adapt)
-    return pupil.requires_grad_(False).to(weight.dtype).to(memory_format=torch.channels_last)
+    ready = pupil.requires_grad_(False).to(weight.dtype).to(memory_format=torch.channels_last)
+    return compiled(ready) if network.compile else ready
 
 
 def vary(frame: Tensor, truth: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
