@@ -66,7 +66,7 @@ class Review:
             self.name, self.width, self.height = source.info.name, source.info.width, source.info.height
             self._path = source.info.path
             self._stems = {frame["frame"]: source.frame_name(frame["frame"]) for frame in self.report["frames"]}
-        self._decoding = threading.Lock()
+        self._decoding, self._saving = threading.Lock(), threading.Lock()  # requests come in threads of their own
         self.picture = lru_cache(CACHED)(self._picture)
 
     def __contains__(self, number: int) -> bool:
@@ -93,14 +93,16 @@ class Review:
 
     def correct(self, number: int, labels: Labels) -> Path:
         """Save the mask of a frame, (H, W), as a correction, and return its path. Raises WriteError."""
-        with writing(self.corrections):
-            self.corrections.mkdir(exist_ok=True)
-        write_labels(self._correction(number), labels)
+        with self._saving:
+            with writing(self.corrections):
+                self.corrections.mkdir(exist_ok=True)
+            write_labels(self._correction(number), labels)
         return self._correction(number)
 
     def forget(self, number: int) -> None:
         """Remove the correction of a frame."""
-        self._correction(number).unlink(missing_ok=True)
+        with self._saving:
+            self._correction(number).unlink(missing_ok=True)
 
     def command(self) -> str:
         """Return the command that uses the corrections; empty when there are none."""

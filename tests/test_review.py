@@ -6,6 +6,8 @@ import json
 import shlex
 import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -178,6 +180,24 @@ def test_a_correction_is_saved_as_a_mask_and_read_back_and_forgotten(server, res
     assert not path.exists()
     stored = read_values(result / "masks" / path.name)
     assert np.array_equal(np.frombuffer(ask(server, f"labels/{FIRST + 2}")[2], "<u2").reshape(48, 64), stored)
+
+
+def test_a_correction_that_is_saved_twice_at_a_time_is_written_one_after_the_other(result, monkeypatch):
+    review, at_work, most = Review(result), [], []
+
+    def write(path, labels):
+        at_work.append(path)
+        most.append(len(at_work))
+        time.sleep(0.05)
+        write_labels(path, labels)
+        at_work.pop()
+
+    monkeypatch.setattr("stmcli.review.write_labels", write)
+    masks = [np.full((48, 64), number, np.uint16) for number in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        saved = {*threads.map(lambda labels: review.correct(FIRST, labels), masks)}
+    assert len(saved) == 1
+    assert max(most) == 1
 
 
 def test_a_corrected_given_mask_takes_its_place_in_the_command(server, result):
