@@ -437,6 +437,23 @@ def test_the_best_weights_do_not_count_before_they_are_kept(stills, dataset, tmp
     assert "2 steps" in read(done.weights)[1].origin
 
 
+def test_scores_of_other_clips_do_not_count_beside_the_best(stills, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("stmcli.train.loop.validate", lambda *_, **__: 0.9)
+    settings = {"clips": CLIPS, "device": "cpu", "resume": True}
+    start = {**settings, "resume": False, "options": replace(OPTIONS, steps=1)}
+    train(stills, tmp_path / "unscored", **start)
+    train(stills, tmp_path / "scored", validation=dataset, **start)
+    other = shutil.copytree(dataset, tmp_path / "other")
+    for kind in ("JPEGImages", "Annotations"):
+        (other / kind / "480p" / "car").rename(other / kind / "480p" / "bus")
+    more = replace(OPTIONS, steps=2)
+    assert train(stills, tmp_path / "unscored", validation=other, options=more, **settings).score == 0.9
+    assert train(stills, tmp_path / "scored", options=more, **settings).score == 0.9
+    for name, others in (("scored", other), ("unscored", dataset)):
+        with pytest.raises(TrainingError, match="the validation clips are others"):
+            train(stills, tmp_path / name, validation=others, options=replace(OPTIONS, steps=3), **settings)
+
+
 def curve_of(folder):
     """Return step and J of each line of the curve."""
     with (folder / "curve.csv").open() as file:

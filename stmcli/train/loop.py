@@ -21,7 +21,7 @@ from stmcli.train.curve import draw_curve
 from stmcli.train.ranks import joined
 from stmcli.train.runfiles import RunFiles
 from stmcli.train.trainer import Progress, Trainer, new_model
-from stmcli.train.validation import validate, validation_clips
+from stmcli.train.validation import validate, validation_clips, what_scores
 from stmcli.weights import read_named
 
 __all__ = ["Progress", "Result", "train", "validate"]
@@ -166,7 +166,7 @@ def build_trainer(
         images = load_stills(stills, device=where, canvas=max(CANVAS, clips.crop))
         maker = ClipMaker(images, sets, clips, device=where, seed=options.seed, rank=ranks.rank, processes=ranks.local)
         trainer = Trainer(_first_model(init, options), maker, options, ranks)
-        trainer.init = init or ""
+        trainer.init, trainer.scored_on = init or "", what_scores(sequences)
         yield trainer
 
 

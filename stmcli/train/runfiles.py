@@ -109,6 +109,9 @@ def _moves(state: dict[str, Any], trainer: Trainer) -> list[str]:
     """List what else is not as it was: data, device, number of processes."""
     old, now = state["data"], trainer.maker.facts()
     changed = [f"the {kind} are others" for kind in now if now[kind] != old[kind]]
+    scored_on = {state.get("scored_on", ""), trainer.scored_on} - {""}
+    if len(scored_on) > 1 and state["progress"][2] >= 0:  # its best score would be held against those of other clips
+        changed.append("the validation clips are others")
     if (device := state["device"]) != trainer.device.type:
         changed.append(f"device was {device} and is {trainer.device.type}")
     if (processes := state["processes"]) != trainer.ranks.size:

@@ -81,6 +81,7 @@ class Trainer:
         self.ahead = Ahead(self._make, self.device) if has_core_to_spare(self.device, self.ranks.local) else None
         self.ranges: dict[str, float] = {}  # as last measured: how large the averaged network's numbers become
         self.init = ""  # the weights that the run started from; empty: random ones
+        self.scored_on = ""  # what tells the clips of the validation from others; empty: none
         self.step = 0
         self.seconds = 0.0
         self.validated = 0.0  # seconds of training at the latest validation
@@ -184,6 +185,7 @@ class Trainer:
             "progress": (self.step, self.seconds, self.best, self.score, self.loss, self.iou),
             "validated": self.validated,
             "init": self.init,
+            "scored_on": self.scored_on,
             "ranges": self.ranges,
             "options": {"train": asdict(self.options), "clips": asdict(self.maker.options)},
             "device": self.device.type,
@@ -201,7 +203,8 @@ class Trainer:
         self.validated = state["validated"]
         self.bf16 = state["bf16"]
         self.init = state["init"]
-        self.ranges = state.get("ranges", {})  # runs of before have none
+        self.scored_on = self.scored_on or state.get("scored_on", "")  # runs of before have none
+        self.ranges = state.get("ranges", {})
         self._commit()
 
     def progress(self) -> Progress:
