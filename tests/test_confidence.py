@@ -67,6 +67,16 @@ def test_a_given_mask_begins_again():
     assert torch.equal(measure(gauge, masks(0.9), keys(0, 1)), before)
 
 
+def test_a_given_mask_of_another_object_changes_nothing_for_one_that_was_there():
+    gauge, alone = Gauge(), Gauge()
+    for one in (gauge, alone):
+        measure(one, masks(0.9), keys(1, 0))
+    gauge.begin(2, others=[0])
+    both = torch.cat([masks(0.9), masks(0.9).flip(3)], dim=1)  # two objects side by side
+    found = measure(gauge, both, keys(0, 1) + keys(1, 0).flip(3))
+    assert found[0] == measure(alone, masks(0.9), keys(0, 1))[0] < found[1]
+
+
 def test_half_precision_changes_little():
     gauge, half = Gauge(), Gauge()
     for value, key in ((0.9, keys(1, 0.25)), (0.8, keys(0.5, 1))):

@@ -116,6 +116,15 @@ def test_what_a_mask_takes_from_an_object_that_is_all_there_is_is_background(mod
     assert np.array_equal(prediction.prob[0].numpy(), blocks(2) == 0)
 
 
+@pytest.mark.parametrize("second", [2, 1])
+def test_only_an_object_that_is_given_is_compared_with_what_it_is_from_there_on(model, second):
+    segmenter, looks = Segmenter(model), []
+    for t, frame in enumerate(frames(5)):
+        segmenter.step(frame.rgb, {0: blocks(1), 3: blocks(second)}.get(t))
+        looks.append(segmenter.gauge.state().get("looks"))
+    assert torch.equal(looks[4][:, 0], looks[2][:, 0]) == (second == 2)
+
+
 def test_a_correction_is_the_truth_and_later_frames_follow_it(model):
     plain, _ = follow(model, (1, 2))
     found, _ = follow(model, (1, 2), mask(4, 1, 2, shift=5))

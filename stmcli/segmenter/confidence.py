@@ -4,7 +4,7 @@ Two signs go into one number: how undecided the network is about the object's pi
 come to look different, to the network, from the object of the given mask.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,13 @@ class Gauge:
     def __init__(self) -> None:
         self._looks: Tensor | None = None  # (1, N, Ck)
 
-    def begin(self) -> None:
-        """Start again from a given mask."""
-        self._looks = None
+    def begin(self, objects: int = 0, *, others: Collection[int] = ()) -> None:
+        """Start again from a given mask, now with so many objects; of `others`, by their places, it says nothing."""
+        before, self._looks = self._looks, None
+        if before is not None and others:
+            unseen = torch.zeros_like(before[:, :1])
+            rows = [before[:, place : place + 1] if place in others else unseen for place in range(objects)]
+            self._looks = torch.cat(rows, dim=1)
 
     def state(self) -> dict[str, Tensor]:
         """Return what `restore` needs to go on."""

@@ -229,7 +229,7 @@ class Segmenter:
         for zoom, mirrored in views if self.bank.has_room(len(views)) else ():
             view = (seen_as(x, zoom, mirrored=mirrored) for x in (frame, masks))
             self.bank.pin(*self.guard.memorize(*view))
-        self.gauge.begin()
+        self.gauge.begin(len(self.object_ids), others=[place - 1 for place in known])
         self._pending = None
         answer = self._answer(prob, None, cut=cut)
         return replace(answer, given=tuple(sorted(given)) if known else answer.object_ids)
