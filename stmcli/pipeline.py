@@ -1,14 +1,11 @@
 """Segment one clip: source -> segmenter -> writers, each in its own thread, with short queues between them."""
 
-import resource
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from stmcli.device import PRECISION, pick_device
 from stmcli.errors import Interrupted, StmError, UsageError
@@ -22,6 +19,7 @@ from stmcli.model import STM
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.outputs import MaskWriter, Writer
 from stmcli.page import Pictures, remake_page, write_page
+from stmcli.peak import Peak
 from stmcli.report import Report, cut_note, read_report
 from stmcli.results import (
     PAGE,
@@ -88,6 +86,7 @@ def _run(opened: Opened, load: Callable[[], STM] | None, listener: Listener) -> 
         model = load() if load else load_model(job.network)
         device = next(model.parameters()).device
         report.facts["device"] = f"{device.type}, {_numbers(model)}"
+        peak = Peak(device)
         run = Run(opened, report, before, listener)
         listener.start(run.count, report.facts["device"])
         run.find_kept()
@@ -101,7 +100,7 @@ def _run(opened: Opened, load: Callable[[], STM] | None, listener: Listener) -> 
     result = Result(
         job.output, tuple(writer.path for writer in writers), report.count, report.seconds, notes=tuple(report.notes)
     )
-    facts = _outcome(source, report, result.seconds, device) | {
+    facts = _outcome(source, report, result.seconds, peak) | {
         "outputs": [_name(job, writer) for writer in writers],
         "checked": {_name(job, writer): dict(writer.facts) for writer in writers},
         "seconds_waited": run.waiting.seconds(),
@@ -203,10 +202,8 @@ def first_mask(clip: Clip) -> str | Path:
     return f"{int(mask.stem)}:{mask}" if late else mask
 
 
-def _outcome(source: Source, report: Report, seconds: float, device: torch.device) -> dict[str, Any]:
-    peak = {"peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-    if device.type == "cuda":
-        peak["peak_device_bytes"] = torch.cuda.max_memory_allocated(device)
+def _outcome(source: Source, report: Report, seconds: float, peak: Peak) -> dict[str, Any]:
+    on_device = {} if (taken := peak.device()) is None else {"peak_device_bytes": taken}
     return {
         "frames_decoded": report.decoded,
         "frames_written": report.count,
@@ -214,5 +211,6 @@ def _outcome(source: Source, report: Report, seconds: float, device: torch.devic
         "missing_from": source.missing_from,
         "seconds": round(seconds, 3),
         "frames_per_second": round(report.count / seconds, 3),
-        **peak,
+        "peak_host_bytes": peak.host(),
+        **on_device,
     }

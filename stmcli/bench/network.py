@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from stmcli import __version__
 from stmcli.bench.bound import Bound, measure_bound
 from stmcli.bench.clock import time_round
-from stmcli.bench.peak import Peak
 from stmcli.bench.row import Row
 from stmcli.clips import Clips
 from stmcli.device import check_compiler, pick_device
@@ -28,6 +27,7 @@ from stmcli.model import SIZES, STM
 from stmcli.model.quantized import QuantizedConv
 from stmcli.model.winograd import Winograd
 from stmcli.options import BenchOptions, MemoryOptions, NetworkOptions
+from stmcli.peak import Peak
 from stmcli.ranges import ranges_in_clips
 from stmcli.registry import find, registered
 from stmcli.segmenter import Follower, Segmenter
