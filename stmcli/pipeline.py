@@ -182,7 +182,7 @@ def segment_dataset(
         if isinstance(first_mask(clip), str):
             hint = "Use --protocol folder, which scores every object."
             raise UsageError(NONE_AT_FIRST, path=clip.annotations, hint=hint)
-    listener.start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clips")
+    listener.start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clip{'s' * (len(clips) != 1)}")
     each = replace(listener, start=unheard)
     loaded = model or load_model(network)
     options = SegmentOptions(overwrite=overwrite, corrections=False, page=False)

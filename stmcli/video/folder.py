@@ -51,7 +51,8 @@ class FrameFolder(Source):
         self._numbers = whole_range(path, self._files)
         self._stems = stems(self._files, self._numbers, renumbered=first_number is not None)
         self._by_name = {name: number for number, name in self._stems.items()}
-        (width, height), measured = _common_size(list(self._files.values()), on_corrupt)
+        sizes = _sizes(list(self._files.values()), on_corrupt)
+        width, height = next(iter(sizes.values()))
         first, last = self._numbers[0], self._numbers[-1]
         chosen = [n for n in self._numbers if (start is None or n >= start) and (end is None or n <= end)]
         if not chosen or (start is not None and start not in self._numbers):
@@ -59,8 +60,8 @@ class FrameFolder(Source):
         if on_corrupt == "fail" or (on_corrupt == "stop" and chosen[0] not in self._files):
             refuse_gap(path, self._files, chosen)
         self._chosen = chosen
-        there = [file for number in chosen if (file := self._files.get(number)) in measured]
-        sample, color = _sample(there or measured[:1], on_corrupt)
+        there = [file for number in chosen if (file := self._files.get(number)) in sizes]
+        sample, color = _sample(there or list(sizes)[:1], on_corrupt)
         info = SourceInfo(
             path=path,
             name=path.name if path.is_dir() else _pattern_name(path),
@@ -197,21 +198,21 @@ def _sample(files: Sequence[Path], on_corrupt: OnCorrupt) -> tuple[Path, Color]:
     raise AssertionError("no files")
 
 
-def _common_size(files: list[Path], on_corrupt: OnCorrupt) -> tuple[tuple[int, int], list[Path]]:
-    """Return the size of all files that tell theirs, and these files. Raises VideoError."""
-    sizes = dict[Path, tuple[int, int]]()
-    for place, file in enumerate(files, 1):
+def _sizes(files: list[Path], on_corrupt: OnCorrupt) -> dict[Path, tuple[int, int]]:
+    """Return the size, the same of all, of the files that tell theirs; one at least. Raises VideoError."""
+    sizes: dict[Path, tuple[int, int]] = {}
+    for file in files:
         try:
             sizes[file] = shown_size(file)
         except VideoError:
-            if on_corrupt == "fail" or (place == len(files) and not sizes):
+            if on_corrupt == "fail" or (file == files[-1] and not sizes):
                 raise
     (example, first), *others = sizes.items()
     for file, size in others:
         if size != first:
             cause = f"is {size[0]}x{size[1]} but {example.name} is {first[0]}x{first[1]}"
             raise VideoError(cause, path=file, hint="All frames must have one size.")
-    return first, list(sizes)
+    return sizes
 
 
 def _pattern_regex(name: str) -> re.Pattern[str]:
