@@ -79,7 +79,8 @@ def _folder(root: Path, name: str, output: str) -> Path | None:
 def _body(root: Path, lines: Sequence[Line]) -> Iterator[str]:
     failed = sum(not line.done for line in lines)
     doubtful = sum(line.doubtful > 0 for line in lines)
-    yield f"<header><h1>{text(root.absolute().name)}</h1><p class=lead>{len(lines)} clip{'s' * (len(lines) != 1)}, {failed} not done, "
+    many = "s" * (len(lines) != 1)
+    yield f"<header><h1>{text(root.absolute().name)}</h1><p class=lead>{len(lines)} clip{many}, {failed} not done, "
     yield f"{doubtful} with doubtful frames; the worst first.</p></header><div class=scroll><table>"
     yield "<tr><th>clip<th>confidence<th>doubtful frames<th>frames<th>cuts<th>remarks"
     for line in lines:
