@@ -3,7 +3,9 @@
 const $ = id => document.getElementById(id);
 const canvas = $("paint"), context = canvas.getContext("2d", {willReadFrequently: true});
 const UNDO = 20;
-let clip, place = 0, labels, changed = false, erasing = false, last = null, past = [], colours = new Map();
+let clip, place = 0, labels, erasing = false, last = null, past = [], colours = new Map();
+let edits = 0, kept = 0;  // how often labels were changed, and how many of these changes are saved or given up
+let saving = Promise.resolve(), loads = 0;  // what is sent goes one after the other
 
 async function start() {
   clip = await (await fetch("clip.json")).json();
@@ -50,15 +52,26 @@ function offer(command) {
 
 function say(text) { $("state").textContent = text; }
 
+function mayLeave(since) {
+  return edits === since || confirm("This frame has changes that are not saved. Leave them?");
+}
+
 async function show(to) {
-  if (to < 0 || to >= clip.frames.length) return;
-  if (changed && !confirm("This frame has changes that are not saved. Leave them?")) return;
-  const frame = clip.frames[to];
-  const answer = await fetch(`labels/${frame.frame}`);
+  await saving;
+  if (to >= 0 && to < clip.frames.length && mayLeave(kept)) await load(to);
+}
+
+async function load(to) {
+  const frame = clip.frames[to], now = ++loads, before = edits;
+  const answer = await fetch(`labels/${frame.frame}`).catch(() => null);
+  if (!answer) return say("the review has ended; start it again");
   if (!answer.ok) return say(`frame ${frame.frame}: ${await answer.text()}`);
+  const found = new Uint16Array(await answer.arrayBuffer());
+  if (now !== loads || !mayLeave(before)) return;  // another frame was asked for since, or this one painted on
   place = to;
-  labels = new Uint16Array(await answer.arrayBuffer());
-  changed = false;
+  labels = found;
+  kept = edits;
+  last = null;
   past = [];
   $("picture").src = `picture/${frame.frame}`;
   $("number").textContent = `frame ${frame.frame}`;
@@ -102,7 +115,7 @@ function stroke([x0, y0], [x1, y1]) {
   const steps = Math.max(1, Math.ceil(length / Math.max(.5, r / 2)));
   for (let step = 0; step <= steps; step++)
     dab(x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps, r, id);
-  changed = true;
+  edits++;
   draw(Math.min(x0, x1) - r - 1, Math.min(y0, y1) - r - 1, Math.max(x0, x1) + r + 1, Math.max(y0, y1) + r + 1);
 }
 
@@ -137,22 +150,27 @@ canvas.addEventListener("pointerleave", () => { $("cursor").style.display = "non
 function undo() {
   if (!past.length) return;
   labels = past.pop();
+  edits++;
   draw(0, 0, clip.width, clip.height);
 }
 
-async function send(method, done) {
-  const frame = clip.frames[place];
+function send(method) {
+  return saving = saving.then(() => answered(method));
+}
+
+async function answered(method) {
+  const frame = clip.frames[place], sent = edits;
   const body = method === "POST" ? labels : undefined;
   const answer = await fetch(`labels/${frame.frame}`, {method, body}).catch(() => null);
   if (!answer) return say("the review has ended; start it again");
-  const said = await answer.json();
-  if (!answer.ok) return say(said.error);
-  changed = false;
+  const said = await answer.json().catch(() => ({error: "not saved; try again"}));
+  if (!answer.ok || said.error) return say(said.error);
+  kept = Math.max(kept, sent);  // what was painted since is not
   frame.corrected = method === "POST";
   offer(said.command);
   drawTimeline();
   if (method === "POST") say(`saved as ${said.file}`);
-  else await show(place);
+  else if (frame === clip.frames[place] && mayLeave(sent)) await load(place);
 }
 
 function use(eraser) {
@@ -200,5 +218,5 @@ document.addEventListener("keydown", event => {
   else return;
   event.preventDefault();
 });
-window.addEventListener("beforeunload", event => { if (changed) event.preventDefault(); });
+window.addEventListener("beforeunload", event => { if (edits !== kept) event.preventDefault(); });
 start();

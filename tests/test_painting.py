@@ -1,0 +1,109 @@
+"""The script of the review page in Node, where there is one: what is painted while an answer is under way."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from stmcli.page import ASSETS
+
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(NODE is None, reason="no Node here: the script of the page was not run")
+
+PAGE = """
+"use strict";
+class Part {
+  constructor() { this.style = {}; this.classList = {toggle() {}}; this.options = []; this.heard = {}; this.value = 1; }
+  addEventListener(kind, hear) { this.heard[kind] = hear; }
+  append(one) { this.options.push(one); }
+  insertBefore(one) { this.options.unshift(one); }
+  replaceChildren() { this.options = []; }
+  querySelector(text) {
+    const value = /value="?(\\w+)/.exec(text);
+    return value ? this.options.find(one => String(one.value) === value[1]) ?? null : new Part();
+  }
+  setAttribute() {}
+  setPointerCapture() {}
+  getBoundingClientRect() { return {left: 0, top: 0, width: 8, height: 6}; }
+  getContext() { return {createImageData: (w, h) => ({data: new Uint8Array(4 * w * h)}), putImageData() {}}; }
+}
+const parts = new Map(), asked = [], questions = [], window = new Part();
+const document = Object.assign(new Part(), {
+  getElementById: id => parts.get(id) ?? parts.set(id, new Part()).get(id), createElement: () => new Part(),
+});
+function Option(text, value) { return Object.assign(new Part(), {value}); }
+function confirm(text) { questions.push(text); return false; }  // a person who stays
+function prompt() { return "7"; }
+function fetch(path, {method = "GET", body} = {}) {
+  if (path === "clip.json") return Promise.resolve({ok: true, json: async () => clip_json});
+  return new Promise(answer => asked.push({path, method, body: body?.slice(), answer: (said = {}) => answer({
+    ok: !said.error, json: async () => ({command: "", file: "f", ...said}), arrayBuffer: async () => stored.slice().buffer})}));
+}
+const clip_json = {name: "clip", width: 8, height: 6, doubtful: 0.5, objects: [[3, [1, 2, 3]]], command: "",
+  frames: [0, 1, 2].map(frame => ({frame, confidence: 0.9, cut: false, corrected: false}))};
+const stored = new Uint16Array(48);
+const settle = () => new Promise(done => setTimeout(done));
+const paint = () => { for (const [kind, x] of [["pointerdown", 2], ["pointermove", 4], ["pointerup", 4]])
+  canvas.heard[kind]({button: 0, pointerId: 1, clientX: x, clientY: 3}); };
+const is_unsaved = () => { let stays = false; window.heard.beforeunload({preventDefault() { stays = true; }}); return stays; };
+const press = key => document.heard.keydown({key, target: {matches: () => false}, preventDefault() {}});
+"""
+BEGIN = "(async () => { await settle(); asked.pop().answer(); await settle(); $('object').value = 3;\n"
+
+
+def run(steps):
+    """Return what the steps say once the first frame is shown."""
+    script = PAGE + (ASSETS / "review.js").read_text().replace('"use strict";', "") + BEGIN + steps + "})();"
+    done = subprocess.run([NODE, "-"], input=script, capture_output=True, text=True, timeout=60, check=True)
+    return json.loads(done.stdout)
+
+
+def test_what_is_painted_while_a_save_is_under_way_is_not_saved():
+    steps = """
+    paint(); press("s"); await settle(); paint(); asked.pop().answer(); await settle();
+    const then = is_unsaved();
+    press("s"); await settle(); asked.pop().answer(); await settle();
+    console.log(JSON.stringify([then, is_unsaved()]));"""
+    assert run(steps) == [True, False]
+
+
+def test_a_stroke_that_is_undone_after_it_was_saved_is_a_change():
+    steps = """
+    paint(); press("s"); await settle(); asked.pop().answer(); await settle();
+    document.heard.keydown({key: "z", ctrlKey: true, target: {matches: () => false}, preventDefault() {}});
+    console.log(JSON.stringify(is_unsaved()));"""
+    assert run(steps) is True
+
+
+def test_what_is_painted_while_another_frame_is_on_its_way_is_not_lost_unasked():
+    steps = """
+    press("ArrowRight"); await settle(); paint(); asked.pop().answer(); await settle();
+    console.log(JSON.stringify([questions.length, place, Math.max(...labels)]));"""
+    assert run(steps) == [1, 0, 3]
+
+
+def test_a_frame_is_left_without_a_question_once_its_save_is_answered():
+    steps = """
+    paint(); press("s"); press("ArrowRight"); await settle();
+    asked.pop().answer(); await settle();
+    asked.pop().answer(); await settle();
+    console.log(JSON.stringify([questions.length, place, clip.frames[0].corrected]));"""
+    assert run(steps) == [0, 1, True]
+
+
+def test_a_save_that_fails_leaves_what_was_painted_unsaved():
+    steps = """
+    paint(); press("s"); press("ArrowRight"); await settle();
+    asked.pop().answer({error: "the disk is full"}); await settle();
+    console.log(JSON.stringify([questions.length, place, is_unsaved()]));"""
+    assert run(steps) == [1, 0, True]
+
+
+def test_two_saves_of_a_frame_reach_the_server_one_after_the_other():
+    steps = """
+    paint(); press("s"); paint(); press("s"); await settle();
+    const at_once = asked.length;
+    asked.pop().answer(); await settle();
+    console.log(JSON.stringify([at_once, asked.length]));"""
+    assert run(steps) == [1, 1]
