@@ -107,3 +107,12 @@ def test_two_saves_of_a_frame_reach_the_server_one_after_the_other():
     asked.pop().answer(); await settle();
     console.log(JSON.stringify([at_once, asked.length]));"""
     assert run(steps) == [1, 1]
+
+
+def test_an_id_that_only_the_mask_of_a_frame_has_can_be_painted_with():
+    steps = """
+    labels[0] = 7; draw(0, 0, 8, 6);
+    const target = $("object");
+    target.value = "new"; target.heard.change({target});
+    console.log(JSON.stringify([target.options.map(one => one.value), target.value]));"""
+    assert run(steps) == [[7, 3, "new"], 7]

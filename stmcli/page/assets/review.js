@@ -189,7 +189,7 @@ $("object").addEventListener("change", event => {
   if (event.target.value !== "new") return use(false);
   const id = Number(prompt("The id of the object, 1 to 65535, not 255"));
   if (Number.isInteger(id) && id > 0 && id < 65536 && id !== 255) {
-    if (!colours.has(id)) addObject(id, [255, 255, 255]);
+    if (!$("object").querySelector(`[value="${id}"]`)) addObject(id, colourOf(id));
     event.target.value = id;
   } else event.target.selectedIndex = 0;
   use(false);
