@@ -38,7 +38,8 @@ function prompt() { return "7"; }
 function fetch(path, {method = "GET", body} = {}) {
   if (path === "clip.json") return Promise.resolve({ok: true, json: async () => clip_json});
   return new Promise(answer => asked.push({path, method, body: body?.slice(), answer: (said = {}) => answer({
-    ok: !said.error, json: async () => ({command: "", file: "f", ...said}), arrayBuffer: async () => stored.slice().buffer})}));
+    ok: !said.error, json: async () => ({command: "", file: "f", ...said}),
+    arrayBuffer: async () => stored.slice().buffer})}));
 }
 const clip_json = {name: "clip", width: 8, height: 6, doubtful: 0.5, objects: [[3, [1, 2, 3]]], command: "",
   frames: [0, 1, 2].map(frame => ({frame, confidence: 0.9, cut: false, corrected: false}))};
@@ -46,7 +47,11 @@ const stored = new Uint16Array(48);
 const settle = () => new Promise(done => setTimeout(done));
 const paint = () => { for (const [kind, x] of [["pointerdown", 2], ["pointermove", 4], ["pointerup", 4]])
   canvas.heard[kind]({button: 0, pointerId: 1, clientX: x, clientY: 3}); };
-const is_unsaved = () => { let stays = false; window.heard.beforeunload({preventDefault() { stays = true; }}); return stays; };
+const is_unsaved = () => {
+  let stays = false;
+  window.heard.beforeunload({preventDefault() { stays = true; }});
+  return stays;
+};
 const press = key => document.heard.keydown({key, target: {matches: () => false}, preventDefault() {}});
 """
 BEGIN = "(async () => { await settle(); asked.pop().answer(); await settle(); $('object').value = 3;\n"
