@@ -248,6 +248,14 @@ def test_another_clip_is_refused(result, make_folder):
         Review(result, video=other)
 
 
+def test_a_sequence_whose_last_image_was_removed_is_refused(result, tmp_path, stm):
+    (tmp_path / "frames" / f"{FIRST + 2:05d}.png").unlink()
+    for command in ("review", "report"):
+        answer = stm(command, result)
+        assert answer.exit_code == 2
+        assert f"frames: has no frame {FIRST + 2}, which the result has. Say with --video" in answer.stderr
+
+
 @pytest.mark.parametrize("length", ["0", "10", "99999999999", "-1", "x"])
 def test_a_mask_of_another_size_is_refused(server, result, length):
     status, _, _ = ask(server, f"labels/{FIRST}", method="POST", body=b"0123456789", Content_Length=length)

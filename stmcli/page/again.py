@@ -37,8 +37,7 @@ def remake_page(folder: Path, *, video: Path | None = None, listener: Listener =
                 pictures.look(frame, partial(read_values, mask), worst_in(facts))
                 listener.frame(frame.index)
         if frames:
-            cause = f"has no frame {min(frames)}, which the result has"
-            raise UsageError(cause, path=source.info.path, hint="Say with --video where the clip of the result is.")
+            raise _lacks(min(frames), source.info.path)
     write_page(folder / PAGE, report, pictures)
     return folder / PAGE, doubts
 
@@ -71,7 +70,16 @@ def open_clip(report: Mapping[str, Any], video: Path | None) -> Source:
         source.close()
         cause = f"is {width}x{height}, but the clip of the result was {was[0]}x{was[1]}"
         raise UsageError(cause, path=path, hint="Say with --video where that clip is.")
+    lost = [] if source.info.is_video else [number for number in numbers if number not in source.times()]
+    if lost:
+        source.close()
+        raise _lacks(lost[0], path)
     return source
+
+
+def _lacks(number: int, path: Path) -> UsageError:
+    cause = f"has no frame {number}, which the result has"
+    return UsageError(cause, path=path, hint="Say with --video where the clip of the result is.")
 
 
 def moved(report: Mapping[str, Any], source: Source) -> dict[str, Any]:
