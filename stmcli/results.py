@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stmcli.datasets import FORMATS, DavisWriter
 from stmcli.errors import ELSEWHERE, LockedError, PartialError, UsageError, listed
-from stmcli.files import can_be, nearest_existing
+from stmcli.files import can_be, nearest_existing, writing
 from stmcli.journal import SUMMARY
 from stmcli.masks import MASKS
 from stmcli.options import SOFT_FILMS, SOFT_STILLS
@@ -137,7 +137,7 @@ def lock(out: Path) -> Iterator[None]:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = (out / LOCK).open("a+")
+        file = (out / LOCK).open("ab+", buffering=0)  # closing it writes nothing, which a full disk would refuse
     except OSError as error:
         raise UsageError(f"cannot be written ({error.strerror})", path=out, hint=ELSEWHERE) from None
     with file:
@@ -145,13 +145,14 @@ def lock(out: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise LockedError(f"in use by process {file.read()}", path=out, hint="Wait for it, or stop it.") from None
+            owner = file.read().decode(errors="replace")
+            raise LockedError(f"in use by process {owner}", path=out, hint="Wait for it, or stop it.") from None
         if not _is_still(out / LOCK, file.fileno()):  # the run before removed it between our two steps
             raise LockedError("another run has just ended here", path=out, hint="Run the same command again.")
         try:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with writing(out):
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
             _sweep(out)
             yield
         finally:

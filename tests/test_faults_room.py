@@ -5,7 +5,7 @@ import json
 import re
 import resource
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -80,6 +80,19 @@ def test_a_file_too_large_at_the_end_ends_a_run_that_goes_on_without_it(noisy, s
     needed = check_kept(noisy, result.stderr.splitlines(), "no file may be so large here", whole)
     assert round(size * 0.8) - 100 < needed < size + 20_000
     check_finished(noisy, segment(*words), whole)
+
+
+def test_a_disk_that_is_full_before_a_run_is_named(scene, segment):
+    with mounted(scene.folder / "home", size="64k") as home:
+        scene.output = home / "out"
+        scene.output.mkdir()
+        (scene.output / ".lock").touch()  # a killed run left it
+        with suppress(OSError), (home / "others").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        result = segment(*scene.job)
+    assert result.exit_code == 1
+    assert "out: the disk is full" in result.stderr
 
 
 def test_a_full_disk_in_the_middle_ends_a_run_that_goes_on_when_there_is_room(noisy, segment, whole):
