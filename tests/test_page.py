@@ -217,6 +217,29 @@ def test_commands_work_in_any_folder(segment, make_clip, make_mask, tmp_path):
     assert [mask["path"] for mask in facts["masks"]] == [f"{tmp_path}/{first}", f"{tmp_path}/{later}"]
 
 
+def test_a_command_to_mend_a_frame_that_has_a_mask_gives_its_mask_up(segment, stm, make_clip, make_mask, tmp_path):
+    masks = [make_mask().name, f"2:{make_mask('late.png', ids=(2,)).name}"]
+    assert segment(make_clip(frames=3).name, "-m", masks[0], "-m", masks[1], "-o", "out").exit_code == 0
+    facts = json.loads((tmp_path / "out/report.json").read_text())
+    mended = make_mask("fixed-2.png", ids=(1, 2)).name
+    words = shlex.split(fix_command(facts, Path("out"), f"2:{mended}", frames=[2]))
+    assert words[3:7] == ["--mask", f"{tmp_path}/{masks[0]}", "--mask", f"2:{mended}"]
+    assert words.count("--mask") == 2
+    answer = stm(*words[1:])
+    assert answer.exit_code == 0, answer.stderr
+    given = json.loads((tmp_path / "out/report.json").read_text())["masks"]
+    assert [(mask["frame"], mask["ids"]) for mask in given] == [(0, [1]), (2, [1, 2])]
+
+
+def test_a_file_of_masks_of_several_frames_is_given_up_for_one_of_them():
+    facts = report([0.5] * 9) | {
+        "masks": [{"frame": frame, "path": "/a.json", "ids": [1]} for frame in (0, 4, 8)],
+        "mask_words": ["/a.json", "4:/a.json", "8:/a.json"],
+    }
+    words = shlex.split(fix_command(facts, Path("out"), "8:m.png", frames=[8]))
+    assert [word for word in words if "a.json" in word] == ["/a.json", "4:/a.json"]
+
+
 def test_a_command_repeats_what_was_not_the_default():
     facts = report([0.5]) | {
         "options": {

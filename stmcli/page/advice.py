@@ -28,11 +28,12 @@ def frame_command(report: Mapping[str, Any], frame: int, picture: str) -> str:
 def fix_command(report: Mapping[str, Any], output: Path, mask: str, *, frames: Collection[int]) -> str:
     """Return the command that segments the same clip with one more word of `--mask`, of masks of `frames`.
 
+    A word `FRAME:PATH` takes the place of the file that was given for that frame; a folder may come beside it.
     A new mask of the frame that the clip is followed from makes it another job, which needs leave to replace the
     result.
     """
     words = ["stm", "segment", _path(_source(report))]
-    for word in [*_given(report), mask]:
+    for word in [*_given(report, [frame for frame in frames if mask.startswith(f"{frame}:")]), mask]:
         words += ["--mask", word]
     masks = [(given["frame"], given["ids"]) for given in report.get("masks", [])]
     direction = report.get("options", {}).get("segment", {}).get("direction", "forward")
@@ -45,11 +46,22 @@ def _source(report: Mapping[str, Any]) -> str:
     return str(report.get("source", {}).get("path", "CLIP"))
 
 
-def _given(report: Mapping[str, Any]) -> list[str]:
-    """Return the words of `--mask` of the run itself."""
-    if words := report.get("mask_words"):
-        return [str(word) for word in words if word]
-    return [f"{mask['frame']}:{mask['path']}" for mask in report.get("masks", [])]
+def _given(report: Mapping[str, Any], replaced: Collection[int]) -> list[str]:
+    """Return the words of `--mask` of the run itself, but for files that are masks of the `replaced` frames."""
+    masks = report.get("masks", [])
+    gone = [mask for mask in masks if mask["frame"] in replaced]
+    others = {mask["path"] for mask in masks if mask not in gone}  # annotations are in one file
+    words = report.get("mask_words") or [f"{mask['frame']}:{mask['path']}" for mask in masks]
+    return [
+        str(word)
+        for word in words
+        if word and not any(_names(str(word), one["frame"], one["path"], others) for one in gone)
+    ]
+
+
+def _names(word: str, frame: int, path: str, others: Collection[str]) -> bool:
+    """Tell whether a word of `--mask` names the file of a frame; one of `others` too does so with the number alone."""
+    return word == f"{frame}:{path}" or (path not in others and (word == path or word.endswith(f":{path}")))
 
 
 def _options(options: Mapping[str, Mapping[str, Any]]) -> list[str]:
