@@ -41,7 +41,7 @@ from stmcli.options import (
     NetworkOptions,
     SegmentOptions,
 )
-from stmcli.registry import digest, find
+from stmcli.registry import digest, find, found_from
 from stmcli.report import source_facts
 from stmcli.results import REPORT, check_folder, output_names
 from stmcli.video import Source, open_source
@@ -292,7 +292,9 @@ def run_facts(opened: Opened) -> dict[str, Any]:
     """Return what is known of a run before it begins, for its report."""
     job, given, source = opened.job, opened.given, opened.source
     entry, identity = find(job.network.weights), job.identity()
-    masks = opened.digests()
+    masks, here = opened.digests(), Path.cwd()
+    options = {name: asdict(getattr(job, name)) for name in GROUPS}
+    options["network"]["weights"] = found_from(here, job.network.weights)
     return {
         "stm": __version__,
         "torch": torch.__version__,
@@ -302,9 +304,9 @@ def run_facts(opened: Opened) -> dict[str, Any]:
         "weights": {"path": str(entry), "sha256": digest(entry), "licence": card_of(entry).licence},
         "source": source_facts(source.info),
         "masks": _mask_facts(given),
-        "mask_words": [str(mask_in(Path.cwd(), word)) for word in job.masks],  # to be used anywhere
+        "mask_words": [str(mask_in(here, word)) for word in job.masks],  # to be used anywhere
         "objects": list(opened.ids),
-        "options": {name: asdict(getattr(job, name)) for name in GROUPS},
+        "options": options,
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from dataclasses import fields
 from fractions import Fraction
 from html.parser import HTMLParser
@@ -207,13 +208,15 @@ def test_commands_are_quoted_and_repeat_the_run(tmp_path):
     assert words[words.index("-o") + 1] == str(tmp_path)
 
 
-def test_commands_work_in_any_folder(segment, make_clip, make_mask, tmp_path):
+def test_commands_work_in_any_folder(stm, tiny_weights, make_clip, make_mask, tmp_path):
     clip, first, later = make_clip().name, make_mask().name, make_mask("later.png").name
-    assert segment(clip, "-m", first, "-m", f"2:{later}", "-o", "out").exit_code == 0
+    shutil.copy(tiny_weights, tmp_path / "own.safetensors")
+    assert stm("segment", clip, "-m", first, "-m", f"2:{later}", "-o", "out", "-w", "own.safetensors").exit_code == 0
     facts = json.loads((tmp_path / "out" / "report.json").read_text())
     words = shlex.split(fix_command(facts, Path("out"), "3:more.png", frames=[3]))
     assert words[2:7] == [f"{tmp_path}/{clip}", "--mask", f"{tmp_path}/{first}", "--mask", f"2:{tmp_path}/{later}"]
     assert words[words.index("-o") + 1] == f"{tmp_path}/out"
+    assert words[words.index("--weights") + 1] == f"{tmp_path}/own.safetensors"
     assert [mask["path"] for mask in facts["masks"]] == [f"{tmp_path}/{first}", f"{tmp_path}/{later}"]
 
 
