@@ -110,7 +110,7 @@ class Review:
         if not corrected:
             return ""
         words = [word for word in self.report.get("mask_words", []) if Path(word).absolute() != folder]
-        report = {**self.report, "mask_words": words} if words else self.report
+        report = {**self.report, "mask_words": words} if "mask_words" in self.report else self.report
         return fix_command(report, self.folder, str(folder), frames=corrected)
 
     def _correction(self, number: int) -> Path:

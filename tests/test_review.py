@@ -220,6 +220,15 @@ def test_corrections_of_an_earlier_command_are_named_once_and_need_no_leave(resu
     assert "-y" not in words
 
 
+def test_corrections_that_are_all_the_masks_of_a_run_are_named_once(result):
+    report = json.loads((result / "report.json").read_text())
+    report["mask_words"] = [str(result / "corrections")]
+    (result / "report.json").write_text(json.dumps(report))
+    review = Review(result)
+    review.correct(FIRST, painted())
+    assert shlex.split(review.command()).count("--mask") == 1
+
+
 def test_the_way_back_begins_at_the_last_correction(result):
     report = json.loads((result / "report.json").read_text())
     report["masks"][0]["frame"] = FIRST + 2

@@ -51,7 +51,7 @@ def _given(report: Mapping[str, Any], replaced: Collection[int]) -> list[str]:
     masks = report.get("masks", [])
     gone = [mask for mask in masks if mask["frame"] in replaced]
     others = {mask["path"] for mask in masks if mask not in gone}  # annotations are in one file
-    words = report.get("mask_words") or [f"{mask['frame']}:{mask['path']}" for mask in masks]
+    words = report.get("mask_words", [f"{mask['frame']}:{mask['path']}" for mask in masks])
     return [
         str(word)
         for word in words
