@@ -17,7 +17,7 @@ from stmcli.journal import JOURNAL, SUMMARY
 from stmcli.layout import ANNOTATIONS, IMAGES
 from stmcli.masks import MASKS
 from stmcli.pipeline import first_mask
-from stmcli.results import LOCK, REPORT
+from stmcli.results import INDEX, LOCK, REPORT
 from stmcli.video import list_frames
 from stmcli.video.folder import is_pattern
 
@@ -25,7 +25,7 @@ SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".ivf", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
     *(".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
 )
-RESERVED = (JOURNAL, SUMMARY, LOCK)  # what a batch itself writes into the output root
+RESERVED = (JOURNAL, SUMMARY, INDEX, LOCK)  # what a batch itself writes into the output root
 
 
 @dataclass(frozen=True)

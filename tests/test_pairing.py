@@ -147,6 +147,7 @@ def test_what_is_no_batch_is_wrong_usage(tree, tmp_path, given, masks, cause):
         (["X/y.mp4", "x.mp4"], ["X/y", "x~2"]),
         (["a.mp4", "a.mov", "a.mp4.mkv"], ["a.mp4", "a.mov", "a.mp4~2"]),
         (["summary.json.mp4", "batch.jsonl.mov"], ["summary.json~2", "batch.jsonl~2"]),
+        (["index.html.mp4"], ["index.html~2"]),
         (["v1.2.mp4", "..mp4", "...mp4"], ["v1.2", "..mp4", "...mp4"]),
     ],
 )
