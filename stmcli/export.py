@@ -155,7 +155,7 @@ def _first_number(job: ExportJob) -> int | None:
 def _soft_folders(job: ExportJob) -> dict[int, Path]:
     """Return the folder of stored probabilities of each object."""
     folder = job.mask_folder.parent / SOFT
-    return {int(path.name): path for path in sorted(folder.glob("*")) if path.is_dir() and path.name.isdigit()}
+    return {int(path.name): path for path in sorted(folder.glob("*")) if path.is_dir() and path.name.isdecimal()}
 
 
 def _check(job: ExportJob, wanted: Sequence[Output]) -> None:

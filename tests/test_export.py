@@ -258,6 +258,24 @@ def test_options_that_mean_nothing_are_refused(done, options, words):
         export_masks(ExportJob(done.output, done.video, export=ExportOptions(**options)))
 
 
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (("1=dog", "1=cat"), "--category 1=cat: object 1 is called dog already. Give each object one name."),
+        (("\u00b2=dog",), "--category \u00b2=dog: not an object and its name"),  # a digit that is no number
+    ],
+)
+def test_names_that_say_nothing_clear_are_refused(stm, tmp_path, words, cause):
+    categories = [part for word in words for part in ("--category", word)]
+    answer = stm("export", tmp_path, "--video", "clip.mp4", "--to", "coco", *categories)
+    assert (answer.exit_code, cause in answer.stderr) == (2, True)
+
+
+def test_a_folder_beside_the_soft_ones_that_has_no_number_is_left_alone(done):
+    (done.output / "soft" / "\u00b2").mkdir(parents=True)
+    assert exports(done, "matte").frames
+
+
 def test_alpha_of_hard_masks_follows_the_picture_or_is_as_hard_and_says_so(tmp_path):
     truth = scene("blob", 0)
     (tmp_path / "clip").mkdir()

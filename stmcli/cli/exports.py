@@ -1,5 +1,6 @@
 """The options that say what is made of masks, shared by all commands that have some of them."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -70,7 +71,7 @@ def export_options(
         bits=bits_of("--bits", bits),
         background=background.lower().removeprefix("#").removeprefix("0x"),
         refine=refine,
-        categories=tuple(sorted(_category(text) for text in category or ())),
+        categories=_categories(category or ()),
     )
 
 
@@ -79,8 +80,18 @@ def bits_of(option: str, value: int) -> int:
     return int(one_of(option, str(value), tuple(map(str, BITS))))
 
 
+def _categories(texts: Iterable[str]) -> tuple[tuple[int, str], ...]:
+    """Return the name of each object, by its id; raise UsageError for two of one."""
+    names: dict[int, str] = {}
+    for number, name in map(_category, texts):
+        if names.setdefault(number, name) != name:
+            cause = f"--category {number}={name}: object {number} is called {names[number]} already"
+            raise UsageError(cause, hint="Give each object one name.")
+    return tuple(sorted(names.items()))
+
+
 def _category(text: str) -> tuple[int, str]:
     number, separator, name = text.partition("=")
-    if not (number.strip().isdigit() and separator and name.strip()):
+    if not (number.strip().isdecimal() and separator and name.strip()):
         raise UsageError(f"--category {text}: not an object and its name", hint="Write it like 1=dog.")
     return int(number), name.strip()
