@@ -1,5 +1,6 @@
 """Make exports of masks that are there already, without the network."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -45,7 +46,8 @@ class ExportJob:
     @property
     def mask_folder(self) -> Path:
         """Return the folder that the masks themselves are in."""
-        return mask_folder(self.masks)
+        found = mask_folder(self.masks)
+        return found if found.name not in ("", "..") else Path(os.path.abspath(found))  # `.` has a name too
 
     @cached_property
     def run(self) -> dict[str, Any]:
@@ -55,7 +57,7 @@ class ExportJob:
     @property
     def folder(self) -> Path:
         """Return where the outputs go."""
-        return self.output or (self.masks if self.mask_folder != self.masks else self.masks.parent)
+        return self.output or (self.masks if mask_folder(self.masks) != self.masks else self.mask_folder.parent)
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ def _write(
         for writer in writers:
             writer.close()
     facts = {writer.path.name: dict(writer.facts) for writer in writers}
-    if job.folder / MASKS == job.mask_folder and (job.folder / REPORT).exists():
+    if job.folder.resolve() / MASKS == job.mask_folder.resolve() and (job.folder / REPORT).exists():
         add_exports(job.folder / REPORT, facts)
     notes = [
         *source.warnings,

@@ -271,6 +271,22 @@ def test_names_that_say_nothing_clear_are_refused(stm, tmp_path, words, cause):
     assert (answer.exit_code, cause in answer.stderr) == (2, True)
 
 
+def test_an_export_from_within_the_folder_of_masks_is_that_of_their_result(done, stm, monkeypatch):
+    monkeypatch.chdir(done.output / "masks")
+    made = stm("export", ".", "--video", done.video, "--to", "matte")
+    assert made.exit_code == 0, made.stderr
+    assert "hard masks" not in made.stderr
+    assert [path for path in (done.output / "masks").iterdir() if path.suffix != ".png"] == []
+    assert (done.output / "matte.mp4").exists()
+
+
+def test_a_result_knows_of_its_exports_however_its_folder_is_called(done, stm, monkeypatch):
+    monkeypatch.chdir(done.output.parent)
+    made = stm("export", done.output.name, "--video", done.video, "--to", "matte", "-o", done.output)
+    assert made.exit_code == 0, made.stderr
+    assert [*json.loads((done.output / "report.json").read_text())["exported"]] == ["matte.mp4"]
+
+
 def test_a_folder_beside_the_soft_ones_that_has_no_number_is_left_alone(done):
     (done.output / "soft" / "\u00b2").mkdir(parents=True)
     assert exports(done, "matte").frames
