@@ -83,7 +83,8 @@ def export_masks(job: ExportJob, *, listener: Listener = Listener()) -> Exported
         end = _end(masks, whole)
     with _open(job, min(masks), end) as source:
         _require_all(masks, source)
-        saved = SavedMasks(masks, source, _soft_folders(job), edited=_edited(job, source))
+        known = job.run.get("objects", ())
+        saved = SavedMasks(masks, source, _soft_folders(job), edited=_edited(job, source), known=known)
         wanted = outputs(job.export, saved.object_ids)
         _check(job, wanted)
         predict = _predictions(saved, wanted, job.export)

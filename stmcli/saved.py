@@ -9,20 +9,26 @@ import numpy as np
 
 from stmcli.errors import UsageError
 from stmcli.listeners import unheard
-from stmcli.masks import Convention, Labels, check_fits, object_ids, read_grey, read_stored
+from stmcli.masks import ONE_OBJECT, Convention, Labels, check_fits, object_ids, read_grey, read_stored
 from stmcli.video import Source
 
 
 class SavedMasks:
-    """Give back, frame by frame, what a run or a person has stored."""
+    """Give back, frame by frame, what a run or a person has stored; `known` are the ids of a run's objects."""
 
     def __init__(
-        self, masks: Mapping[int, Path], source: Source, soft: Mapping[int, Path], *, edited: Sequence[int] = ()
+        self,
+        masks: Mapping[int, Path],
+        source: Source,
+        soft: Mapping[int, Path],
+        *,
+        edited: Sequence[int] = (),
+        known: Sequence[int] = (),
     ) -> None:
         self._masks, self._soft, self._name, self.edited = masks, soft, source.frame_name, edited
         self._folder = next(iter(masks.values())).parent
         self._size = source.info.width, source.info.height
-        self._convention = Convention()
+        self._convention = Convention(beside=not {*ONE_OBJECT}.isdisjoint(known))
         stored = [self._learn(path, source.info.path.name) for path in masks.values()]
         found = {number for values, grey in stored for number in object_ids(self._meant(values, grey))}
         self.object_ids = tuple(sorted(found | set(soft)))

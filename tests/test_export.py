@@ -287,6 +287,17 @@ def test_a_result_knows_of_its_exports_however_its_folder_is_called(done, stm, m
     assert [*json.loads((done.output / "report.json").read_text())["exported"]] == ["matte.mp4"]
 
 
+def test_an_object_of_a_run_that_alone_has_the_largest_id_keeps_it(segment, stm, make_clip, make_mask, tmp_path):
+    clip, mask = make_clip(frames=3), make_mask(ids=(1, 65535))
+    words = ("-m", mask, "--objects", 65535, "-o", "out", "-e", "none", "--keep-soft")
+    assert segment(clip, *words).exit_code == 0
+    made = stm("export", "out", "--video", clip, "--to", "mattes", "--to", "coco", "--per-object")
+    assert made.exit_code == 0, made.stderr
+    assert sorted(path.name for path in (tmp_path / "out").glob("mattes*")) == ["mattes-65535"]
+    coco = json.loads((tmp_path / "out" / "coco.json").read_text())
+    assert {one["track_id"] for one in coco["annotations"]} == {65535}
+
+
 def test_a_folder_beside_the_soft_ones_that_has_no_number_is_left_alone(done):
     (done.output / "soft" / "\u00b2").mkdir(parents=True)
     assert exports(done, "matte").frames
