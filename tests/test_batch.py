@@ -470,6 +470,21 @@ def test_this_process_does_one_clip_at_a_time():
     assert BatchOptions(engine="here", jobs=4).workers == 1
 
 
+def test_a_file_that_goes_while_a_result_is_measured_is_not_missed(tmp_path, monkeypatch):
+    is_file = Path.is_file
+
+    def gone(path):
+        found = is_file(path)
+        if path.name == ".saved.png.part":
+            path.unlink(missing_ok=True)
+        return found
+
+    passing = tmp_path / ".saved.png.part"
+    passing.write_bytes(b"part of a correction")
+    monkeypatch.setattr(Path, "is_file", gone)
+    assert task._size(passing.parent) == 0
+
+
 def test_a_task_means_the_same_files_in_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = NetworkOptions("mine.safetensors")

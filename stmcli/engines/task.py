@@ -1,6 +1,7 @@
 """One clip of a batch as a worker sees it: what to do, what is said on the way, and how it ended."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,4 +115,8 @@ def _outcome(task: Task, result: Result, status: str, error: Exception | None = 
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a review that saves a correction meanwhile renames files
+            size += file.stat().st_size if file.is_file() else 0
+    return size
