@@ -258,6 +258,7 @@ def test_a_dry_run_plans_and_writes_nothing(many, shots, tmp_path):
     assert "b.mp4: empty file" in b
     assert many("--limit", "1").exit_code == 0
     (tmp_path / "clips/b.mp4").unlink()
+    assert "\n1 clip to do, 1 done" in f"\n{many('--dry-run').stderr}"
     seen = json.loads(many("--dry-run", "--json").stdout)
     assert [clip["status"] for clip in seen["clips"]] == ["done", "to do"]
     done = records(tmp_path / "out")[0]

@@ -328,6 +328,14 @@ def test_the_page_made_with_another_clip_says_so(segment, stm, make_clip, make_m
     assert Review(tmp_path / "out").doubts == []
 
 
+def test_a_clip_of_one_frame_has_a_page_and_is_counted_as_one(segment, make_clip, make_mask, tmp_path):
+    answer = segment(make_clip(frames=1), "-m", make_mask(), "-o", "out")
+    assert (answer.exit_code, "\n1 frame in " in answer.stderr) == (0, True)
+    page = read(tmp_path / "out" / "report.html")
+    assert len(page.all("figure")) == 1
+    assert page.commands == []
+
+
 def test_the_page_of_a_run_that_is_not_finished_waits_for_it(stm, tmp_path):
     (tmp_path / "out/masks").mkdir(parents=True)
     (tmp_path / "out/report.json").write_text('{"status": "running", "frames": []}')

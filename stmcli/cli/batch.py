@@ -188,9 +188,11 @@ def _give_forecast(job: "Batch", chosen: "Sequence[Pair]", *, as_json: bool, qui
     failed = seen.count("failed")
     if not quiet:
         time = "unknown" if seen.seconds is None else f"about {seen.seconds:.0f} s"
+        left = seen.count("to do")
         say(
-            f"{seen.count('to do')} clips to do, {seen.count('done')} done, {failed} would fail; {seen.frames} frames, "
-            f"time {time}; disk about {seen.bytes_needed / 1e6:.1f} MB of {seen.bytes_free / 1e6:.0f} MB free"
+            f"{left} clip{'s' * (left != 1)} to do, {seen.count('done')} done, {failed} would fail; "
+            f"{seen.frames} frames, time {time}; "
+            f"disk about {seen.bytes_needed / 1e6:.1f} MB of {seen.bytes_free / 1e6:.0f} MB free"
         )
     if failed:
         error = PartialError if failed < len(seen.clips) else StmError

@@ -156,7 +156,7 @@ def _summary(report: dict[str, Any]) -> str:
 
 
 def _speed(frames: int, seconds: float) -> str:
-    return f"{frames} frames in {seconds:.1f} s ({frames / max(seconds, 1e-9):.1f} per second)"
+    return f"{frames} frame{'s' * (frames != 1)} in {seconds:.1f} s ({frames / max(seconds, 1e-9):.1f} per second)"
 
 
 @app.command()
