@@ -367,6 +367,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(st
     assert same(numbers(load(tmp_path / "a")), numbers(straight.state()))
 
 
+def test_a_network_that_blows_up_is_a_loss_that_is_no_number(stills, tmp_path):
+    with pytest.raises(TrainingError, match=r"the loss is nan .*at step \d"):
+        train(stills, tmp_path / "a", options=replace(OPTIONS, lr=1e9, steps=20), clips=CLIPS, device="cpu")
+
+
 def test_a_run_starts_from_weights_of_its_size_only(stills, tmp_path):
     model = new_model("tiny", seed=7)
     save(tmp_path / "w.safetensors", model, Card(TINY, "none"))

@@ -86,7 +86,8 @@ def _dice_loss(prob: Tensor, masks: Tensor) -> Tensor:
 def _read_loss(share: Tensor, cells: Tensor) -> Tensor:
     """Binary cross-entropy of the attention on an object against the query cell's own label, (B, N, h*w)."""
     with torch.autocast(share.device.type, enabled=False):  # which refuses it on CUDA, whatever the precision
-        return F.binary_cross_entropy(share.float().clamp(1e-6, 1 - 1e-6), cells.float())
+        known = share.float().clamp(1e-6, 1 - 1e-6).nan_to_num(0.5)  # it stops at NaN, which is the caller's to tell
+        return F.binary_cross_entropy(known, cells.float()).masked_fill(share.isnan().any(), torch.nan)
 
 
 def _iou(logits: Tensor, masks: Tensor) -> Tensor:
