@@ -32,6 +32,7 @@ PACKED_GREY = {"L;2": 85, "L;4": 17}  # what Pillow multiplies 2-bit and 4-bit s
 INVERTED_NOTE = "takes most of the frame and of its edge: is it inverted?"
 INVERTED = 0.75  # share of a frame and of its edge that an object seldom takes
 WHITE = 0xFFFFFF
+JPEG = "a JPEG, which does not keep object ids"
 MANY_GREYS = 16  # a grey mask with so many values between 0 and 255 has soft edges when white or thin lines prevail
 
 
@@ -125,7 +126,7 @@ def read_stored(path: Path, *, size: tuple[int, int] | None = None, warn: Warn =
     if image.mode not in ("1", "P", *GREY_MODES):
         raise MaskError(f"colour mode {image.mode} cannot be read", path=path, hint="Save it as palette PNG")
     if has_soft_edges(image):
-        cause = f"soft edges: {np.count_nonzero(image.histogram()[1:255])} grey values beside black and white"
+        cause = soft_edges(image)
         hint = "Save the mask without anti-aliasing, or use stm mask fix"
         raise MaskError(cause, path=path, hint=hint)
     return samples(image), image.mode in GREY_MODES
@@ -239,6 +240,11 @@ def has_soft_edges(image: Image.Image) -> bool:
     return bool(counts[255] > counts[between].sum() or 2 * len(thin) > len(between))
 
 
+def soft_edges(image: Image.Image) -> str:
+    """Say of a picture with soft edges what is wrong with it."""
+    return f"soft edges: {np.count_nonzero(image.histogram()[1:255])} grey values beside black and white"
+
+
 def ids_of_colours(codes: npt.NDArray[np.int32], path: Path) -> Labels:
     """Return the ids of colours of the DAVIS palette, (H, W) 0xRRGGBB; black and white alone stay 0 and 255.
 
@@ -278,6 +284,6 @@ def _threshold_jpeg(image: Image.Image, path: Path, warn: Warn) -> Labels:
     grey = np.array(image.convert("L"))
     binary = (np.minimum(grey, 255 - grey) < 48) & (np.ptp(np.array(image.convert("RGB")), axis=2) < 48)
     if binary.mean() < 0.97:
-        raise MaskError("a JPEG, which does not keep object ids", path=path, hint="Save the mask as PNG")
+        raise MaskError(JPEG, path=path, hint="Save the mask as PNG")
     warn(f"{path}: a JPEG, read as black and white; save masks as PNG")
     return (grey > 127).astype(np.uint8)

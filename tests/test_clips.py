@@ -156,6 +156,21 @@ def test_masks_that_cannot_serve_are_named(tmp_path, pair, text):
         load_stills([write_stills(tmp_path / "a", {"a": pair})])
 
 
+def test_a_mask_with_soft_edges_is_named_and_not_taken_for_ids(tmp_path):
+    labels = still(number=255)[1]
+    labels[16:44, 20:36] = 8 * np.arange(1, 17)
+    with pytest.raises(TrainingError, match=r"a: the mask of cat has soft edges: 16 grey values"):
+        load_stills([write_stills(tmp_path / "a", {"cat": (still()[0], labels)})])
+
+
+def test_a_mask_that_is_a_jpeg_is_named_and_not_taken_for_ids(tmp_path):
+    folder = write_stills(tmp_path / "a", {"cat": still(number=255)})
+    Image.open(folder / "masks/cat.png").save(folder / "masks/cat.jpg")
+    (folder / "masks/cat.png").unlink()
+    with pytest.raises(TrainingError, match=r"a: the mask of cat is a JPEG, which does not keep object ids"):
+        load_stills([folder])
+
+
 @pytest.mark.parametrize(("width", "height"), [(48, 96), (96, 52), (24, 16), (2 * 96, 2 * 52)])
 def test_a_mask_of_another_shape_than_its_image_is_named(tmp_path, width, height):
     pair = still(width=96, height=48)[0], still(width=width, height=height, box=(4, 4, 12, 12))[1]

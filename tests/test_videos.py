@@ -45,6 +45,12 @@ def write_video(root, name="car", *, numbers=range(8), resolution="480p", annota
     return root
 
 
+def write_soft_mask(path):
+    labels = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    labels[:, :24] = 10 * np.arange(1, 25)
+    Image.fromarray(labels).save(path)
+
+
 def write_list(root, name, clips, *, folder="2017"):
     (root / "ImageSets" / folder).mkdir(parents=True, exist_ok=True)
     (root / "ImageSets" / folder / name).write_text("\n".join(clips))
@@ -300,6 +306,11 @@ def test_frames_that_do_not_fit_are_decoded_again_to_the_same_clips(tmp_path):
             lambda root: Image.new("LAB", (96, 64)).save(root / "Annotations/480p/bad/00002.png", "TIFF"),
             "colour mode LAB",
         ),
+        (
+            lambda root: Image.new("L", (96, 64), 255).save(root / "Annotations/480p/bad/00002.png", "JPEG"),
+            "the mask is a JPEG",
+        ),
+        (lambda root: write_soft_mask(root / "Annotations/480p/bad/00002.png"), "the mask has soft edges: 24 grey"),
     ],
 )
 def test_a_video_that_cannot_be_read_is_left_out_with_one_line_and_named_when_none_is_left(tmp_path, damage, text):

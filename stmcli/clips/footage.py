@@ -17,7 +17,7 @@ from torch import Tensor
 from stmcli.clips.batch import SMALLEST, TRIES, Chance, Clips
 from stmcli.clips.camera import relight
 from stmcli.clips.motion import affine
-from stmcli.clips.stills import CANVAS, MASK_MODES, UNREADABLE
+from stmcli.clips.stills import CANVAS, UNREADABLE, mask_fault
 from stmcli.clips.videos import Shot, Video, Videos
 from stmcli.errors import MaskError, TrainingError
 from stmcli.images import open_image
@@ -75,11 +75,11 @@ class Frames:
 
 
 def _ids(mask: Image.Image, path: Path) -> Pixels:
-    if mask.mode in MASK_MODES:
-        return samples(mask).astype(np.uint8, copy=False)
-    if mask.mode in ("RGB", "RGBA"):
+    if mask.mode in ("RGB", "RGBA") and mask.format != "JPEG":
         return np.asarray(ids_of_colours(colour_codes(np.asarray(mask.convert("RGB"))), path)).astype(np.uint8)
-    raise MaskError(f"colour mode {mask.mode} cannot be read")
+    if fault := mask_fault(mask):
+        raise MaskError(f"the mask {fault}")
+    return samples(mask).astype(np.uint8, copy=False)
 
 
 class VideoClips:

@@ -17,7 +17,7 @@ from stmcli.errors import TrainingError
 from stmcli.files import require_file
 from stmcli.images import open_image
 from stmcli.machine import usable_cores
-from stmcli.masks import is_binary, samples
+from stmcli.masks import JPEG, has_soft_edges, is_binary, samples, soft_edges
 
 CANVAS = 256  # side of the square that a layer is cut from, px, unless the crop is larger
 MASK_MODES = ("1", "L", "P")
@@ -99,9 +99,9 @@ def _still(path: Path, stem: str, image: bytes, mask: bytes, *, canvas: int) -> 
         rgb = open_image(image).convert("RGB")
     except UNREADABLE as error:
         raise TrainingError(f"{stem} cannot be read ({error})", path=path, hint="Replace or remove it") from None
-    if ids.mode not in MASK_MODES:
-        hint = "Save masks as palette or 8-bit grey PNG"
-        raise TrainingError(f"the mask of {stem} is of colour mode {ids.mode}", path=path, hint=hint)
+    if fault := mask_fault(ids):
+        hint = "Save masks as palette or 8-bit grey PNG, without soft edges"
+        raise TrainingError(f"the mask of {stem} {fault}", path=path, hint=hint)
     if not _alike(rgb.size, ids.size):
         cause = f"{stem} is {rgb.width}x{rgb.height} but its mask {ids.width}x{ids.height}, which is another shape"
         raise TrainingError(cause, path=path, hint="Replace or remove it")
@@ -117,6 +117,15 @@ def _still(path: Path, stem: str, image: bytes, mask: bytes, *, canvas: int) -> 
     pixels[:3] = np.asarray(rgb.resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     pixels[3] = labels
     return Still(stem.rstrip("0123456789-_"), torch.from_numpy(pixels), boxes)
+
+
+def mask_fault(mask: Image.Image) -> str:
+    """Say why the values that a mask stores are no ids; empty: they are."""
+    if mask.format == "JPEG":
+        return f"is {JPEG}"
+    if mask.mode not in MASK_MODES:
+        return f"is of colour mode {mask.mode}"
+    return f"has {soft_edges(mask)}" if has_soft_edges(mask) else ""
 
 
 def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
