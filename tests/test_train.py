@@ -21,7 +21,7 @@ from stmcli.masks import read_values, write_labels
 from stmcli.model import SIZES, Dims
 from stmcli.options import ClipOptions, TrainOptions
 from stmcli.train import losses, train, trainer
-from stmcli.train.curve import CURVE
+from stmcli.train.curve import CURVE, draw_curve
 from stmcli.train.losses import clip_loss, unroll
 from stmcli.train.runfiles import RunFiles
 from stmcli.train.trainer import Trainer, new_model
@@ -408,6 +408,22 @@ def test_a_run_leaves_weights_a_curve_and_its_picture(stills, dataset, tmp_path,
     with safe_open(done.weights, framework="pt") as file:
         assert file.get_tensor("decoder.predict.weight").dtype == torch.float16
     assert validate(model, list_sequences(dataset, "davis2016"), size=32) == pytest.approx(done.score, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(20, "5.0 s"), (120, "0.5 min"), (7100, "29.6 min"), (7200, "0.5 h"), (100 * 3600, "25.0 h")]
+)
+def test_the_times_below_a_curve_tell_the_steps_of_short_runs_apart_too(tmp_path, monkeypatch, seconds, text):
+    labels = []
+    monkeypatch.setattr("stmcli.train.curve.draw_axes", lambda _, __, label: labels.extend(map(label, (0, 25))))
+    (tmp_path / "curve.csv").write_text(
+        "".join(
+            f"{','.join(row)}\n"
+            for row in (CURVE, ("50", f"{seconds / 2}", *"111", ""), ("100", f"{seconds}", *"1111"))
+        )
+    )
+    draw_curve(tmp_path / "curve.csv", tmp_path / "curve.png")
+    assert labels == 2 * [f"step 0\n0 {text.split()[1]}", f"25\n{text}"]
 
 
 def test_the_weights_kept_are_those_that_validated_best(stills, dataset, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from stmcli.diagram import Line, Panel, draw_axes, draw_line, font, write_image
 CURVE = ("step", "seconds", "loss", "iou", "lr", "J")
 PANEL = (840, 260)  # width and height of a diagram's axes, px
 MARGIN = (80, 50)  # left of and above the axes, px
+UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 COLOURS = ("#1f5fa8", "#2e8b57", "#c0392b")
 
 
@@ -54,10 +55,11 @@ def _draw_panel(
     colours: Sequence[str],
 ) -> None:
     """Draw axes with numbers, a legend and one line per name; y runs from 0 to `top`."""
+    length, unit = next((one for one in UNITS if max(table["seconds"]) >= 2 * one[0]), UNITS[-1])
 
     def label(step: float) -> str:
-        hours = float(np.interp(step, table["step"], table["seconds"])) / 3600
-        return f"{step:g}\n{hours:.1f} h" if step else "step 0\n0 h"
+        seconds = float(np.interp(step, [0.0, *table["step"]], [0.0, *table["seconds"]]))
+        return f"{step:g}\n{seconds / length:.1f} {unit}" if step else f"step 0\n0 {unit}"
 
     (width, height), (left, room) = PANEL, MARGIN
     panel = Panel(left, above + room, width, height, (0, max(table["step"])), top)
