@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stmcli.cli.evaluate import _percents
 from stmcli.errors import MaskError, UsageError
 from stmcli.evaluate import evaluate_folder, list_sequences
 from stmcli.evaluate.layout import annotation_folders
@@ -104,6 +105,10 @@ def test_first_and_last_frame_are_not_scored(tree, protocol):
     for index in (0, 4):
         (tree / "predicted" / "cat" / f"{index:05}.png").unlink()
     assert score(tree, protocol).as_json() == before
+
+
+def test_a_loss_that_is_only_rounding_is_shown_without_a_sign():
+    assert _percents({"J_decay": -1e-16, "F_decay": -0.001}) == ["0.0", "-0.1"]
 
 
 def test_davis2016_merges_the_objects(tree):
