@@ -147,7 +147,10 @@ def test_void_does_not_become_an_object_where_the_objects_are_too_small_to_be_le
 @pytest.mark.parametrize(
     ("pair", "text"),
     [
-        ((still()[0], np.zeros((64, 80), np.uint8)), "no stills with objects"),
+        (
+            (still()[0], np.zeros((64, 80), np.uint8)),
+            "no stills with objects.*images/ and masks/ with files of one name",
+        ),
         ((still()[0], still()[0]), "mask of a is of colour mode RGB"),
     ],
 )

@@ -180,7 +180,7 @@ def test_what_is_trained_on_is_what_would_be_evaluated(tmp_path, resolutions):
         ("gone", UsageError, "no such file"),
         ("empty", TrainingError, "no JPEGImages/"),
         ("bad.tar", TrainingError, "not a tar"),
-        ("bare", TrainingError, "no frame with an annotation"),
+        ("bare", TrainingError, "no frame with an annotation of the same name. It needs"),
         ("short", TrainingError, "no video with 2 annotated frames"),
     ],
 )

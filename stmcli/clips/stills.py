@@ -52,7 +52,8 @@ def load_stills(
             read = threads.map(lambda pair, path=path: _still(path, *pair, canvas=canvas), _spread(_pairs(path), most))
             found = [replace(still, pixels=still.pixels.to(device)) for still in read if still is not None]
             if not found:
-                raise TrainingError("no stills with objects in it", path=path, hint="It needs images/ and masks/")
+                hint = "It needs images/ and masks/ with files of one name"
+                raise TrainingError("no stills with objects in it", path=path, hint=hint)
             stills += found
     return stills
 

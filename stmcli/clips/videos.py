@@ -12,7 +12,7 @@ from stmcli.files import require_file
 from stmcli.layout import ANNOTATIONS, IMAGES, LISTS, choose_resolution, is_validation, list_place, read_list
 
 SHORTEST = 2  # annotated frames of a video
-HINT = f"it needs {IMAGES}/ and {ANNOTATIONS}/, as DAVIS or YouTube-VOS has them"
+HINT = f"It needs {IMAGES}/ and {ANNOTATIONS}/, as DAVIS or YouTube-VOS has them"
 
 
 @dataclass(frozen=True)
