@@ -143,7 +143,7 @@ def check_options(options: TrainOptions, clips: ClipOptions, *, stills: bool, vi
         raise UsageError("a training clip needs at least 2 frames")
     if options.objects < 1 or (options.objects > 1 + clips.pasted and not videos):
         cause = f"{options.objects} objects cannot be tracked in clips of 1 to {1 + clips.pasted}"
-        raise UsageError(cause, hint="Track fewer, or paste more")
+        raise UsageError(cause, hint="Use a smaller --objects")
     if min(options.batch, options.steps, options.warmup) < 1:
         raise UsageError("batch, steps and warm-up must be at least 1")
     if not 0 <= clips.stills_share <= 1:
