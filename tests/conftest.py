@@ -22,6 +22,11 @@ ENCODERS = {
     ".y4m": ("wrapped_avframe", "yuv420p", {}),
     ".gif": ("gif", "rgb8", {}),
     ".apng": ("apng", "rgb24", {}),
+    ".ivf": ("libvpx-vp9", "yuv420p", {"deadline": "realtime", "cpu-used": "8"}),
+    ".flv": ("flv", "yuv420p", {"qscale": "2"}),
+    ".mxf": ("mpeg2video", "yuv422p", {"qscale": "2"}),
+    ".wmv": ("wmv2", "yuv420p", {"qscale": "2"}),
+    ".mpg": ("mpeg2video", "yuv420p", {"qscale": "2"}),
 }
 
 

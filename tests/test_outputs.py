@@ -109,6 +109,14 @@ def test_the_sound_is_copied_byte_for_byte(make_clip, tmp_path):
     assert writer.notes == []
 
 
+def test_sound_that_begins_before_the_pictures_of_a_broadcast_is_whole(make_clip, tmp_path):
+    source = open_source(make_clip("clip.mpg", audio="mp2"))  # from 47698 of 90000, which no microsecond is
+    writer = convert(source, OverlayWriter(tmp_path / "o.mp4", source.info))
+    whole, kept = sound(source.info.path), sound(writer.path)
+    assert [packet for packet, _ in kept] == [packet for packet, _ in whole]
+    assert kept[0][1] - times(writer.path)[0] == pytest.approx(whole[0][1] - times(source.info.path)[0], abs=1e-4)
+
+
 def test_the_sound_lies_between_the_pictures(make_clip, tmp_path):
     source = open_source(make_clip(audio="aac", frames=100))
     writer = convert(source, OverlayWriter(tmp_path / "o.mp4", source.info))

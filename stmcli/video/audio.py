@@ -58,8 +58,9 @@ class AudioTrack:
             if until is not None and time >= until:
                 return
             self._waiting = None
-            if not origin or time >= origin:
-                self._mux(packet, round(origin / self._base))
+            offset = round(origin / self._base)  # of a clock that may be known to the microsecond only
+            if not origin or (packet.pts or 0) >= offset:
+                self._mux(packet, offset)
 
     def finish(self) -> None:
         """Write what the encoder still holds."""
