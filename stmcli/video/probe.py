@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 from stmcli.errors import VideoError
 from stmcli.images import MAX_PIXELS
 from stmcli.video.color import color_of, oddities
+from stmcli.video.ends import end_loss
 from stmcli.video.faults import avi_loss, explain, gif_loss, is_cut_mkv
 from stmcli.video.frame import OnCorrupt, SourceInfo
 from stmcli.video.log import silence
@@ -258,7 +259,7 @@ def _loss(container: InputContainer, stream: VideoStream, path: Path) -> str | N
         return _timed_loss(container, slack=_CLOCK if is_cut_mkv(path) else max(_SLACK, 2 / _rate(stream)))
     if kind == "gif":
         return gif_loss(path)
-    return None
+    return end_loss(path, kind)
 
 
 def _indexed_loss(stream: VideoStream, size: int) -> str | None:

@@ -1,0 +1,111 @@
+"""Find by their own account that files were cut short: Y4M, IVF, FLV, MXF and ASF."""
+
+import struct
+from collections.abc import Callable
+from io import SEEK_CUR
+from pathlib import Path
+from typing import BinaryIO
+
+_HEAD = 65536  # bytes: what may stand before an MXF file, and holds the headers of the others
+_LINE = 256  # bytes, more than a line of Y4M has
+_CHROMA = {"420": (2, 2), "411": (4, 1), "422": (2, 1), "444": (1, 1)}  # columns and rows to a sample
+_FLV_TAGS = {8, 9, 18}  # sound, pictures, script
+_FLV_SIZE = b"\x00\x08filesize\x00"
+_MXF_PARTITION = bytes.fromhex("060e2b34020501010d01020101")
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_LIVE = 1  # sizes are not known
+_HALF = "the file was cut short: it ends within a frame"
+
+
+def end_loss(path: Path, kind: str) -> str | None:
+    """Return what is missing at the end of a file of a container, None when it is whole or does not say."""
+    check = _CHECKS.get(kind)
+    if check is None:
+        return None
+    with path.open("rb") as file:
+        head, size = file.read(_HEAD), path.stat().st_size
+        file.seek(0)
+        return check(file, head, size)
+
+
+def _y4m_loss(file: BinaryIO, head: bytes, size: int) -> str | None:
+    length = _y4m_frame(head.partition(b"\n")[0].decode("ascii", "replace"))
+    file.readline(_LINE)
+    while length and (line := file.readline(_LINE)):
+        if not line.endswith(b"\n"):
+            return _HALF if b"FRAME".startswith(line[:5]) else None
+        if not line.startswith(b"FRAME"):
+            return None
+        if file.seek(length, SEEK_CUR) > size:
+            return _HALF
+    return None
+
+
+def _y4m_frame(header: str) -> int | None:
+    """Return how many bytes a frame has, None when its header is not understood."""
+    words = {word[:1]: word[1:] for word in header.split()[1:] if not word.startswith("X")}
+    layout = words.get("C", "420")
+    sides = [words.get(name, "") for name in "WH"]
+    if not all(side.isdecimal() and len(side) < 7 for side in sides):
+        return None
+    width, height = map(int, sides)
+    deep = layout[3:4] == "p" and layout[4:].isdecimal()
+    if layout.startswith("mono"):
+        return width * height * (1 if layout == "mono" else 2)
+    if layout[:3] not in _CHROMA or layout.endswith("alpha"):
+        return None
+    across, down = _CHROMA[layout[:3]]
+    return (width * height + 2 * (-(-width // across) * -(-height // down))) * (2 if deep else 1)
+
+
+def _ivf_loss(file: BinaryIO, head: bytes, size: int) -> str | None:
+    file.seek(int.from_bytes(head[6:8], "little"))
+    while frame := file.read(12):
+        if file.seek(int.from_bytes(frame[:4], "little"), SEEK_CUR) > size or len(frame) < 12:
+            return _HALF
+    return None
+
+
+def _flv_loss(file: BinaryIO, head: bytes, size: int) -> str | None:
+    if (place := head.find(_FLV_SIZE)) >= 0 and len(head) >= place + len(_FLV_SIZE) + 8:
+        (declared,) = struct.unpack_from(">d", head, place + len(_FLV_SIZE))
+        return _fewer(size, int(declared)) if size < declared < 2**62 else None
+    file.seek(int.from_bytes(head[5:9], "big") + 4)
+    while (tag := file.read(11)) and tag[0] & 0x1F in _FLV_TAGS:
+        if file.seek(int.from_bytes(tag[1:4], "big"), SEEK_CUR) > size or len(tag) < 11:
+            return _HALF
+        file.seek(4, SEEK_CUR)
+    return None
+
+
+def _mxf_loss(_: BinaryIO, head: bytes, size: int) -> str | None:
+    place = head.find(_MXF_PARTITION) + 16  # of the length of the first partition's header
+    if place < 16 or len(head) < place + 41:
+        return None
+    place += 1 + (head[place] & 0x7F if head[place] & 0x80 else 0)
+    footer = int.from_bytes(head[place + 24 : place + 32], "big")
+    return _fewer(size, footer) if size < footer else None
+
+
+def _asf_loss(_: BinaryIO, head: bytes, size: int) -> str | None:
+    place = head.find(_ASF_FILE) + 24
+    if not head.startswith(_ASF_HEADER) or place < 24 or len(head) < place + 68:
+        return None
+    declared = int.from_bytes(head[place + 16 : place + 24], "little")
+    live = int.from_bytes(head[place + 64 : place + 68], "little") & _ASF_LIVE
+    return None if live or size >= declared else _fewer(size, declared)
+
+
+def _fewer(size: int, declared: int) -> str:
+    return f"the file was cut short: {size} of {declared} bytes are there"
+
+
+_CHECKS: dict[str, Callable[[BinaryIO, bytes, int], str | None]] = {
+    "yuv4mpegpipe": _y4m_loss,
+    "ivf": _ivf_loss,
+    "flv": _flv_loss,
+    "live_flv": _flv_loss,
+    "mxf": _mxf_loss,
+    "asf": _asf_loss,
+}

@@ -1,0 +1,54 @@
+"""Files that say by themselves that they were cut short."""
+
+import pytest
+from spoilt import cut
+
+from stmcli.errors import VideoError
+from stmcli.video.probe import probe
+
+KINDS = {  # of the clip, and of its pixels
+    "plain.y4m": {},
+    "odd.y4m": {"width": 63, "height": 47},
+    "grey.y4m": {"pix_fmt": "gray"},
+    "wide.y4m": {"pix_fmt": "yuv411p", "width": 63},
+    "full.y4m": {"pix_fmt": "yuv444p"},
+    "clip.ivf": {},
+    "clip.flv": {},
+    "sound.flv": {"audio": "aac"},
+    "clip.mxf": {},
+    "clip.wmv": {},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_that_is_cut_short_is_refused_and_a_whole_one_is_not(make_clip, name):
+    path = make_clip(name, frames=40, **KINDS[name])
+    assert not probe(path).cut_short
+    for share in (0.85, 0.8, 0.51):  # of what the cut before left
+        cut(path, share)
+        with pytest.raises(VideoError, match=r"the file was cut short: .* (within a frame|bytes are there)"):
+            probe(path)
+
+
+@pytest.mark.parametrize("name", ["plain.y4m", "clip.flv", "clip.wmv"])
+def test_what_is_there_of_a_cut_file_is_segmented_when_asked_for(segment, make_clip, make_mask, tmp_path, name):
+    path = cut(make_clip(name, frames=40), 0.7)
+    result = segment(path, "--mask", make_mask(), "-e", "none", "--on-corrupt", "stop", "-o", tmp_path / "out")
+    assert result.exit_code == 3, result.output
+    assert 5 < len(list((tmp_path / "out" / "masks").iterdir())) < 40
+
+
+def test_frames_of_y4m_may_have_words_of_their_own(make_clip):
+    path = make_clip("clip.y4m", frames=3)
+    path.write_bytes(path.read_bytes().replace(b"FRAME\n", b"FRAME Ip\n"))
+    assert not probe(path).cut_short
+
+
+@pytest.mark.parametrize("layout", ["420p10", "mono16", "444alpha", "unheard"])
+def test_a_layout_of_y4m_is_understood_or_not_judged(tmp_path, layout):
+    from stmcli.video.ends import end_loss
+
+    size = {"420p10": 24, "mono16": 16}.get(layout, 10)
+    path = tmp_path / "clip.y4m"
+    path.write_bytes(f"YUV4MPEG2 W4 H2 F25:1 C{layout}\n".encode() + 2 * (b"FRAME\n" + bytes(size)))
+    assert end_loss(path, "yuv4mpegpipe") is None
