@@ -30,6 +30,15 @@ def test_a_file_that_is_cut_short_is_refused_and_a_whole_one_is_not(make_clip, n
             probe(path)
 
 
+def test_a_second_part_of_an_avi_counts_too(make_clip):
+    path = make_clip("clip.avi")
+    path.write_bytes(path.read_bytes() + b"RIFF" + (104).to_bytes(4, "little") + b"AVIX" + bytes(100))
+    assert not probe(path).cut_short
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(VideoError, match=r"the file was cut short: \d+ of \d+ bytes are there"):
+        probe(path)
+
+
 @pytest.mark.parametrize("name", ["plain.y4m", "clip.flv", "clip.wmv"])
 def test_what_is_there_of_a_cut_file_is_segmented_when_asked_for(segment, make_clip, make_mask, tmp_path, name):
     path = cut(make_clip(name, frames=40), 0.7)

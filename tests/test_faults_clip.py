@@ -114,6 +114,7 @@ FAULTS = {
     "no frames in mp4": (without_frames("none.mp4"), 1, r"none\.mp4: .*0 frames"),
     "no frames in mkv": (without_frames("none.mkv"), 1, r"none\.mkv: .*0 frames"),
     "cut mp4": (cut_clip("cut.mp4"), 1, r"cut\.mp4: the recording or copy did not finish \(moov atom missing\)"),
+    "mp4 cut in its index": (cut_clip("cut.mp4", 0.97), 1, r"cut\.mp4: the recording or copy did not finish"),
     "cut faststart mp4": (
         cut_clip("cut.mp4", 0.75, movflags="faststart"),
         1,

@@ -64,9 +64,12 @@ def explain(path: Path, error: Exception) -> StmError:
 
 def avi_loss(path: Path) -> str | None:
     """Return what is missing from an AVI file by its own account, None when it is whole."""
-    size = path.stat().st_size
-    declared = int.from_bytes(_head(path)[4:8], "little") + 8
-    return f"the file was cut short: {size} of {declared} bytes are there" if size < declared else None
+    size, end = path.stat().st_size, 0
+    with path.open("rb") as file:  # one part after the other, of a gigabyte each in long files
+        while (head := file.read(8)).startswith(b"RIFF"):
+            end = file.tell() + int.from_bytes(head[4:8], "little")
+            file.seek(end + end % 2)
+    return f"the file was cut short: {size} of {end} bytes are there" if size < end else None
 
 
 def is_cut_mkv(path: Path) -> bool:
@@ -143,11 +146,12 @@ def _boxes(path: Path) -> set[bytes]:
         while position + 8 <= size:
             file.seek(position)
             head = file.read(16)
-            kinds.add(head[4:8])
             length = int.from_bytes(head[:4], "big")
             if length == 1:
                 length = int.from_bytes(head[8:16], "big")
+            position += length
+            if position <= size:
+                kinds.add(head[4:8])
             if length < 8:
                 break
-            position += length
     return kinds
