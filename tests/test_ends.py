@@ -6,6 +6,7 @@ from spoilt import cut
 from stmcli.errors import VideoError
 from stmcli.video.probe import probe
 
+SHORT = r"the file was cut short: .* (within a frame|bytes are there)"
 KINDS = {  # of the clip, and of its pixels
     "plain.y4m": {},
     "odd.y4m": {"width": 63, "height": 47},
@@ -26,8 +27,17 @@ def test_a_file_that_is_cut_short_is_refused_and_a_whole_one_is_not(make_clip, n
     assert not probe(path).cut_short
     for share in (0.85, 0.8, 0.51):  # of what the cut before left
         cut(path, share)
-        with pytest.raises(VideoError, match=r"the file was cut short: .* (within a frame|bytes are there)"):
+        with pytest.raises(VideoError, match=SHORT):
             probe(path)
+
+
+def test_an_mp4_in_fragments_that_ends_within_one_is_refused(make_clip):
+    path = make_clip(frames=40, movflags="frag_keyframe+empty_moov", gop=6)
+    content = path.read_bytes()
+    assert not probe(path).cut_short
+    path.write_bytes(content[: content.rindex(b"moof") + 20])
+    with pytest.raises(VideoError, match="the file was cut short: it ends within a fragment"):
+        probe(path)
 
 
 def test_a_second_part_of_an_avi_counts_too(make_clip):

@@ -1,4 +1,4 @@
-"""Find by their own account that files were cut short: Y4M, IVF, FLV, MXF and ASF."""
+"""Find by their own account that files were cut short: Y4M, IVF, FLV, MXF, ASF and MP4 in fragments."""
 
 import struct
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _HEAD = 65536  # bytes: what may stand before an MXF file, and holds the headers of the others
+_MOST = 2**60  # bytes, more than any part of a file has
 _LINE = 256  # bytes, more than a line of Y4M has
 _CHROMA = {"420": (2, 2), "411": (4, 1), "422": (2, 1), "444": (1, 1)}  # columns and rows to a sample
 _FLV_TAGS = {8, 9, 18}  # sound, pictures, script
@@ -79,6 +80,18 @@ def _flv_loss(file: BinaryIO, head: bytes, size: int) -> str | None:
     return None
 
 
+def _mp4_loss(file: BinaryIO, _: bytes, size: int) -> str | None:
+    end, fragments = 0, False
+    while end < size and len(box := file.read(16)) >= 8:
+        fragments = fragments or box[4:8] == b"moof"
+        length = int.from_bytes(box[8:] if box[:4] == b"\0\0\0\1" else box[:4], "big")
+        if length < 8 or length > _MOST:
+            return None
+        end += length
+        file.seek(end)
+    return "the file was cut short: it ends within a fragment" if fragments and end > size else None
+
+
 def _mxf_loss(_: BinaryIO, head: bytes, size: int) -> str | None:
     place = head.find(_MXF_PARTITION) + 16  # of the length of the first partition's header
     if place < 16 or len(head) < place + 41:
@@ -105,6 +118,7 @@ _CHECKS: dict[str, Callable[[BinaryIO, bytes, int], str | None]] = {
     "yuv4mpegpipe": _y4m_loss,
     "ivf": _ivf_loss,
     "flv": _flv_loss,
+    "fragments": _mp4_loss,
     "live_flv": _flv_loss,
     "mxf": _mxf_loss,
     "asf": _asf_loss,

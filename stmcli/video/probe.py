@@ -252,7 +252,7 @@ def _loss(container: InputContainer, stream: VideoStream, path: Path) -> str | N
     size = path.stat().st_size
     kind = container.format.name
     if kind.startswith("mov"):
-        return _indexed_loss(stream, size)
+        return _indexed_loss(stream, size) or end_loss(path, "fragments")
     if kind == "avi":
         return avi_loss(path)
     if kind.startswith("matroska"):
