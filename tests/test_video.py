@@ -345,13 +345,30 @@ def test_an_avi_without_its_last_bytes_alone_has_all_its_frames(make_clip):
 
 def test_a_clip_that_ends_before_its_first_frame_is_no_matter_of_usage(make_clip, monkeypatch):
     path = cut(make_clip("x.mkv", frames=20), 0.6)
-    monkeypatch.setattr("stmcli.video.reader._decoded", lambda *_: iter([(0, None)]))
+    monkeypatch.setattr("stmcli.video.reader._decoded", lambda *_: iter([(0, False, None)]))
     with open_source(path, on_corrupt="stop") as source, pytest.raises(VideoError, match="0 frames can be decoded"):
         list(source)
 
 
 def test_a_damaged_frame_is_named(make_clip):
     assert_refused(flipped_clip(make_clip), "frame 11 ", "skip", code=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "kept"),
+    [("x.mov", "png", "rgb24", 0.6), ("x.mxf", "mpeg2video", "yuv422p", 0)],  # of the packet; a decoder says nothing
+)
+def test_a_picture_that_a_decoder_silently_loses_is_named(make_clip, name, codec, pixels, kept):
+    path = make_clip(name, codec=codec, pix_fmt=pixels, options={}, frames=9, gop=1)
+    with av.open(str(path)) as container:
+        packet = next(bytes(p) for place, p in enumerate(container.demux(video=0)) if place == 4)
+    whole = path.read_bytes()
+    assert whole.count(packet) == 1
+    path.write_bytes(whole.replace(packet, packet[: int(kept * len(packet))].ljust(len(packet), b"\0")))
+    assert_refused(path, "frame 4 ", "skip", code=1)
+    with open_source(path, on_corrupt="skip") as source:
+        assert [frame.index for frame in source] == list(range(9))
+        assert source.corrupt_frames == [4]
 
 
 def test_damage_beyond_the_end_is_not_met(make_clip):

@@ -28,6 +28,7 @@ from stmcli.video.probe import frame_times, open_container, pick_video, probe, t
 from stmcli.video.rgb import RgbConverter
 
 _REORDERED = {"h264", "hevc"}  # their pictures come out in another order than AVI numbers them
+_SUMMED = {"png", "apng"}  # their pictures hold checksums, which are looked at only where one asks for it
 
 
 class VideoReader(Source):
@@ -92,7 +93,8 @@ class VideoReader(Source):
         self._container = container = open_container(self.info.path)
         stream = pick_video(container, self.info.path)
         stream.thread_type = "AUTO"
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        strict = {"err_detect": "crccheck+explode"} if self.info.codec in _SUMMED else {}
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), **strict}
         try:
             yield from self._frames(container, stream)
         finally:
@@ -127,10 +129,12 @@ class VideoReader(Source):
     ) -> Iterator[tuple[VideoFrame | None, int | None]]:
         """Yield each picture with its timestamp, None in the place of one that is lost."""
         waiting: list[int] = []  # timestamps of packets whose picture has not come out yet
+        keys: set[int] = set()  # those of key frames among them, of which a picture always comes
         damaged, index = False, self.info.first_number
-        for packet, pictures in _decoded(container, stream):
+        for packet, is_key, pictures in _decoded(container, stream):
             if packet is not None:
                 bisect.insort(waiting, packet)
+                keys |= {packet} if is_key else set()
             if pictures is None:
                 if (packet is None or self._untimed) and self._stops_at(index):  # no time will tell which one is lost
                     return
@@ -139,7 +143,9 @@ class VideoReader(Source):
                 if self._untimed:
                     picture.pts = waiting[0] if waiting else None
                 lost = _take(waiting, picture.pts)
-                for pts in lost if damaged else ():
+                for pts in lost:
+                    if not damaged and (pts not in keys or index == self.info.first_number):
+                        continue
                     if self._stops_at(index):
                         return
                     self.corrupt_frames.append(index)
@@ -151,6 +157,7 @@ class VideoReader(Source):
                     self.corrupt_frames.append(index)
                 yield picture, picture.pts
                 index += 1
+                keys &= set(waiting)
         for pts in waiting if damaged else ():
             if self._stops_at(index):
                 return
@@ -221,8 +228,10 @@ class _Clock:
         return self._last * self._base
 
 
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[int | None, list[VideoFrame] | None]]:
-    """Yield the timestamp of each packet and the pictures that came out, None upon an error."""
+def _decoded(
+    container: InputContainer, stream: VideoStream
+) -> Iterator[tuple[int | None, bool, list[VideoFrame] | None]]:
+    """Yield the timestamp of each packet, whether it is a key frame, and what came out, None upon an error."""
     packets = container.demux(stream)
     while True:
         try:
@@ -230,13 +239,13 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[i
         except StopIteration:
             return
         except av.FFmpegError:
-            yield None, None
+            yield None, False, None
             return
         pts = None if packet.is_discard else packet.pts
         try:
-            yield pts, packet.decode()
+            yield pts, packet.is_keyframe, packet.decode()
         except av.FFmpegError:
-            yield pts, None
+            yield pts, packet.is_keyframe, None
 
 
 def _take(waiting: list[int], pts: int | None) -> list[int]:
