@@ -30,11 +30,6 @@ class Footprint:
     memory: int  # keys and values of all slots
     working: int  # what one frame takes while it is computed, about
 
-    @property
-    def total(self) -> int:
-        """Return all of it."""
-        return self.memory + self.working
-
 
 def slot_bytes(dims: Dims, cells: int, *, width: int) -> int:
     """Return what a slot takes for one object: keys and values of so many cells, `width` bytes each number."""
@@ -86,7 +81,8 @@ def needs(
     def needed(size: int, slots: int) -> int:
         found = footprint(dims, Geometry.fit(*source, size), objects, slots, width=width, kept=kept)
         recorded = found.working if device.type == "cuda" else 0  # graphs work in memory of their own
-        return 2 * weights.stat().st_size + found.total + recorded + (views - 1) * found.memory
+        copied = found.memory  # where objects enter and it grows, and for the state that is saved now and then
+        return 2 * weights.stat().st_size + found.working + recorded + views * (found.memory + copied)
 
     return needed
 

@@ -1,11 +1,12 @@
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from stmcli import footprint as module
 from stmcli.errors import UsageError
-from stmcli.footprint import check_room, footprint, slot_bytes
+from stmcli.footprint import check_room, footprint, needs, slot_bytes
 from stmcli.memory import MemoryBank
 from stmcli.model import SIZES, STM
 from stmcli.options import MemoryOptions, NetworkOptions
@@ -47,6 +48,13 @@ def test_what_does_not_fit_is_refused_before_the_run_and_the_proposals_fit(monke
     check_room(frame, objects, NetworkOptions("compact", "cpu", "bf16", size=size), MemoryOptions(max_slots=200))
     if "--mem-max" in words:
         check_room(frame, objects, whole, MemoryOptions(max_slots=int(words[words.index("--mem-max") + 1])))
+
+
+@pytest.mark.parametrize("tta", [(), ("flip",)])
+def test_there_is_room_for_a_copy_of_the_memory_too(tta):
+    network, frame = replace(COMPACT, tta=tta), (1080, 1920)
+    needed = needs(frame, 2, network, MemoryOptions())
+    assert needed(480, 40) - needed(480, 20) == 2 * (1 + len(tta)) * estimate(objects=2).memory
 
 
 def test_what_fits_and_an_unknown_room_pass(monkeypatch):
