@@ -48,7 +48,8 @@ class Training:
         int | None, typer.Option(min=1, help="Objects tracked per clip, at most.", show_default=_preset(TRAIN.objects))
     ] = None
     crop: Annotated[
-        int | None, typer.Option(min=32, help="Side of a training frame, px, a multiple of 16.", show_default=_preset(CLIPS.crop))
+        int | None,
+        typer.Option(min=32, help="Side of a frame, px, a multiple of 16.", show_default=_preset(CLIPS.crop)),
     ] = None
     frames: Annotated[int | None, typer.Option(min=2, help="Frames per clip.", show_default=_preset(CLIPS.frames))] = (
         None
