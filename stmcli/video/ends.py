@@ -1,4 +1,4 @@
-"""Find by their own account that files were cut short: Y4M, IVF, FLV, MXF, ASF and MP4 in fragments."""
+"""Find by their own account that files were cut short."""
 
 import struct
 from collections.abc import Callable
@@ -16,6 +16,8 @@ _MXF_PARTITION = bytes.fromhex("060e2b34020501010d01020101")
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_LIVE = 1  # sizes are not known
+_EBML, _SEGMENT, _VOID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\xec"
+_GIF_PICTURE, _GIF_END = b",", b";"
 _HALF = "the file was cut short: it ends within a frame"
 
 
@@ -28,6 +30,56 @@ def end_loss(path: Path, kind: str) -> str | None:
         head, size = file.read(_HEAD), path.stat().st_size
         file.seek(0)
         return check(file, head, size)
+
+
+def is_cut_mkv(path: Path) -> bool:
+    """Tell whether an MKV or WebM file has fewer bytes than it says; some do not say."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    length, place = _ebml_size(head, len(_EBML))
+    while length is not None and head[place + length : place + length + 1] == _VOID:
+        length, place = _ebml_size(head, place + length + 1)
+    start = place + (length or 0)
+    if length is None or not head[start:].startswith(_SEGMENT):
+        return False
+    length, place = _ebml_size(head, start + len(_SEGMENT))
+    return length is not None and path.stat().st_size < place + length
+
+
+def _ebml_size(data: bytes, place: int) -> tuple[int | None, int]:
+    """Return the size that stands at a place of EBML, None where it is left open, and the place after it."""
+    first = data[place] if place < len(data) else 0
+    width = 9 - first.bit_length()
+    if not first or place + width > len(data):
+        return None, place
+    value = int.from_bytes(data[place : place + width], "big") & (1 << 7 * width) - 1
+    return (None if value == (1 << 7 * width) - 1 else value), place + width
+
+
+def _avi_loss(file: BinaryIO, _: bytes, size: int) -> str | None:
+    end = 0
+    while (head := file.read(8)).startswith(b"RIFF"):  # one part after the other, of a gigabyte each in long files
+        end = file.tell() + int.from_bytes(head[4:8], "little")
+        file.seek(end + end % 2)
+    return _fewer(size, end) if size < end else None
+
+
+def _gif_loss(file: BinaryIO, head: bytes, _: int) -> str | None:
+    file.seek(13 + _gif_colours(head[10:11]))
+    while kind := file.read(1):
+        if kind == _GIF_END:
+            return None
+        if kind == _GIF_PICTURE:
+            file.seek(_gif_colours(file.read(9)[8:9]), SEEK_CUR)
+        file.seek(1, SEEK_CUR)  # the kind of an extension, or how the picture is packed
+        while length := file.read(1).strip(b"\0"):
+            file.seek(length[0], SEEK_CUR)
+    return "the file was cut short: it has no end"
+
+
+def _gif_colours(flags: bytes) -> int:
+    """Return how many bytes of colours follow in a GIF, by the flags before them."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
 def _y4m_loss(file: BinaryIO, head: bytes, size: int) -> str | None:
@@ -115,6 +167,8 @@ def _fewer(size: int, declared: int) -> str:
 
 
 _CHECKS: dict[str, Callable[[BinaryIO, bytes, int], str | None]] = {
+    "avi": _avi_loss,
+    "gif": _gif_loss,
     "yuv4mpegpipe": _y4m_loss,
     "ivf": _ivf_loss,
     "flv": _flv_loss,

@@ -1,10 +1,10 @@
 """Say in a person's words why a path cannot be read as a video."""
 
-from os import SEEK_CUR
 from pathlib import Path
 
 from stmcli.errors import StmError, UsageError, VideoError
 from stmcli.files import require_file
+from stmcli.video.ends import end_loss
 
 _STILLS = {
     b"\x89PNG": "PNG",
@@ -28,8 +28,6 @@ _TEXTS = {
     b"pk\x03\x04": "a ZIP archive, not a video",
 }
 _MP4_BOXES = {b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip"}
-_EBML, _SEGMENT, _VOID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\xec"
-_GIF_PICTURE, _GIF_END = b",", b";"
 _COPY_AGAIN = "Copy or record it again."
 
 
@@ -54,67 +52,12 @@ def explain(path: Path, error: Exception) -> StmError:
     if head[4:8] in _MP4_BOXES and b"moov" not in _boxes(path):
         cause = "the recording or copy did not finish (moov atom missing)"
         return VideoError(cause, path=path, hint=_COPY_AGAIN)
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI " and (loss := avi_loss(path)):
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI " and (loss := end_loss(path, "avi")):
         return VideoError(loss, path=path, hint=_COPY_AGAIN)
     if isinstance(error, EOFError):
         return VideoError("it ends before the first picture (0 frames)", path=path, hint=_COPY_AGAIN)
     reason = getattr(error, "strerror", None) or str(error)
     return VideoError(f"not a video that can be read ({reason})", path=path, hint="Convert it to MP4 or MKV.")
-
-
-def avi_loss(path: Path) -> str | None:
-    """Return what is missing from an AVI file by its own account, None when it is whole."""
-    size, end = path.stat().st_size, 0
-    with path.open("rb") as file:  # one part after the other, of a gigabyte each in long files
-        while (head := file.read(8)).startswith(b"RIFF"):
-            end = file.tell() + int.from_bytes(head[4:8], "little")
-            file.seek(end + end % 2)
-    return f"the file was cut short: {size} of {end} bytes are there" if size < end else None
-
-
-def is_cut_mkv(path: Path) -> bool:
-    """Tell whether an MKV or WebM file has fewer bytes than it says; some do not say."""
-    head = _head(path)
-    length, place = _ebml_size(head, len(_EBML))
-    while length is not None and head[place + length : place + length + 1] == _VOID:
-        length, place = _ebml_size(head, place + length + 1)
-    start = place + (length or 0)
-    if length is None or not head[start:].startswith(_SEGMENT):
-        return False
-    length, place = _ebml_size(head, start + len(_SEGMENT))
-    return length is not None and path.stat().st_size < place + length
-
-
-def gif_loss(path: Path) -> str | None:
-    """Return that a GIF was cut short, None when it has an end."""
-    with path.open("rb") as file:
-        head = file.read(13).ljust(13, b"\0")
-        file.seek(_colours(head[10]), SEEK_CUR)
-        while kind := file.read(1):
-            if kind == _GIF_END:
-                return None
-            if kind == _GIF_PICTURE:
-                head = file.read(9).ljust(9, b"\0")
-                file.seek(_colours(head[8]), SEEK_CUR)
-            file.seek(1, SEEK_CUR)  # the kind of an extension, or how the picture is packed
-            while length := file.read(1).strip(b"\0"):
-                file.seek(length[0], SEEK_CUR)
-    return "the file was cut short: it has no end"
-
-
-def _ebml_size(data: bytes, place: int) -> tuple[int | None, int]:
-    """Return the size that stands at a place of EBML, None where it is left open, and the place after it."""
-    first = data[place] if place < len(data) else 0
-    width = 9 - first.bit_length()
-    if not first or place + width > len(data):
-        return None, place
-    value = int.from_bytes(data[place : place + width], "big") & (1 << 7 * width) - 1
-    return (None if value == (1 << 7 * width) - 1 else value), place + width
-
-
-def _colours(flags: int) -> int:
-    """Return how many bytes of colours follow in a GIF, by the flags before them."""
-    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _head(path: Path) -> bytes:

@@ -16,8 +16,8 @@ from av.video.stream import VideoStream
 from stmcli.errors import VideoError
 from stmcli.images import MAX_PIXELS
 from stmcli.video.color import color_of, oddities
-from stmcli.video.ends import end_loss
-from stmcli.video.faults import avi_loss, explain, gif_loss, is_cut_mkv
+from stmcli.video.ends import end_loss, is_cut_mkv
+from stmcli.video.faults import explain
 from stmcli.video.frame import OnCorrupt, SourceInfo
 from stmcli.video.log import silence
 from stmcli.video.orientation import orientation_of
@@ -253,12 +253,8 @@ def _loss(container: InputContainer, stream: VideoStream, path: Path) -> str | N
     kind = container.format.name
     if kind.startswith("mov"):
         return _indexed_loss(stream, size) or end_loss(path, "fragments")
-    if kind == "avi":
-        return avi_loss(path)
     if kind.startswith("matroska"):
         return _timed_loss(container, slack=_CLOCK if is_cut_mkv(path) else max(_SLACK, 2 / _rate(stream)))
-    if kind == "gif":
-        return gif_loss(path)
     return end_loss(path, kind)
 
 
