@@ -685,3 +685,13 @@ def test_frames_of_32_bits_are_refused_since_nobody_knows_what_is_white(tmp_path
     Image.fromarray(np.full((48, 64), 7, kind)).save(tmp_path / "1.tif")
     with pytest.raises(VideoError, match=r"1\.tif: pixels of 32 bits"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize(("codec", "gop"), [("mpeg2video", 1), ("mpeg2video", 12), ("libx264", 1), ("libx264", 12)])
+def test_a_clock_that_begins_again_is_no_loss(make_clip, codec, gop):
+    parts = [make_clip(f"{name}.ts", codec=codec, pix_fmt="yuv420p", options={}, frames=6, gop=gop) for name in "ab"]
+    both = parts[0].with_name("both.ts")
+    both.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with open_source(both) as source:
+        assert len([*source]) == 12
+        assert not source.corrupt_frames

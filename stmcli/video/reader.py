@@ -129,12 +129,13 @@ class VideoReader(Source):
     ) -> Iterator[tuple[VideoFrame | None, int | None]]:
         """Yield each picture with its timestamp, None in the place of one that is lost."""
         waiting: list[int] = []  # timestamps of packets whose picture has not come out yet
-        keys: set[int] = set()  # those of key frames among them, of which a picture always comes
+        sent: dict[int | None, int] = {}  # the number of the packet that each of them came in
+        intra = True  # whether pictures come in the order of their packets, as each is a key frame
         damaged, index = False, self.info.first_number
-        for packet, is_key, pictures in _decoded(container, stream):
+        for number, (packet, is_key, pictures) in enumerate(_decoded(container, stream)):
             if packet is not None:
                 bisect.insort(waiting, packet)
-                keys |= {packet} if is_key else set()
+                sent[packet], intra = number, intra and is_key
             if pictures is None:
                 if (packet is None or self._untimed) and self._stops_at(index):  # no time will tell which one is lost
                     return
@@ -142,9 +143,10 @@ class VideoReader(Source):
             for picture in pictures or ():
                 if self._untimed:
                     picture.pts = waiting[0] if waiting else None
-                lost = _take(waiting, picture.pts)
-                for pts in lost:
-                    if not damaged and (pts not in keys or index == self.info.first_number):
+                came = sent.pop(picture.pts, -1)
+                for pts in _take(waiting, picture.pts):
+                    unseen = sent.pop(pts, number) < came and intra and index > self.info.first_number
+                    if not (damaged or unseen):
                         continue
                     if self._stops_at(index):
                         return
@@ -157,7 +159,6 @@ class VideoReader(Source):
                     self.corrupt_frames.append(index)
                 yield picture, picture.pts
                 index += 1
-                keys &= set(waiting)
         for pts in waiting if damaged else ():
             if self._stops_at(index):
                 return
