@@ -148,9 +148,11 @@ class Segmenter:
         """Remember another prediction of the latest frame than its own; masks that were given stay as they are."""
         if self._pending is None or prediction.measured is None:
             return
-        places = [prediction.object_ids.index(number) for number in self.object_ids]
-        masks = self._fitted.enter(torch.stack([prediction.prob[1 + place] for place in places])[None])
-        self._pending = self._pending[0], masks, torch.stack([prediction.measured[place] for place in places])
+        masks, measured = (
+            _by_id(self.object_ids, prediction.object_ids, found)
+            for found in (prediction.prob[1:], prediction.measured)
+        )
+        self._pending = self._pending[0], self._fitted.enter(masks[None]), measured
 
     @torch.inference_mode()
     def state(self) -> State:
@@ -270,9 +272,9 @@ class Segmenter:
         ids = tuple(sorted({*self.object_ids, *self.expected}))
         if ids == self.object_ids:
             return Prediction(prob, ids, measured, cut)
-        answer = torch.stack([prob[0], *_by_id(ids, self.object_ids, prob[1:])])
+        answer = torch.cat([prob[:1], _by_id(ids, self.object_ids, prob[1:])])
         if measured is not None:
-            measured = torch.stack(_by_id(ids, self.object_ids, measured))
+            measured = _by_id(ids, self.object_ids, measured)
         return Prediction(answer, ids, measured, cut)
 
     def _remember(self) -> None:
@@ -310,13 +312,13 @@ def _bonus(times: float, here: Geometry, there: Geometry, device: torch.device) 
     return math.log(times) * rows, columns
 
 
-def _by_id(ids: Sequence[int], known: Sequence[int], found: Tensor) -> list[Tensor]:
-    """Return what was found of every id, in their order, and zeros for those that are not known.
+def _by_id(ids: Sequence[int], known: Sequence[int], found: Tensor) -> Tensor:
+    """Return what was found of every id, in their order (N, ...), and zeros for those that are not known.
 
     Places in a list would go to the device as a tensor, for which the host waits.
     """
     nothing = torch.zeros_like(found[0])
-    return [found[known.index(number)] if number in known else nothing for number in ids]
+    return torch.stack([found[known.index(number)] if number in known else nothing for number in ids])
 
 
 def _packed(tensor: Tensor) -> Tensor:
