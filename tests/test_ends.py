@@ -4,6 +4,7 @@ import pytest
 from spoilt import cut
 
 from stmcli.errors import VideoError
+from stmcli.video.ends import end_loss
 from stmcli.video.probe import probe
 
 SHORT = r"the file was cut short: .* (within a frame|bytes are there)"
@@ -65,8 +66,6 @@ def test_frames_of_y4m_may_have_words_of_their_own(make_clip):
 
 @pytest.mark.parametrize("layout", ["420p10", "mono16", "444alpha", "unheard"])
 def test_a_layout_of_y4m_is_understood_or_not_judged(tmp_path, layout):
-    from stmcli.video.ends import end_loss
-
     size = {"420p10": 24, "mono16": 16}.get(layout, 10)
     path = tmp_path / "clip.y4m"
     path.write_bytes(f"YUV4MPEG2 W4 H2 F25:1 C{layout}\n".encode() + 2 * (b"FRAME\n" + bytes(size)))

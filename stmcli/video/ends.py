@@ -1,7 +1,7 @@
 """Find by their own account that files were cut short."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import SEEK_CUR
 from pathlib import Path
 from typing import BinaryIO
@@ -132,16 +132,27 @@ def _flv_loss(file: BinaryIO, head: bytes, size: int) -> str | None:
     return None
 
 
-def _mp4_loss(file: BinaryIO, _: bytes, size: int) -> str | None:
-    end, fragments = 0, False
-    while end < size and len(box := file.read(16)) >= 8:
-        fragments = fragments or box[4:8] == b"moof"
-        length = int.from_bytes(box[8:] if box[:4] == b"\0\0\0\1" else box[:4], "big")
-        if length < 8 or length > _MOST:
-            return None
-        end += length
+def mp4_boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the kind of each outermost box of an MP4 file of `size` bytes, and where it ends, perhaps beyond the file.
+
+    One that tells no length is the last.
+    """
+    end = 0
+    while end + 8 <= size:
         file.seek(end)
-    return "the file was cut short: it ends within a fragment" if fragments and end > size else None
+        head = file.read(16)
+        length = int.from_bytes(head[8:] if head[:4] == b"\0\0\0\1" else head[:4], "big")
+        end += length
+        yield head[4:8], end
+        if length < 8:
+            return
+
+
+def _mp4_loss(file: BinaryIO, _: bytes, size: int) -> str | None:
+    boxes = [*mp4_boxes(file, size)]
+    in_pieces = any(kind == b"moof" for kind, _ in boxes)
+    cut = in_pieces and size < boxes[-1][1] < _MOST
+    return "the file was cut short: it ends within a fragment" if cut else None
 
 
 def _mxf_loss(_: BinaryIO, head: bytes, size: int) -> str | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stmcli.errors import StmError, UsageError, VideoError
 from stmcli.files import require_file
-from stmcli.video.ends import end_loss
+from stmcli.video.ends import end_loss, mp4_boxes
 
 _STILLS = {
     b"\x89PNG": "PNG",
@@ -81,20 +81,7 @@ def _text(head: bytes) -> str | None:
 
 
 def _boxes(path: Path) -> set[bytes]:
-    """Return the kinds of the top-level boxes of an MP4 file that lie within the file."""
-    kinds: set[bytes] = set()
+    """Return the kinds of the outermost boxes of an MP4 file that are there as a whole."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        position = 0
-        while position + 8 <= size:
-            file.seek(position)
-            head = file.read(16)
-            length = int.from_bytes(head[:4], "big")
-            if length == 1:
-                length = int.from_bytes(head[8:16], "big")
-            position += length
-            if position <= size:
-                kinds.add(head[4:8])
-            if length < 8:
-                break
-    return kinds
+        return {kind for kind, end in mp4_boxes(file, size) if end <= size}
