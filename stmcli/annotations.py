@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stmcli.errors import MaskError, UsageError, listed
+from stmcli.errors import MaskError, UsageError, counted, listed
 from stmcli.images import check_file, check_size
 from stmcli.masks import VOID, Labels, Warn
 from stmcli.video import Source
@@ -182,7 +182,7 @@ def _some(words: Sequence[object]) -> str:
 def _without_crowds(shapes: list[Shape], path: Path, frame: int, warn: Warn) -> list[Shape]:
     single = [shape for shape in shapes if not shape.crowd]
     if crowds := len(shapes) - len(single):
-        warn(f"{path}: {crowds} crowd annotation{'s' * (crowds > 1)} of frame {frame} left out")
+        warn(f"{path}: {counted(crowds, 'crowd annotation')} of frame {frame} left out")
     if not single:
         raise MaskError(f"no object in frame {frame}", path=path, hint="Give it for a frame that has one, FRAME:PATH.")
     return single

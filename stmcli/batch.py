@@ -12,7 +12,7 @@ from typing import Any
 from stmcli import __version__
 from stmcli.device import pick_device
 from stmcli.engines import Engine, Hear, Outcome, Task, open_engine, settled
-from stmcli.errors import Interrupted, PartialError, StmError, Terminated, UsageError, listed
+from stmcli.errors import Interrupted, PartialError, StmError, Terminated, UsageError, counted, listed
 from stmcli.files import whole
 from stmcli.job import Job
 from stmcli.journal import JOURNAL, SUMMARY, Journal
@@ -89,7 +89,7 @@ def run_batch(
         except (KeyboardInterrupt, Interrupted) as stop:
             engine.close(now=True)
             run.summarise("interrupted", time.monotonic() - began)
-            cause = f"stopped after {sum(run.ended.values())} of {run.wanted} clip{'s' * (run.wanted != 1)}"
+            cause = f"stopped after {sum(run.ended.values())} of {counted(run.wanted, 'clip')}"
             raise Interrupted(cause, path=batch.out, by=_signal_of(stop)) from None
         except StmError:
             engine.close(now=True)
@@ -188,7 +188,7 @@ class _Run:
         failed, partial = self.ended["failed"], self.ended["partial"]
         left = self.wanted - sum(self.ended.values())
         counts = ((failed, "failed"), (partial, "done in part"), (left, "not begun"))
-        clips = f"{self.wanted} clip{'s' * (self.wanted != 1)}"
+        clips = f"{counted(self.wanted, 'clip')}"
         cause = f"of {clips} " + ", ".join(f"{count} {what}" for count, what in counts if count)
         if self._failed:
             cause += f": {listed(self._failed, NAMED)}"

@@ -26,6 +26,11 @@ ELSEWHERE = "Choose another --output."  # a hint
 Found = TypeVar("Found")
 
 
+def counted(count: int, noun: str) -> str:
+    """Return how many there are of something, of which there may be one."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def listed(words: Sequence[object], most: int) -> str:
     """Return the first words of a list, and how many more there are."""
     return ", ".join(map(str, words[:most])) + f" and {len(words) - most} more" * (len(words) > most)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from stmcli.device import memory_dtype, pick_device, pick_dtype
-from stmcli.errors import UsageError
+from stmcli.errors import UsageError, counted
 from stmcli.machine import free_memory
 from stmcli.model import Dims
 from stmcli.model.stm import STRIDE
@@ -62,7 +62,7 @@ def check_room(source: tuple[int, int], objects: int, network: NetworkOptions, m
     smaller = _first(n for n in SIZES if n < (size or min(source)) and needed(n, slots) <= free)
     ways = [f"--mem-max {fewer}"] * bool(fewer) + [f"--size {smaller}"] * bool(smaller)
     raise UsageError(
-        f"{objects} object{'s' * (objects > 1)} at {source[1]}x{source[0]} need about"
+        f"{counted(objects, 'object')} at {source[1]}x{source[0]} need about"
         f" {needed(size, slots) / GIGA:.1f} GB of memory, and {free / GIGA:.1f} are free",
         path=str(device),
         hint=f"Use {' or '.join(ways)}." if ways else "Use a smaller --size and --mem-max.",

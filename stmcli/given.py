@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from stmcli.annotations import is_annotations, load_annotations, read_annotated
-from stmcli.errors import MaskError, UsageError
+from stmcli.errors import MaskError, UsageError, counted
 from stmcli.files import natural_key
 from stmcli.listeners import unheard
 from stmcli.masks import (
@@ -214,9 +214,9 @@ def _place(files: list[MaskFile], source: Source, warn: Warn) -> dict[int, MaskF
         replaced += number in placed
         placed[number] = file
     if replaced:
-        warn(f"{replaced} mask{'s' * (replaced > 1)} replaced by what was given later for the same frame")
+        warn(f"{counted(replaced, 'mask')} replaced by what was given later for the same frame")
     if left_out:
-        warn(f"{left_out} mask{'s' * (left_out > 1)} of frames that were not chosen left out")
+        warn(f"{counted(left_out, 'mask')} of frames that were not chosen left out")
     if not placed:
         raise UsageError("no mask of a chosen frame", path=files[0].path.parent, hint=_has_frames(chosen))
     return dict(sorted(placed.items()))

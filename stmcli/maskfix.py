@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from stmcli.errors import MaskError
+from stmcli.errors import MaskError, counted
 from stmcli.ghosts import EIGHT, Codes, Colours, Mask, Points, find_ghosts, settle, thin_codes
 from stmcli.images import load_image
 from stmcli.masks import (
@@ -172,7 +172,7 @@ def _resolved(wrong: Mask, stored: Codes) -> str:
 
 def _count(pixels: Mask, stored: Codes) -> str:
     count, values = int(np.count_nonzero(pixels)), len(np.unique(stored[pixels]))
-    return f"{count} pixel{'s' * (count > 1)} in {values} value{'s' * (values > 1)}"
+    return f"{counted(count, 'pixel')} in {counted(values, 'value')}"
 
 
 def _snap(codes: Codes, known: Codes) -> Codes:
@@ -269,6 +269,6 @@ def _without_specks(labels: Labels, below: int, say: Callable[[str], object]) ->
             left[box][speck] = np.bincount(ring.astype(np.int64)).argmax() if ring.size else 0
         if small:
             pixels = int(areas[small].sum())
-            specks = f"{len(small)} speck{'s' * (len(small) > 1)} of {pixels} pixel{'s' * (pixels > 1)}"
+            specks = f"{counted(len(small), 'speck')} of {counted(pixels, 'pixel')}"
             say(f"object {number}: {specks} removed")
     return left

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.device import PRECISION, pick_device
-from stmcli.errors import Interrupted, StmError, UsageError
+from stmcli.errors import Interrupted, StmError, UsageError, counted
 from stmcli.evaluate import NONE_AT_FIRST, Clip, first_shown, list_sequences
 from stmcli.given import followed_from
 from stmcli.job import Job, Opened, corrected, done_before, lost, open_job, run_facts
@@ -182,7 +182,7 @@ def segment_dataset(
         if isinstance(first_mask(clip), str):
             hint = "Use --protocol folder, which scores every object."
             raise UsageError(NONE_AT_FIRST, path=clip.annotations, hint=hint)
-    listener.start(sum(len(source_files(clip.frames)) for clip in clips), f"{len(clips)} clip{'s' * (len(clips) != 1)}")
+    listener.start(sum(len(source_files(clip.frames)) for clip in clips), f"{counted(len(clips), 'clip')}")
     each = replace(listener, start=unheard)
     loaded = model or load_model(network)
     options = SegmentOptions(overwrite=overwrite, corrections=False, page=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stmcli.errors import UsageError
+from stmcli.errors import UsageError, counted
 from stmcli.evaluate import Scores, evaluate_folder, list_sequences
 from stmcli.evaluate.scores import to_csv
 from stmcli.evaluate.ytvos import TRAINING_CATEGORIES
@@ -53,7 +53,7 @@ def compare_policies(
     """
     clips = list_sequences(root, protocol, only=only)
     frames = sum(len(source_files(clip.frames)) for clip in clips)
-    listener.start(len(TABLE_5) * frames, f"{len(clips)} clips, {len(TABLE_5)} policies")
+    listener.start(len(TABLE_5) * frames, f"{counted(len(clips), 'clip')}, {len(TABLE_5)} policies")
     model, each = load_model(network), replace(listener, start=unheard)
     for policy in TABLE_5:
         folder = segment_dataset(

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stmcli.datasets import FORMATS, DavisWriter
-from stmcli.errors import ELSEWHERE, LockedError, PartialError, UsageError, listed
+from stmcli.errors import ELSEWHERE, LockedError, PartialError, UsageError, counted, listed
 from stmcli.files import can_be, nearest_existing, writing
 from stmcli.journal import SUMMARY
 from stmcli.masks import MASKS
@@ -115,7 +115,7 @@ def _loss(source: Source) -> str:
     """Name the frames that could not be decoded, and the first that is missing."""
     count, causes = len(source.corrupt_frames), []
     if count:
-        causes.append(f"{count} frame{'s' * (count > 1)} could not be read ({listed(source.corrupt_frames, 10)})")
+        causes.append(f"{counted(count, 'frame')} could not be read ({listed(source.corrupt_frames, 10)})")
     if source.missing_from is not None:
         causes.append(f"the file was cut short, the clip is missing from frame {source.missing_from} on")
     return "; ".join(causes)

@@ -11,7 +11,7 @@ import typer
 from stmcli.cli.app import QuietOption, VerboseOption, app, give, one_of, say
 from stmcli.cli.groups import Clip, Exports, Memory, grouped
 from stmcli.cli.network import Network
-from stmcli.errors import PartialError, StmError, UsageError
+from stmcli.errors import PartialError, StmError, UsageError, counted
 from stmcli.options import ENGINES, OUTPUT, BatchOptions
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def batch(
             if ended and not quiet:
                 messages.print(_table(ended))
     if not quiet:
-        clips_done = f"{len(chosen)} clip{'s' * (len(chosen) != 1)}"
+        clips_done = f"{counted(len(chosen), 'clip')}"
         say(f"{clips_done} in {summary['seconds']:.1f} s; {output / 'summary.json'} has the totals")
 
 
@@ -190,13 +190,13 @@ def _give_forecast(job: "Batch", chosen: "Sequence[Pair]", *, as_json: bool, qui
         time = "unknown" if seen.seconds is None else f"about {seen.seconds:.0f} s"
         left = seen.count("to do")
         say(
-            f"{left} clip{'s' * (left != 1)} to do, {seen.count('done')} done, {failed} would fail; "
+            f"{counted(left, 'clip')} to do, {seen.count('done')} done, {failed} would fail; "
             f"{seen.frames} frames, time {time}; "
             f"disk about {seen.bytes_needed / 1e6:.1f} MB of {seen.bytes_free / 1e6:.0f} MB free"
         )
     if failed:
         error = PartialError if failed < len(seen.clips) else StmError
-        clips = f"{len(seen.clips)} clip{'s' * (len(seen.clips) != 1)}"
+        clips = f"{counted(len(seen.clips), 'clip')}"
         raise error(f"{failed} of {clips} would fail", hint="See above, or --json.")
 
 

@@ -25,7 +25,7 @@ from stmcli.cli.app import (
 from stmcli.cli.groups import Clip, Exports, Memory, grouped
 from stmcli.cli.network import Network
 from stmcli.cli.review import serve
-from stmcli.errors import Faults, PartialError
+from stmcli.errors import Faults, PartialError, counted
 from stmcli.options import FPS, OUTPUT, ExportOptions, NetworkOptions, SegmentOptions
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _summary(report: dict[str, Any]) -> str:
 
 
 def _speed(frames: int, seconds: float) -> str:
-    return f"{frames} frame{'s' * (frames != 1)} in {seconds:.1f} s ({frames / max(seconds, 1e-9):.1f} per second)"
+    return f"{counted(frames, 'frame')} in {seconds:.1f} s ({frames / max(seconds, 1e-9):.1f} per second)"
 
 
 @app.command()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stmcli.errors import UsageError, listed
+from stmcli.errors import UsageError, counted, listed
 from stmcli.evaluate.layout import (
     annotation_folders,
     by_frame,
@@ -155,7 +155,7 @@ def _check_files(truth: Truth) -> None:
     count, least = len(truth.files), 2 if truth.protocol == "ytvos" else 3
     if count < least:
         left_out = "the given one is" if least == 2 else "the first and last are"
-        cause = f"{count} frame{'s' * (count != 1)} of ground truth, and {left_out} not scored"
+        cause = f"{counted(count, 'frame')} of ground truth, and {left_out} not scored"
         raise UsageError(cause, path=truth.folder, hint=f"At least {least} are needed")
     stems = [path.stem for path in truth.files]
     if truth.protocol in DENSE and all(stem.isdecimal() for stem in stems):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from stmcli.errors import counted
 from stmcli.files import write_whole
 from stmcli.journal import SUMMARY
 from stmcli.page.clip import cuts, doubtful_share, mean_confidence
@@ -79,9 +80,8 @@ def _folder(root: Path, name: str, output: str) -> Path | None:
 def _body(root: Path, lines: Sequence[Line]) -> Iterator[str]:
     failed = sum(not line.done for line in lines)
     doubtful = sum(line.doubtful > 0 for line in lines)
-    many = "s" * (len(lines) != 1)
-    yield f"<header><h1>{text(root.absolute().name)}</h1><p class=lead>{len(lines)} clip{many}, {failed} not done, "
-    yield f"{doubtful} with doubtful frames; the worst first.</p></header><div class=scroll><table>"
+    yield f"<header><h1>{text(root.absolute().name)}</h1><p class=lead>{counted(len(lines), 'clip')}, "
+    yield f"{failed} not done, {doubtful} with doubtful frames; the worst first.</p></header><div class=scroll><table>"
     yield "<tr><th>clip<th>confidence<th>doubtful frames<th>frames<th>cuts<th>remarks"
     for line in lines:
         name = f'<a href="{line.page}">{text(line.name)}</a>' if line.page else text(line.name)
