@@ -25,20 +25,21 @@ from stmcli.segmenter import Follower, State, propagate
 from stmcli.segmenter.checkpoint import Checkpoint, Checkpoints
 from stmcli.segmenter.directions import BackwardPass
 from stmcli.segmenter.prediction import Prediction
-from stmcli.threads import Behind, InTurn, Waiting, ahead
+from stmcli.threads import Behind, Waiting, ahead
 from stmcli.video import Frame
 
 Writers = Sequence[Writer | Pictures]
 Task = Callable[[], None]
 Films = Sequence[tuple[Film, Behind[Task]]]  # each with its thread
+Fitted = Matted | SavedPrediction
 
 
 class Run:
     """Carry the given masks through a clip; decoding and writing run in threads beside the network.
 
-    On a GPU every film has a thread of its own. But on a CPU the network has all cores, and every step of it waits for
-    the slowest of them: there a few milliseconds of writing are over sooner between two frames than beside one. Soft
-    alpha takes more than that.
+    On a GPU every film has a thread of its own. On a CPU the network has all cores, and every step of it waits for the
+    slowest of them: there the others give way to it, and masks are fitted to the picture between two steps, with all
+    cores too. Soft alpha takes as long as the network, and is made beside it.
     """
 
     def __init__(self, opened: Opened, report: Report, before: Sequence[str], listener: Listener) -> None:
@@ -47,6 +48,7 @@ class Run:
         self._job, self._source, self._given, self._report = job, source, given, report
         self._before, self._on_frame, self.waiting = before, listener.frame, Waiting()
         self._ids = opened.ids
+        self._soft = any(output.kind in (SOFT, *SOFT_EXPORTS) for output in job.outputs(opened.ids))
         self._has_begun = False
         self._kept: Checkpoint | None = None
         self._state = job.output / STATE
@@ -113,17 +115,16 @@ class Run:
 
     def follow(self, segmenter: Follower, writers: Writers) -> None:
         """Hand every frame of the clip to the writers and to the report, and save checkpoints."""
-        soft = any(kind in SOFT_EXPORTS for kind in self._job.export.kinds)
         on_gpu = _is_beside(segmenter)
         if self._back:
             self._back.run(segmenter, self._on_frame, begin=self._begin, can_go_on=self._job.can_go_on)
             segmenter.reset()
         with ExitStack() as stack:
-            frames = stack.enter_context(closing(ahead(self._source)))
+            frames = stack.enter_context(closing(ahead(self._source, gives_way=not on_gpu)))
             films = [writer for writer in writers if isinstance(writer, Film)] if on_gpu else []
             beside = [(film, stack.enter_context(Behind(_do))) for film in films]
-            behind: Behind[Task] | InTurn[Task] = Behind(_do) if soft or on_gpu else InTurn(_do)
-            stack.enter_context(behind)  # ends before the films, which it gives to do
+            gives_way = not (on_gpu or self._soft)
+            behind = stack.enter_context(Behind(_do, gives_way=gives_way))  # ends before the films that it gives to do
             decoded = self.waiting.on("decoding", frames)
             others = [writer for writer in writers if writer not in films]
             if self._kept:
@@ -133,9 +134,11 @@ class Run:
                 segmenter.restore(self._kept.state)
             for frame, prediction in self._predictions(segmenter, decoded):
                 due = self._job.can_go_on and segmenter.object_ids and self._checkpoints.due(frame.index)
+                matted = Matted(frame.rgb, prediction, options=MattingOptions(refine=self._job.export.refine))
+                fitted = matted if on_gpu or self._soft else _settled(matted)
                 with self.waiting.while_("writing"):
                     state = segmenter.state() if due else None
-                    behind.put(partial(self._write, others, beside, frame, prediction, state))
+                    behind.put(partial(self._write, others, beside, frame, fitted, state))
                 self._on_frame(frame.index)
         self._begin()  # where all frames were kept
 
@@ -148,14 +151,13 @@ class Run:
         device, found = next(segmenter.model.parameters()).device, self._back.at
         return ((frame, found(frame, device)) for frame in frames)
 
-    def _write(self, writers: Writers, films: Films, frame: Frame, prediction: Prediction, state: State | None) -> None:
+    def _write(self, writers: Writers, films: Films, frame: Frame, fitted: Fitted, state: State | None) -> None:
         self._begin()
-        matted = Matted(frame.rgb, prediction, options=MattingOptions(refine=self._job.export.refine))
         for film, thread in films:
-            thread.put(partial(film.write, frame, matted))
+            thread.put(partial(film.write, frame, fitted))  # type: ignore[arg-type]  # films of alpha get it
         for writer in writers:
-            writer.write(frame, matted)
-        self._report.write(frame, matted)
+            writer.write(frame, fitted)
+        self._report.write(frame, fitted)
         if state:
             self._checkpoints.save(frame.index, state, self._report.lines, seconds=self._report.seconds)
 
@@ -178,6 +180,11 @@ class Run:
 
     def _names(self, found: Checkpoint) -> list[str]:
         return [self._source.frame_name(json.loads(line)["frame"]) for line in found.lines]
+
+
+def _settled(matted: Matted) -> SavedPrediction:
+    """Return a frame with its masks fitted, and without the probabilities that nothing else is made of."""
+    return SavedPrediction(matted.object_ids, matted.labels(), sure=matted.confidence(), cut=matted.cut)
 
 
 def _is_beside(segmenter: Follower) -> bool:

@@ -85,6 +85,7 @@ class SavedPrediction:
     saved: Labels
     prob: Any = None  # a tensor (N+1, H, W) where soft alpha is asked for
     sure: tuple[float, ...] = ()  # the confidence in each object, where it is known
+    cut: bool = False  # whether a new scene begins here
 
     def labels(self) -> Labels:
         """Return (H, W) object ids."""

@@ -1,6 +1,8 @@
 """Work in threads with short queues between them, where an error on one side is raised on the other."""
 
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -8,11 +10,12 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 DEPTH = 4  # items that wait between two threads
+GIVE_WAY = 12  # of 19: a thread that gives way gets a fifteenth of a core that others want, and still goes on
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
-    """Iterate in a thread of its own, a few items ahead of the one who asks.
+def ahead(items: Iterable[Item], *, gives_way: bool = False) -> Generator[Item, None, None]:
+    """Iterate in a thread of its own, a few items ahead of the one who asks; it may give way to all others.
 
     Close the generator (`contextlib.closing`) before what it reads from: only then has its thread ended.
     """
@@ -28,6 +31,8 @@ def ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
                 continue
 
     def fill() -> None:
+        if gives_way:
+            _give_way()
         try:
             for item in items:
                 offer(item)
@@ -82,13 +87,15 @@ class Waiting:
 
 
 class Behind(Generic[Item]):
-    """Do something with items in a thread of its own; an error there is raised here, at the next put or at the end."""
+    """Do something with items in a thread of its own; an error there is raised here, at the next put or at the end.
 
-    def __init__(self, work: Callable[[Item], None]) -> None:
-        self._work = work
+    What was put is done whatever happens here afterwards. The thread may give way to all others.
+    """
+
+    def __init__(self, work: Callable[[Item], None], *, gives_way: bool = False) -> None:
+        self._work, self._gives_way = work, gives_way
         self._waiting: queue.Queue[tuple[Item] | None] = queue.Queue(DEPTH)
         self._error: BaseException | None = None
-        self._given_up = False
         self._thread = threading.Thread(target=self._run, name="write", daemon=True)
 
     def __enter__(self) -> "Behind[Item]":
@@ -101,15 +108,16 @@ class Behind(Generic[Item]):
         self._waiting.put((item,))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._given_up = kind is not None  # then what still waits is dropped
         self._waiting.put(None)
         self._thread.join()
         if kind is None:
             self._raise()
 
     def _run(self) -> None:
+        if self._gives_way:
+            _give_way()
         while (item := self._waiting.get()) is not None:
-            if self._error is not None or self._given_up:
+            if self._error is not None:
                 continue  # keep taking, so that nobody waits for room
             try:
                 self._work(item[0])
@@ -121,14 +129,7 @@ class Behind(Generic[Item]):
             raise self._error
 
 
-class InTurn(Generic[Item]):
-    """Do something with items at once: a stand-in for Behind where a thread beside would only get in the way."""
-
-    def __init__(self, work: Callable[[Item], None]) -> None:
-        self.put = work
-
-    def __enter__(self) -> "InTurn[Item]":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+def _give_way() -> None:
+    """Let other threads go first where this one and those that it starts want the same cores."""
+    if sys.platform == "linux":  # elsewhere it would hold for the whole process
+        os.nice(GIVE_WAY)

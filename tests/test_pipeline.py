@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -30,8 +30,8 @@ from stmcli.pipeline import segment_video
 from stmcli.registry import sha256
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.segmenter.prediction import Prediction
-from stmcli.threads import ahead
-from stmcli.video import frame_times, open_source
+from stmcli.threads import GIVE_WAY, Behind, ahead
+from stmcli.video import VideoReader, frame_times, open_source
 from stmcli.weights import load_model, suited
 
 
@@ -542,6 +542,57 @@ def test_decoding_runs_ahead_but_only_a_little(make_folder):
         time.sleep(0.005)
         early.append(len(decoded) - frame.index)
     assert 1 < max(early) <= 7
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has the niceness of its process")
+@pytest.mark.parametrize(
+    ("kind", "is_beside", "written"),
+    [("overlay", False, True), ("none", False, True), ("alpha", False, False), ("overlay", True, False)],
+)
+def test_threads_give_way_to_a_network_that_has_all_cores(job, monkeypatch, kind, is_beside, written):
+    seen = {}
+    step, write, decode = Segmenter.step, MaskWriter.write, VideoReader._frames
+
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, 0)  # of this thread alone
+
+    monkeypatch.setattr("stmcli.run._is_beside", lambda _: is_beside)
+    monkeypatch.setattr(Segmenter, "step", lambda *x, **y: seen.update(network=niceness()) or step(*x, **y))
+    monkeypatch.setattr(MaskWriter, "write", lambda *x: seen.update(writing=niceness()) or write(*x))
+    monkeypatch.setattr(VideoReader, "_frames", lambda *x: seen.update(decoding=niceness()) or decode(*x))
+    before = niceness()
+    segment_video(exporting(job, kind))
+    give_way = min(19, before + GIVE_WAY)
+    assert seen == {
+        "network": before,
+        "decoding": before if is_beside else give_way,
+        "writing": give_way if written else before,
+    }
+    assert niceness() == before
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("overlay", False), ("alpha", True)])
+def test_frames_that_wait_to_be_written_keep_probabilities_only_where_they_are_needed(job, monkeypatch, kind, kept):
+    taken = []
+    write = MaskWriter.write
+    monkeypatch.setattr(MaskWriter, "write", lambda *x: taken.append(x[2].prob is not None) or write(*x))
+    segment_video(exporting(job, kind))
+    assert {*taken} == {kept}
+
+
+def test_what_was_put_is_done_although_the_one_who_put_it_fails():
+    done, may_go_on = [], threading.Event()
+
+    def work(item):
+        may_go_on.wait()
+        done.append(item)
+
+    with suppress(KeyboardInterrupt), Behind(work) as behind:
+        for item in range(3):
+            behind.put(item)
+        may_go_on.set()
+        raise KeyboardInterrupt
+    assert done == [0, 1, 2]
 
 
 def test_the_parts_can_be_used_without_the_command(job, tmp_path):

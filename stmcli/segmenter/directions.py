@@ -61,7 +61,7 @@ class BackwardPass:
                 on_frame(number)
         frames = frames_backward(self._source, first=self._source.info.first_chosen, last=last)
         before: Prediction | None = None
-        with closing(ahead(frames)) as decoded:
+        with closing(ahead(frames, gives_way=not next(segmenter.model.parameters()).is_cuda)) as decoded:
             for frame, prediction in propagate(segmenter, decoded, self._first.labels(), later=self._later):
                 begin()
                 self._store(frame.index, prediction)
