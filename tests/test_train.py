@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -317,6 +318,20 @@ def test_another_run_is_not_gone_on_with(stills, tmp_path):
     (tmp_path / "a" / "last.pt").write_bytes(b"PK damaged")
     with pytest.raises(WeightsError, match=r"last\.pt: refused"):
         train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu", resume=True)
+
+
+def test_a_run_whose_state_was_cut_short_is_begun_anew_from_its_weights(stills, tmp_path):
+    settings = {"options": replace(OPTIONS, steps=1), "clips": CLIPS, "device": "cpu"}
+    train(stills, tmp_path / "a", **settings)
+    last, weights = tmp_path / "a" / "last.pt", tmp_path / "a" / "best.safetensors"
+    last.write_bytes(last.read_bytes()[:-100])
+    advice = f"{last}: damaged or cut short. Start a new run in another --output"
+    for hint in (f"{advice} with --init {weights}", advice):
+        with pytest.raises(WeightsError, match=f"^{re.escape(hint)}$"):
+            train(stills, tmp_path / "a", resume=True, **settings)
+        if weights.exists():
+            train(stills, tmp_path / "b", init=str(weights), **settings)
+            weights.unlink()
 
 
 def test_a_run_is_never_overwritten(stills, tmp_path):

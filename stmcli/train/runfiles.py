@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stmcli.errors import TrainingError, UsageError, WriteError
+from stmcli.errors import TrainingError, UsageError, WeightsError, WriteError
 from stmcli.files import whole, writing
 from stmcli.options import ClipOptions, Fit, TrainOptions
 from stmcli.results import require_writable
@@ -47,15 +47,22 @@ class RunFiles:
 
         Raises WeightsError for a damaged file.
         """
-        state = unpickle(self.last)
+        try:
+            state = unpickle(self.last)
+        except WeightsError as error:
+            raise WeightsError(error.cause, path=self.last, hint=self._anew()) from None
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             cause = "not the state of a run of this version"
-            raise TrainingError(cause, path=self.last, hint="Start a new run")
+            raise TrainingError(cause, path=self.last, hint=self._anew())
         changed = [*_changes(state, trainer), *_moves(state, trainer)]
         if changed:
             hint = "Go on with what it was started with, or start a new run with --init"
             raise TrainingError(", ".join(changed), path=self.last, hint=hint)
         return dict(state)
+
+    def _anew(self) -> str:
+        """Return how to start again from what the run has left, when its state is of no use."""
+        return "Start a new run in another --output" + f" with --init {self.weights}" * self.weights.is_file()
 
     def begin(self, trainer: Trainer) -> None:
         """Make the folder, and leave in the curve only what belongs to the steps that `trainer` has made."""
