@@ -118,11 +118,23 @@ def test_stills_of_one_name_in_several_folders_keep_their_own_masks(tmp_path):
     write_stills(tmp_path / "all/b", {"0001": still(BLUE, box=(0, 0, 10, 10)), "0002": still(BLUE)})
     (tmp_path / "all/b/masks/0002.png").unlink()
     for path in (tmp_path / "all", pack(tmp_path / "all", tmp_path / "all.tar")):
-        found = load_stills([path])
+        with pytest.warns(UserWarning, match="1 image without mask"):
+            found = load_stills([path])
         assert len(found) == 3
         for one in found:
             top, left, *_ = one.boxes[1]
             assert one.pixels[:3, top + 2, left + 2].argmax() == np.argmax(RED if top else BLUE)
+
+
+def test_images_and_masks_without_each_other_are_counted_and_left_out(tmp_path):
+    write_stills(tmp_path / "a", dict.fromkeys(("cat", "dog", "cow", "owl"), still()))
+    for name in ("masks/cat", "masks/dog", "images/owl"):
+        (tmp_path / f"a/{name}.png").unlink()
+    for path in (tmp_path / "a", pack(tmp_path / "a", tmp_path / "a.tar")):
+        with pytest.warns(UserWarning, match="left out") as said:
+            assert [one.group for one in load_stills([path])] == ["cow"]
+        what = "2 images without mask of the same name, 1 mask without image of the same name: left out"
+        assert [str(one.message) for one in said] == [f"{path}: {what}"]
 
 
 def test_small_ids_that_share_a_byte_are_read_as_everywhere_else(tmp_path):

@@ -1,6 +1,7 @@
 """Stills with object masks: read from folders and tars, held on the training device."""
 
 import tarfile
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stmcli.errors import TrainingError
+from stmcli.errors import TrainingError, counted
 from stmcli.files import require_file
 from stmcli.images import open_image
 from stmcli.machine import usable_cores
@@ -43,7 +44,7 @@ def load_stills(
     """Read stills from folders or tars that hold `images/` and `masks/` (palette or id PNGs of the same stem).
 
     `canvas` is their shorter side, px; of each path are read `most`, evenly spread, or all. Raises UsageError when a
-    path does not exist, TrainingError when nothing usable is in it.
+    path does not exist, TrainingError when nothing usable is in it; warns of images and masks that lack the other.
     """
     stills = []
     with ThreadPoolExecutor(usable_cores(), "stills") as threads:
@@ -66,6 +67,9 @@ def _pairs(path: Path) -> Iterator[Pair]:
         folder = {"images": images, "masks": masks}.get(name.parent.name)
         if folder is not None and name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith("."):
             folder[name.parent.parent, name.stem] = content
+    lone = [(len(images.keys() - masks.keys()), "image", "mask"), (len(masks.keys() - images.keys()), "mask", "image")]
+    if left := [f"{counted(count, one)} without {other} of the same name" for count, one, other in lone if count]:
+        warnings.warn(f"{path}: {', '.join(left)}: left out", stacklevel=2)
     for key in sorted(images.keys() & masks.keys()):
         yield key[1], images[key], masks[key]
 
