@@ -59,6 +59,16 @@ def test_where_memory_is_short_pieces_give_the_same_result(model, valid):
     assert guard.notes() == ["the device's memory was short: it computed in smaller pieces"]
 
 
+def test_the_next_clip_begins_in_whole_pieces_again(model):
+    frame, masks = clip()
+    short = Short(model, objects=1, chunk=64)
+    guard = Guard(short)
+    guard.segment(frame, (*guard.memorize(frame, masks), None), top_k=0, reach=0.0)
+    assert (short.at_once, short.chunk) == (1, 64)
+    guard = Guard(short)
+    assert (short.at_once, short.chunk, guard.notes()) == (0, 0, [])
+
+
 def test_memory_that_never_suffices_is_an_error_with_a_hint(model):
     frame, masks = clip()
     with pytest.raises(StmError, match=r"too little memory\. Use a smaller --size or --mem-max"):

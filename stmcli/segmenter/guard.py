@@ -50,6 +50,7 @@ class Guard:
 
     def __init__(self, model: STM) -> None:
         self.model = model
+        model.at_once = model.chunk = 0  # whole again, whatever a clip before this one has needed
         self.recorder = Recorder(next(model.parameters()).device)
         self.again = 0  # how often something was computed again in fp32
         self.saving = False  # whether memory was short
