@@ -17,7 +17,7 @@ from stmcli.kinds import SOFT, Output, open_writers, opened_writers, outputs
 from stmcli.listeners import Listener
 from stmcli.masks import MASKS, mask_folder
 from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, ExportOptions, MattingOptions
-from stmcli.report import UNFINISHED, add_exports, first_number_of, fps_of, read_report
+from stmcli.report import OWN_RATE, UNFINISHED, add_exports, first_number_of, fps_of, read_report
 from stmcli.results import REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable
 from stmcli.saved import SavedMasks, SavedPrediction
 from stmcli.threads import Behind, ahead
@@ -223,7 +223,7 @@ def _edited(job: ExportJob, source: Source) -> list[int]:
 
 def _doubts(job: ExportJob, source: Source, saved: SavedMasks, wanted: Sequence[Output]) -> list[str]:
     """Say what a person may not have meant."""
-    found = another_clip(job.run, source.info.path)
+    found = another_clip(job.run, source.info.path) + [OWN_RATE] * bool(job.fps and source.info.is_video)
     if any(output.kind in SOFT_EXPORTS for output in wanted):
         if not saved.is_soft:
             found.append(FROM_HARD)

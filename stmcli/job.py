@@ -42,7 +42,7 @@ from stmcli.options import (
     SegmentOptions,
 )
 from stmcli.registry import digest, find, found_from
-from stmcli.report import source_facts
+from stmcli.report import OWN_RATE, source_facts
 from stmcli.results import REPORT, check_folder, output_names
 from stmcli.video import Source, open_source
 from stmcli.weights import card_of, suited
@@ -196,6 +196,8 @@ def open_job(job: Job) -> Iterator[Opened]:
             notes.append(
                 "no memory is kept: a correction can only go on forward, without soft films and skipped frames"
             )
+        if source.info.is_video and options.fps != FPS:
+            notes.append(OWN_RATE)
         yield Opened(job, source, given, notes)
     finally:
         source.close()

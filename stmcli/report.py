@@ -20,6 +20,7 @@ from stmcli.video import Frame, SourceInfo
 
 NOWHERE = 1.0  # the confidence of a frame that shows no object
 
+OWN_RATE = "--fps does nothing: a video has its own rate"
 _FRACTION = re.compile(r"[1-9][0-9]{0,8}(/[1-9][0-9]{0,8})?")
 
 

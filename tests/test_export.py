@@ -497,6 +497,19 @@ def test_films_of_a_sequence_have_the_rate_of_their_run(segment, stm, make_folde
     assert frame_times(tmp_path / "out/overlay.mp4")[-1] == 3 / rate
 
 
+def test_a_rate_for_a_video_is_said_to_do_nothing(job, stm, make_folder, make_mask):
+    given = replace(job.segment, fps="25")
+    assert "--fps does nothing: a video has its own rate" in plan(replace(job, segment=given))["notes"]
+    assert "--fps" not in str(plan(job)["notes"])
+    frames = make_folder([f"{number}.png" for number in range(3)])
+    assert "--fps" not in str(plan(replace(job, video=frames, masks=(make_mask("small.png"),), segment=given))["notes"])
+    segment_video(job)
+    for more, said in (((), False), (("--fps", "25"), True)):
+        made = stm("export", job.output, "--video", job.video, "--to", "davis", "-y", *more)
+        assert made.exit_code == 0, made.stderr
+        assert ("note: --fps does nothing" in made.stderr) == said
+
+
 def test_a_gap_behind_the_masks_is_no_matter_to_an_export(segment, stm, make_folder, make_mask):
     folder = make_folder(["0.png", "1.png", "4.png"])
     assert segment(folder, "-m", make_mask(), "-o", "out", "--end", 1, "-e", "none").exit_code == 0
