@@ -13,7 +13,7 @@ from stmcli.earlier import edited
 from stmcli.errors import PartialError, UsageError, listed
 from stmcli.files import nearest_name
 from stmcli.identity import another_clip
-from stmcli.kinds import SOFT, Output, open_writers, opened_writers, outputs
+from stmcli.kinds import SOFT, Output, idle, open_writers, opened_writers, outputs
 from stmcli.listeners import Listener
 from stmcli.masks import MASKS, mask_folder
 from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, ExportOptions, MattingOptions
@@ -224,6 +224,7 @@ def _edited(job: ExportJob, source: Source) -> list[int]:
 def _doubts(job: ExportJob, source: Source, saved: SavedMasks, wanted: Sequence[Output]) -> list[str]:
     """Say what a person may not have meant."""
     found = another_clip(job.run, source.info.path) + [OWN_RATE] * bool(job.fps and source.info.is_video)
+    found += idle(job.export)
     if any(output.kind in SOFT_EXPORTS for output in wanted):
         if not saved.is_soft:
             found.append(FROM_HARD)

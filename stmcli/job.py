@@ -26,7 +26,7 @@ from stmcli.given import (
     start_of,
 )
 from stmcli.identity import clip_identity, differences, fingerprint
-from stmcli.kinds import Output, outputs, soft_outputs
+from stmcli.kinds import Output, idle, outputs, soft_outputs
 from stmcli.masks import MASKS
 from stmcli.memory import given_room
 from stmcli.options import (
@@ -73,6 +73,11 @@ class Job:
         """Tell whether what a later correction can go on from is kept: asked for, and of use."""
         return self.segment.keep_memory and self.segment.direction == "forward" and self.can_go_on
 
+    @property
+    def keeps_soft(self) -> bool:
+        """Tell whether the network's probabilities are stored."""
+        return self.segment.keep_soft or bool({*self.export.kinds}.intersection(SOFT_EXPORTS))
+
     def identity(self) -> dict[str, Any]:
         """Return all that the result depends on but the masks, as values that JSON knows."""
         unlike: dict[str, Any] = {"overwrite": False, "resume": True, "keep_memory": False, "page": True}
@@ -92,8 +97,7 @@ class Job:
     def outputs(self, ids: Sequence[int]) -> list[Output]:
         """Return what to write beside the masks for the objects `ids`. Raises UsageError."""
         wanted = outputs(self.export, ids)
-        soft = self.segment.keep_soft or any(output.kind in SOFT_EXPORTS for output in wanted)
-        return [*(soft_outputs(ids) if soft else ()), *wanted]
+        return [*(soft_outputs(ids) if self.keeps_soft else ()), *wanted]
 
     def names(self, ids: Sequence[int]) -> list[str]:
         """Return the names of what is written beside the masks."""
@@ -198,6 +202,9 @@ def open_job(job: Job) -> Iterator[Opened]:
             )
         if source.info.is_video and options.fps != FPS:
             notes.append(OWN_RATE)
+        if options.soft_bits != SegmentOptions.soft_bits and not job.keeps_soft:
+            notes.append("--soft-bits does nothing without --keep-soft: no probabilities are stored")
+        notes += idle(job.export)
         yield Opened(job, source, given, notes)
     finally:
         source.close()

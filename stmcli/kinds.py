@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stmcli.datasets import FORMATS
 from stmcli.errors import UsageError
+from stmcli.flags import flag_of
 from stmcli.options import DATASETS, EXPORTS, SOFT_EXPORTS, SOFT_STILLS, ExportOptions
 from stmcli.outputs import (
     AlphaWriter,
@@ -23,6 +24,18 @@ from stmcli.video import ALPHA_CODECS, H264, H264_NVENC, Codec, Source, SourceIn
 
 H264_KINDS = ("overlay", "matte", "green")
 SOFT = "soft"  # the folder of the stored probabilities
+USED_BY = {  # the kinds that an option is of
+    "per_object": SOFT_EXPORTS,
+    "audio": ("overlay", "alpha", "green"),
+    "encoder": H264_KINDS,
+    "opacity": ("overlay",),
+    "contour": ("overlay",),
+    "alpha_codec": ("alpha",),
+    "alpha_mode": ("alpha", "cutout"),
+    "bits": SOFT_STILLS,
+    "background": ("green",),
+    "categories": ("ytvis", "coco", "mots"),
+}
 
 _COLOUR = re.compile(r"[0-9a-fA-F]{6}")
 
@@ -51,6 +64,15 @@ def outputs(options: ExportOptions, ids: Sequence[int]) -> list[Output]:
             each = list(ids) if options.per_object and kind in SOFT_EXPORTS else [None]
             found += [Output(_name(kind, number, options), kind, number) for number in each]
     return found
+
+
+def idle(options: ExportOptions) -> list[str]:
+    """Say which options are given although nothing is made that they are of."""
+    return [
+        f"{flag_of('export', name)} does nothing without {' or '.join(kinds)}"
+        for name, kinds in USED_BY.items()
+        if getattr(options, name) != getattr(ExportOptions, name) and not {*kinds} & {*options.kinds}
+    ]
 
 
 def _name(kind: str, number: int | None, options: ExportOptions) -> str:

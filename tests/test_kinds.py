@@ -9,9 +9,9 @@ import torch
 
 from stmcli import kinds, pipeline
 from stmcli.files import part_of
-from stmcli.job import Job
-from stmcli.kinds import open_writers, opened_writers, outputs
-from stmcli.options import DATASETS, EXPORTS, SOFT_STILLS, ExportOptions, NetworkOptions
+from stmcli.job import Job, plan
+from stmcli.kinds import USED_BY, idle, open_writers, opened_writers, outputs
+from stmcli.options import DATASETS, EXPORTS, SOFT_STILLS, ExportOptions, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
 from stmcli.results import is_empty
 from stmcli.video import H264, H264_NVENC, open_source, opens
@@ -146,3 +146,39 @@ def test_the_commands_choose_an_encoder(segment, stm, make_clip, make_mask, monk
     for command in ((segment, words), (stm, export)):
         refused = command[0](*command[1], "--encoder", "h265")
         assert (refused.exit_code, "Use one of auto, x264, nvenc" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("choice", "flag"),
+    [
+        ({"per_object": True}, "--per-object"),
+        ({"audio": "none"}, "--audio"),
+        ({"encoder": "x264"}, "--encoder"),
+        ({"opacity": 0.3}, "--opacity"),
+        ({"contour": False}, "--no-contour"),
+        ({"alpha_codec": "png"}, "--alpha-codec"),
+        ({"alpha_mode": "premultiplied"}, "--alpha-mode"),
+        ({"bits": 16}, "--bits"),
+        ({"background": "0000ff"}, "--background"),
+        ({"categories": ((1, "dog"),)}, "--category"),
+    ],
+)
+def test_an_option_of_an_export_that_is_not_made_is_said_to_do_nothing(choice, flag):
+    (name,) = choice
+    assert idle(ExportOptions(("none",), **choice)) == [f"{flag} does nothing without {' or '.join(USED_BY[name])}"]
+    for kind in USED_BY[name]:
+        assert idle(ExportOptions((kind,), **choice)) == []
+    assert idle(ExportOptions(("none",))) == []
+
+
+def test_options_that_do_nothing_are_noted_before_and_after_the_work(job, stm):
+    job = replace(job, segment=SegmentOptions(soft_bits=16), export=ExportOptions(bits=16))
+    bits, soft = "--bits does nothing without mattes or cutout", "--soft-bits does nothing without --keep-soft"
+    assert all(note in str(plan(job)["notes"]) for note in (bits, soft))
+    assert all(note in str(segment_video(job).notes) for note in (bits, soft))
+    assert bits in stm("export", job.output, "--video", job.video, "--to", "davis", "--bits", "16").stderr
+    for more in (
+        {"segment": SegmentOptions(soft_bits=16, keep_soft=True)},
+        {"export": ExportOptions(("mattes",), bits=16)},
+    ):
+        assert soft not in str(plan(replace(job, **more, output=job.output / "other"))["notes"])
