@@ -203,6 +203,7 @@ def test_a_clip_alone_is_segmented_scored_and_drawn(evaluate, dataset, tmp_path)
         (("--run", "data", "--csv", "data"), "data: is a folder"),
         (("--run", "data", "--csv", "there.txt"), "there.txt: exists already"),
         (("--run", "data", "--plot", "there.txt"), "there.txt: is neither a folder nor a PNG"),
+        (("--run", "data", "--plot", "sheet.JPG"), "sheet.JPG: is neither a folder nor a PNG"),
         (("--run", "data", "--plot", "data/Annotations/whole"), "whole: holds pictures already"),
         (("--run", "data", "--protocol", "ytvos", "--seen", "none.txt"), "none.txt: no such file"),
     ],

@@ -35,6 +35,8 @@ HEADINGS = {
     **{"F_mean": "F", "F_recall": "recall", "F_decay": "decay", "J&F_mean": "J&F"},
 }
 
+NOT_DRAWN = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg", ".pdf")  # what --plot does not write
+
 
 @app.command()
 @grouped
@@ -155,7 +157,8 @@ def _check_targets(csv: Path | None, submission: Path | None, *, plot: Path | No
             raise UsageError("is a folder", path=path, hint="Give the name of a file.")
         if path.exists() and not overwrite:
             raise UsageError("exists already", path=path, hint="Choose another name, or replace it with -y.")
-    if plot and plot != picture and plot.exists() and not plot.is_dir():
+    is_file = plot and (plot.exists() or plot.suffix.lower() in NOT_DRAWN)
+    if plot and plot != picture and is_file and not plot.is_dir():
         raise UsageError("is neither a folder nor a PNG", path=plot, hint="Give a folder, or FILE.png.")
     if plot and any(plot.glob("*.png")) and not overwrite:
         raise UsageError("holds pictures already", path=plot, hint="Choose another folder, or replace them with -y.")
