@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 DEPTH = 4  # items that wait between two threads
@@ -31,8 +31,6 @@ def ahead(items: Iterable[Item], *, gives_way: bool = False) -> Generator[Item, 
                 continue
 
     def fill() -> None:
-        if gives_way:
-            _give_way()
         try:
             for item in items:
                 offer(item)
@@ -42,7 +40,7 @@ def ahead(items: Iterable[Item], *, gives_way: bool = False) -> Generator[Item, 
         except BaseException as error:
             offer(end, error)
 
-    thread = threading.Thread(target=fill, name="decode", daemon=True)
+    thread = _Thread(fill, "decode", gives_way=gives_way)
     thread.start()
     try:
         while True:
@@ -54,7 +52,10 @@ def ahead(items: Iterable[Item], *, gives_way: bool = False) -> Generator[Item, 
             yield item
     finally:
         stop.set()
-        thread.join()
+        try:
+            thread.end()
+        finally:  # a signal that comes meanwhile must wait: what the thread reads from is closed next
+            thread.end()
 
 
 class Waiting:
@@ -93,10 +94,10 @@ class Behind(Generic[Item]):
     """
 
     def __init__(self, work: Callable[[Item], None], *, gives_way: bool = False) -> None:
-        self._work, self._gives_way = work, gives_way
+        self._work = work
         self._waiting: queue.Queue[tuple[Item] | None] = queue.Queue(DEPTH)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="write", daemon=True)
+        self._thread = _Thread(self._run, "write", gives_way=gives_way)
 
     def __enter__(self) -> "Behind[Item]":
         self._thread.start()
@@ -108,14 +109,19 @@ class Behind(Generic[Item]):
         self._waiting.put((item,))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._waiting.put(None)
-        self._thread.join()
+        try:
+            self._end()
+        except BaseException:  # a signal: it must wait, for what the thread writes to is closed next
+            self._end()
+            raise
         if kind is None:
             self._raise()
 
+    def _end(self) -> None:
+        self._waiting.put(None)
+        self._thread.end()
+
     def _run(self) -> None:
-        if self._gives_way:
-            _give_way()
         while (item := self._waiting.get()) is not None:
             if self._error is not None:
                 continue  # keep taking, so that nobody waits for room
@@ -129,7 +135,30 @@ class Behind(Generic[Item]):
             raise self._error
 
 
+class _Thread(threading.Thread):
+    """A thread that may give way to all others, and that can be waited for again after a signal."""
+
+    def __init__(self, work: Callable[[], None], name: str, *, gives_way: bool) -> None:
+        super().__init__(name=name, daemon=True)
+        self._work, self._gives_way, self._over = work, gives_way, threading.Event()
+
+    def run(self) -> None:
+        """Do the work."""
+        try:
+            if self._gives_way:
+                _give_way()
+            self._work()
+        finally:
+            self._over.set()
+
+    def end(self) -> None:
+        """Wait for the end of it; join alone takes a thread for ended once a signal has come."""
+        self._over.wait()
+        self.join()
+
+
 def _give_way() -> None:
     """Let other threads go first where this one and those that it starts want the same cores."""
     if sys.platform == "linux":  # elsewhere it would hold for the whole process
-        os.nice(GIVE_WAY)
+        with suppress(OSError):  # a sandbox may forbid it
+            os.nice(GIVE_WAY)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -593,6 +593,55 @@ def test_what_was_put_is_done_although_the_one_who_put_it_fails():
         may_go_on.set()
         raise KeyboardInterrupt
     assert done == [0, 1, 2]
+
+
+@pytest.mark.parametrize("waiting", [1, 5])  # 5: there is no room left to say that this was all
+def test_a_signal_at_the_end_waits_for_what_was_put(waiting):
+    done, here = [], threading.current_thread()
+
+    def work(item):
+        time.sleep(0.1)
+        if not done:
+            signal.pthread_kill(here.ident, signal.SIGINT)
+        time.sleep(0.1)
+        done.append(item)
+
+    def put_all():
+        with Behind(work) as behind:
+            for item in range(waiting):
+                behind.put(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        put_all()
+    assert done == [*range(waiting)]
+
+
+def test_a_signal_at_the_end_waits_for_the_thread_that_reads_ahead():
+    ended, here = [], threading.current_thread()
+
+    def items():
+        yield 0
+        time.sleep(0.1)
+        signal.pthread_kill(here.ident, signal.SIGINT)
+        time.sleep(0.1)
+        ended.append(True)
+        yield 1
+
+    with pytest.raises(KeyboardInterrupt), closing(ahead(items())) as found:
+        assert next(found) == 0
+    assert ended
+
+
+def test_a_thread_that_may_not_give_way_goes_on_without(monkeypatch):
+    def forbidden(_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "nice", forbidden)
+    done = []
+    with Behind(done.append, gives_way=True) as behind:
+        for item in ahead(range(9), gives_way=True):
+            behind.put(item)
+    assert done == [*range(9)]
 
 
 def test_the_parts_can_be_used_without_the_command(job, tmp_path):
