@@ -93,6 +93,11 @@ def is_short_of_multiplications(device: torch.device, dtype: torch.dtype) -> boo
     return dtype == torch.float32 or bool(dtype == torch.bfloat16 and slow_bf16)
 
 
+def waits_for_cores(device: torch.device) -> bool:
+    """Tell whether a network there computes on several cores, each step as fast as the slowest of them."""
+    return device.type == "cpu" and torch.get_num_threads() > 1
+
+
 def keep_freed_memory() -> None:
     """Have the C library keep what is freed, where it can: to get pages anew took a tenth of every frame on a CPU."""
     library = ctypes.CDLL(None)

@@ -7,7 +7,10 @@ from contextlib import ExitStack, closing
 from functools import partial
 from itertools import islice
 
+import torch
+
 from stmcli import __version__
+from stmcli.device import waits_for_cores
 from stmcli.earlier import holds, refuse_edited
 from stmcli.images import is_whole_png
 from stmcli.job import Opened
@@ -15,7 +18,7 @@ from stmcli.kinds import SOFT
 from stmcli.listeners import Listener
 from stmcli.masks import MASKS, read_values
 from stmcli.matting import Matted
-from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, MattingOptions
+from stmcli.options import SOFT_STILLS, MattingOptions
 from stmcli.outputs import Film, Writer
 from stmcli.page import Pictures
 from stmcli.report import UNFINISHED, Report, read_report
@@ -48,7 +51,7 @@ class Run:
         self._job, self._source, self._given, self._report = job, source, given, report
         self._before, self._on_frame, self.waiting = before, listener.frame, Waiting()
         self._ids = opened.ids
-        self._soft = any(output.kind in (SOFT, *SOFT_EXPORTS) for output in job.outputs(opened.ids))
+        self._soft = job.keeps_soft
         self._has_begun = False
         self._kept: Checkpoint | None = None
         self._state = job.output / STATE
@@ -115,16 +118,15 @@ class Run:
 
     def follow(self, segmenter: Follower, writers: Writers) -> None:
         """Hand every frame of the clip to the writers and to the report, and save checkpoints."""
-        on_gpu = _is_beside(segmenter)
+        on_gpu, takes_cores = _is_beside(segmenter), waits_for_cores(_device(segmenter))
         if self._back:
             self._back.run(segmenter, self._on_frame, begin=self._begin, can_go_on=self._job.can_go_on)
             segmenter.reset()
         with ExitStack() as stack:
-            frames = stack.enter_context(closing(ahead(self._source, gives_way=not on_gpu)))
+            frames = stack.enter_context(closing(ahead(self._source, gives_way=takes_cores)))
             films = [writer for writer in writers if isinstance(writer, Film)] if on_gpu else []
             beside = [(film, stack.enter_context(Behind(_do))) for film in films]
-            gives_way = not (on_gpu or self._soft)
-            behind = stack.enter_context(Behind(_do, gives_way=gives_way))  # ends before the films that it gives to do
+            behind = stack.enter_context(Behind(_do, gives_way=takes_cores and not self._soft))  # ends before the films
             decoded = self.waiting.on("decoding", frames)
             others = [writer for writer in writers if writer not in films]
             if self._kept:
@@ -148,7 +150,7 @@ class Run:
             return propagate(segmenter, frames, first.labels(), later=later)
         if self._job.segment.direction == "both":
             return self._back.blended(segmenter, frames)
-        device, found = next(segmenter.model.parameters()).device, self._back.at
+        device, found = _device(segmenter), self._back.at
         return ((frame, found(frame, device)) for frame in frames)
 
     def _write(self, writers: Writers, films: Films, frame: Frame, fitted: Fitted, state: State | None) -> None:
@@ -189,7 +191,11 @@ def _settled(matted: Matted) -> SavedPrediction:
 
 def _is_beside(segmenter: Follower) -> bool:
     """Tell whether the network leaves the cores to others."""
-    return next(segmenter.model.parameters()).is_cuda
+    return _device(segmenter).type == "cuda"
+
+
+def _device(segmenter: Follower) -> torch.device:
+    return next(segmenter.model.parameters()).device
 
 
 def _do(task: Task) -> None:

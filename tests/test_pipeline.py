@@ -546,17 +546,17 @@ def test_decoding_runs_ahead_but_only_a_little(make_folder):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has the niceness of its process")
 @pytest.mark.parametrize(
-    ("kind", "is_beside", "written"),
-    [("overlay", False, True), ("none", False, True), ("alpha", False, False), ("overlay", True, False)],
+    ("kind", "cores", "decoding", "writing"),
+    [("overlay", 2, True, True), ("none", 2, True, True), ("alpha", 2, True, False), ("overlay", 1, False, False)],
 )
-def test_threads_give_way_to_a_network_that_has_all_cores(job, monkeypatch, kind, is_beside, written):
+def test_threads_give_way_to_a_network_on_several_cores(job, monkeypatch, kind, cores, decoding, writing):
     seen = {}
     step, write, decode = Segmenter.step, MaskWriter.write, VideoReader._frames
 
     def niceness():
         return os.getpriority(os.PRIO_PROCESS, 0)  # of this thread alone
 
-    monkeypatch.setattr("stmcli.run._is_beside", lambda _: is_beside)
+    monkeypatch.setattr("torch.get_num_threads", lambda: cores)
     monkeypatch.setattr(Segmenter, "step", lambda *x, **y: seen.update(network=niceness()) or step(*x, **y))
     monkeypatch.setattr(MaskWriter, "write", lambda *x: seen.update(writing=niceness()) or write(*x))
     monkeypatch.setattr(VideoReader, "_frames", lambda *x: seen.update(decoding=niceness()) or decode(*x))
@@ -565,8 +565,8 @@ def test_threads_give_way_to_a_network_that_has_all_cores(job, monkeypatch, kind
     give_way = min(19, before + GIVE_WAY)
     assert seen == {
         "network": before,
-        "decoding": before if is_beside else give_way,
-        "writing": give_way if written else before,
+        "decoding": give_way if decoding else before,
+        "writing": give_way if writing else before,
     }
     assert niceness() == before
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from stmcli.device import waits_for_cores
 from stmcli.errors import VideoError
 from stmcli.files import write_whole, writing
 from stmcli.given import GivenMask, from_first, ids_of
@@ -61,7 +62,8 @@ class BackwardPass:
                 on_frame(number)
         frames = frames_backward(self._source, first=self._source.info.first_chosen, last=last)
         before: Prediction | None = None
-        with closing(ahead(frames, gives_way=not next(segmenter.model.parameters()).is_cuda)) as decoded:
+        gives_way = waits_for_cores(next(segmenter.model.parameters()).device)
+        with closing(ahead(frames, gives_way=gives_way)) as decoded:
             for frame, prediction in propagate(segmenter, decoded, self._first.labels(), later=self._later):
                 begin()
                 self._store(frame.index, prediction)
