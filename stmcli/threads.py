@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 DEPTH = 4  # items that wait between two threads
+SOON = 5.0  # seconds until a thread that was started has begun, at most
 GIVE_WAY = 12  # of 19: a thread that gives way gets a fifteenth of a core that others want, and still goes on
 Item = TypeVar("Item")
 
@@ -41,8 +42,8 @@ def ahead(items: Iterable[Item], *, gives_way: bool = False) -> Generator[Item, 
             offer(end, error)
 
     thread = _Thread(fill, "decode", gives_way=gives_way)
-    thread.start()
     try:
+        thread.start()
         while True:
             item, error = ready.get()
             if error is not None:
@@ -140,10 +141,12 @@ class _Thread(threading.Thread):
 
     def __init__(self, work: Callable[[], None], name: str, *, gives_way: bool) -> None:
         super().__init__(name=name, daemon=True)
-        self._work, self._gives_way, self._over = work, gives_way, threading.Event()
+        self._work, self._gives_way = work, gives_way
+        self._begun, self._over = threading.Event(), threading.Event()
 
     def run(self) -> None:
         """Do the work."""
+        self._begun.set()
         try:
             if self._gives_way:
                 _give_way()
@@ -152,9 +155,13 @@ class _Thread(threading.Thread):
             self._over.set()
 
     def end(self) -> None:
-        """Wait for the end of it; join alone takes a thread for ended once a signal has come."""
-        self._over.wait()
-        self.join()
+        """Wait for the end of it; join alone takes a thread for ended once a signal has come.
+
+        A signal may also have come while it was being started: then it begins soon, or never.
+        """
+        if self._begun.wait(SOON):
+            self._over.wait()
+            self.join()
 
 
 def _give_way() -> None:

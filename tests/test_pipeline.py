@@ -644,6 +644,31 @@ def test_a_thread_that_may_not_give_way_goes_on_without(monkeypatch):
     assert done == [*range(9)]
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_decoder_has_ended_although_a_signal_came_while_its_thread_was_being_started(monkeypatch, begins):
+    start, ended = threading.Thread.start, []
+
+    def interrupted(thread):
+        if begins:
+            start(thread)
+        raise KeyboardInterrupt
+
+    def decode():
+        try:
+            for index in range(100):
+                time.sleep(0.01)
+                yield index
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr("stmcli.threads._Thread.start", interrupted)
+    monkeypatch.setattr("stmcli.threads.SOON", 0.5)
+    with suppress(KeyboardInterrupt):
+        next(ahead(decode()))
+    assert "decode" not in [thread.name for thread in threading.enumerate()]
+    assert begins == (ended == [True])
+
+
 def test_the_parts_can_be_used_without_the_command(job, tmp_path):
     segmenter = Segmenter(load_model(job.network), fit=Fit(size=suited(job.network).size))
     with open_source(job.video) as source:
