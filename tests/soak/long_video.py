@@ -29,6 +29,7 @@ SETTLED = 500  # frames after which memory must not grow any more
 ALLOWED = 10 * HEIGHT * WIDTH * 3 + WORST * HEIGHT * WIDTH * 4  # bytes: ten frames, and what the page is drawn from
 ENCODED = 60 * HEIGHT * WIDTH * 3 // 2  # bytes: what x264 may hold by and by, which looks 40 frames ahead in threads
 EVERY = 64  # frames between two looks at the memory
+AT_REST = 0.1  # seconds until no frame is on its way to the network or to a file any more
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def measure(frames: int, *, trace: bool = False, page: bool = True, kinds: tuple
 
     def look(index: int) -> None:
         if index % EVERY == 0:
+            time.sleep(AT_REST)
             gc.collect()
             python = tracemalloc.get_traced_memory()[0] if trace else 0
             looks.append(Look(index, resident(), python, time.monotonic() - began))
