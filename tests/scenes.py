@@ -104,7 +104,7 @@ def rows() -> Iterator[str]:
     """Yield a Markdown table: errors of raw and refined alpha, mean over the frames of every scene."""
     from alphas import alpha_errors
 
-    from stmcli.matting import refine
+    from stmcli.matting.alpha import refine
 
     yield "| scene | SAD | refined | MSE x 1000 | refined | in the band | refined | gradient | refined |"
     yield "|---|---|---|---|---|---|---|---|---|"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from faults import check_fault, check_refusal, forbid_network
 
-from stmcli import matting
+from stmcli.matting import matted
 from stmcli.model import STM
 
 
@@ -53,13 +53,13 @@ def test_memory_that_is_short_beside_the_network_costs_time_and_nothing_else(sce
     whole, calls = masks(scene), []
 
     def every_other(name):
-        work = getattr(matting, name)
+        work = getattr(matted, name)
 
         def short(*given, **options):
             calls.append(name)
             return work(*given, **options) if calls.count(name) % 2 == 0 else out_of_memory()
 
-        monkeypatch.setattr(matting, name, short)
+        monkeypatch.setattr(matted, name, short)
 
     every_other("refine")
     every_other("foreground")

@@ -36,7 +36,7 @@ LAYERS = [
     {"registry", "device", "ranges"},
     {"clips"},
     {"memory"},
-    {"transfer", "tiles", "peak"},
+    {"transfer", "peak"},
     {"model"},
     {"maskcheck"},
     {"given", "maskfix"},

@@ -7,20 +7,12 @@ from alphas import alpha_errors
 from scenes import SCENES, scene
 from scipy.ndimage import convolve1d
 
-from stmcli import matting
-from stmcli.matting import (
-    Matted,
-    colour_lines,
-    find_window,
-    foreground,
-    grow,
-    mix,
-    refine,
-    shrink,
-    shrink_pixels,
-    solve,
-    spread,
-)
+from stmcli.matting import Matted
+from stmcli.matting import matted as matted_module
+from stmcli.matting.alpha import AT_ONCE, _mixed, refine
+from stmcli.matting.cells import find_window, grow, shrink, shrink_pixels, spread
+from stmcli.matting.colours import foreground
+from stmcli.matting.lines import colour_lines, mix, solve
 from stmcli.options import MattingOptions
 from stmcli.outputs import AlphaWriter
 from stmcli.segmenter.prediction import Prediction
@@ -82,21 +74,21 @@ def enlarged(name, factor):
 def test_alpha_does_not_depend_on_how_it_is_cut_up(factor, pixels, tile, monkeypatch):
     rgb, prob = enlarged("strands", factor)
     whole = refine(rgb, prob)
-    monkeypatch.setitem(matting.AT_ONCE, "cpu", pixels)
-    monkeypatch.setattr(matting, "TILE", tile)
+    monkeypatch.setitem(AT_ONCE, "cpu", pixels)
+    monkeypatch.setattr("stmcli.matting.alpha.TILE", tile)
     assert (refine(rgb, prob) - whole).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_tiles_that_are_sure_are_not_looked_at(inverted, monkeypatch):
     rgb, _, _, prob = scene("blob", 0)
-    seen, fitted = [], matting._mixed
+    seen = []
 
     def count(colours, *others):
         seen.append(len(colours) * colours.shape[2] * colours.shape[3])
-        return fitted(colours, *others)
+        return _mixed(colours, *others)
 
-    monkeypatch.setattr(matting, "_mixed", count)
+    monkeypatch.setattr("stmcli.matting.alpha._mixed", count)
     alpha = refine(rgb, prob.flip(0) if inverted else prob)[0]
     assert ((alpha > 0) & (alpha < 1)).sum() < sum(seen) < 0.4 * alpha.numel()
 
@@ -313,13 +305,11 @@ class Saved:
 
 
 def test_alpha_and_colours_are_computed_once_and_only_when_asked_for(monkeypatch):
-    import stmcli.matting
-
     calls = []
     for name in ("refine", "foreground"):
-        real = getattr(stmcli.matting, name)
+        real = getattr(matted_module, name)
         monkeypatch.setattr(
-            stmcli.matting, name, lambda *a, name=name, real=real, **k: calls.append(name) or real(*a, **k)
+            matted_module, name, lambda *a, name=name, real=real, **k: calls.append(name) or real(*a, **k)
         )
     rgb, prob = squares()
     matted = Matted(rgb, Saved(prob, (3, 300)))

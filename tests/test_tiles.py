@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stmcli import tiles
+from stmcli.matting import tiles
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (12, 8), (13, 30)])
