@@ -28,7 +28,7 @@ from stmcli.segmenter import Follower, State, propagate
 from stmcli.segmenter.checkpoint import Checkpoint, Checkpoints
 from stmcli.segmenter.directions import BackwardPass
 from stmcli.segmenter.prediction import Prediction
-from stmcli.threads import Behind, Waiting, ahead
+from stmcli.threads import Behind, Turns, Waiting, ahead
 from stmcli.video import Frame
 
 Writers = Sequence[Writer | Pictures]
@@ -38,11 +38,11 @@ Fitted = Matted | SavedPrediction
 
 
 class Run:
-    """Carry the given masks through a clip; decoding and writing run in threads beside the network.
+    """Carry the given masks through a clip; decoding and writing run in threads of their own.
 
-    On a GPU every film has a thread of its own. On a CPU the network has all cores, and every step of it waits for the
-    slowest of them: there the others give way to it, and masks are fitted to the picture between two steps, with all
-    cores too. Soft alpha takes as long as the network, and is made beside it.
+    On a GPU every film has one, and all run beside the network. On a CPU the network has all cores, and every step of
+    it waits for the slowest of them: there masks are fitted to the picture between two steps, and after a few steps
+    the threads have their turn. Soft alpha takes as long as the network, and is made beside it.
     """
 
     def __init__(self, opened: Opened, report: Report, before: Sequence[str], listener: Listener) -> None:
@@ -118,15 +118,16 @@ class Run:
 
     def follow(self, segmenter: Follower, writers: Writers) -> None:
         """Hand every frame of the clip to the writers and to the report, and save checkpoints."""
-        on_gpu, takes_cores = _is_beside(segmenter), waits_for_cores(_device(segmenter))
+        on_gpu = _is_beside(segmenter)
+        turns = Turns(needed=waits_for_cores(_device(segmenter)) and not self._soft)
         if self._back:
             self._back.run(segmenter, self._on_frame, begin=self._begin, can_go_on=self._job.can_go_on)
             segmenter.reset()
         with ExitStack() as stack:
-            frames = stack.enter_context(closing(ahead(self._source, gives_way=takes_cores)))
+            frames = stack.enter_context(closing(ahead(self._source, turns)))
             films = [writer for writer in writers if isinstance(writer, Film)] if on_gpu else []
             beside = [(film, stack.enter_context(Behind(_do))) for film in films]
-            behind = stack.enter_context(Behind(_do, gives_way=takes_cores and not self._soft))  # ends before the films
+            behind = stack.enter_context(Behind(_do, turns))  # ends before the films
             decoded = self.waiting.on("decoding", frames)
             others = [writer for writer in writers if writer not in films]
             if self._kept:

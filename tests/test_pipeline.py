@@ -30,7 +30,7 @@ from stmcli.pipeline import segment_video
 from stmcli.registry import sha256
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.segmenter.prediction import Prediction
-from stmcli.threads import GIVE_WAY, Behind, ahead
+from stmcli.threads import Behind, Turns, ahead
 from stmcli.video import VideoReader, frame_times, open_source
 from stmcli.weights import load_model, suited
 
@@ -544,31 +544,58 @@ def test_decoding_runs_ahead_but_only_a_little(make_folder):
     assert 1 < max(early) <= 7
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has the niceness of its process")
 @pytest.mark.parametrize(
-    ("kind", "cores", "decoding", "writing"),
-    [("overlay", 2, True, True), ("none", 2, True, True), ("alpha", 2, True, False), ("overlay", 1, False, False)],
+    ("kind", "cores", "in_turn"), [("overlay", 2, True), ("none", 2, True), ("alpha", 2, False), ("overlay", 1, False)]
 )
-def test_threads_give_way_to_a_network_on_several_cores(job, monkeypatch, kind, cores, decoding, writing):
-    seen = {}
+def test_decoding_and_writing_take_turns_with_a_network_on_several_cores(
+    job, make_clip, monkeypatch, kind, cores, in_turn
+):
+    steps, beside = threading.Event(), set()
     step, write, decode = Segmenter.step, MaskWriter.write, VideoReader._frames
 
-    def niceness():
-        return os.getpriority(os.PRIO_PROCESS, 0)  # of this thread alone
+    def stepped(*given, **options):
+        steps.set()
+        time.sleep(0.05)
+        found = step(*given, **options)
+        steps.clear()
+        return found
+
+    def begins(what):
+        beside.update([what] if steps.is_set() else [])
+
+    def decoded(*given):
+        frames = decode(*given)
+        begins("decoding")
+        for frame in frames:
+            yield frame
+            begins("decoding")
 
     monkeypatch.setattr("torch.get_num_threads", lambda: cores)
-    monkeypatch.setattr(Segmenter, "step", lambda *x, **y: seen.update(network=niceness()) or step(*x, **y))
-    monkeypatch.setattr(MaskWriter, "write", lambda *x: seen.update(writing=niceness()) or write(*x))
-    monkeypatch.setattr(VideoReader, "_frames", lambda *x: seen.update(decoding=niceness()) or decode(*x))
-    before = niceness()
-    segment_video(exporting(job, kind))
-    give_way = min(19, before + GIVE_WAY)
-    assert seen == {
-        "network": before,
-        "decoding": give_way if decoding else before,
-        "writing": give_way if writing else before,
-    }
-    assert niceness() == before
+    monkeypatch.setattr(Segmenter, "step", stepped)
+    monkeypatch.setattr(MaskWriter, "write", lambda *x: begins("writing") or write(*x))
+    monkeypatch.setattr(VideoReader, "_frames", decoded)
+    segment_video(replace(exporting(job, kind), video=make_clip(frames=14)))
+    assert beside == (set() if in_turn else {"decoding", "writing"})
+
+
+def test_a_few_items_are_done_in_each_turn():
+    log, turns = [], Turns()
+
+    def items():
+        for item in range(10):
+            log.append(f"read {item}")
+            yield item
+
+    with closing(ahead(items(), turns)) as ready, Behind(lambda item: log.append(f"write {item}"), turns) as behind:
+        for item in ready:
+            log.append(f"work {item}")
+            time.sleep(0.01)
+            behind.put(item)
+    work = [place for place, entry in enumerate(log) if entry.startswith("work")]
+    assert [log[place] for place in work] == [f"work {item}" for item in range(10)]
+    assert [entry for entry in log if "read" in entry] == [f"read {item}" for item in range(10)]
+    assert [entry for entry in log if "write" in entry] == [f"write {item}" for item in range(10)]
+    assert [first + 1 == then for first, then in pairwise(work)] == [*[True, True, True, False] * 2, True]
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("overlay", False), ("alpha", True)])
@@ -632,16 +659,46 @@ def test_a_signal_at_the_end_waits_for_the_thread_that_reads_ahead():
     assert ended
 
 
-def test_a_thread_that_may_not_give_way_goes_on_without(monkeypatch):
-    def forbidden(_):
-        raise PermissionError
+@pytest.mark.parametrize("where", ["reading", "working", "writing"])
+def test_an_error_in_anyones_turn_is_raised_and_all_end(where):
+    turns, written = Turns(), []
 
-    monkeypatch.setattr(os, "nice", forbidden)
-    done = []
-    with Behind(done.append, gives_way=True) as behind:
-        for item in ahead(range(9), gives_way=True):
-            behind.put(item)
-    assert done == [*range(9)]
+    def fail(place, item):
+        if (place, item) == (where, 5):
+            raise ValueError(place)
+        return item
+
+    def follow():
+        write = lambda item: written.append(fail("writing", item))  # noqa: E731
+        items = (fail("reading", item) for item in range(50))
+        with closing(ahead(items, turns)) as ready, Behind(write, turns) as behind:
+            for item in ready:
+                behind.put(fail("working", item))
+
+    with pytest.raises(ValueError, match=where):
+        follow()
+    assert written == [*range(5)]
+    assert not {"decode", "write"}.intersection(thread.name for thread in threading.enumerate())
+
+
+def test_a_signal_in_the_turn_of_the_threads_ends_all_of_them():
+    turns, here, written = Turns(), threading.current_thread(), []
+
+    def write(item):
+        if item == 2:
+            signal.pthread_kill(here.ident, signal.SIGINT)
+            time.sleep(0.1)
+        written.append(item)
+
+    def follow():
+        with closing(ahead(range(50), turns)) as ready, Behind(write, turns) as behind:
+            for item in ready:
+                behind.put(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        follow()
+    assert written == [*range(4)]
+    assert not {"decode", "write"}.intersection(thread.name for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("begins", [True, False])

@@ -20,7 +20,7 @@ from stmcli.lines import Lines
 from stmcli.segmenter.checkpoint import Checkpoint, Checkpoints
 from stmcli.segmenter.prediction import Prediction
 from stmcli.segmenter.segmenter import TINY, Follower, propagate
-from stmcli.threads import ahead
+from stmcli.threads import Turns, ahead
 from stmcli.video import Frame, Source, frames_backward
 
 TOP = 2**16 - 1  # a probability of 1, as it is stored
@@ -62,8 +62,8 @@ class BackwardPass:
                 on_frame(number)
         frames = frames_backward(self._source, first=self._source.info.first_chosen, last=last)
         before: Prediction | None = None
-        gives_way = waits_for_cores(next(segmenter.model.parameters()).device)
-        with closing(ahead(frames, gives_way=gives_way)) as decoded:
+        turns = Turns(needed=waits_for_cores(next(segmenter.model.parameters()).device))
+        with closing(ahead(frames, turns)) as decoded:
             for frame, prediction in propagate(segmenter, decoded, self._first.labels(), later=self._later):
                 begin()
                 self._store(frame.index, prediction)
