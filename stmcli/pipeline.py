@@ -35,6 +35,7 @@ from stmcli.run import Run
 from stmcli.segmenter.adapt import adapt
 from stmcli.segmenter.ensemble import make_follower
 from stmcli.segmenter.guard import NEED_LESS, device_explained
+from stmcli.signals import stop_behind
 from stmcli.video import Source, read_frame
 from stmcli.weights import load_model
 
@@ -139,11 +140,11 @@ def _writing(opened: Opened, report: Report) -> Iterator[list[Writer]]:
         ):
             yield writers
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
+        stop = stop_behind(error)
         with suppress(StmError):  # a full disk: the first error says it
-            report.fail("interrupted" if stopped else "failed", str(error))
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(f"stopped after {report.count} frames", path=out, by=error) from None
+            report.fail("interrupted" if stop else "failed", str(stop or error))
+        if stop:
+            raise Interrupted(f"stopped after {report.count} frames", path=out, by=stop) from None
         raise
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from conftest import hear_interrupts
 from stopped import listens
 
 from stmcli.__main__ import main
-from stmcli.errors import Terminated
+from stmcli.errors import Interrupted, Terminated, WeightsError, WriteError
+from stmcli.signals import listen, stop_behind
 
 STOPPED = r"error: (\S+: stopped after \d+ frames\. Run the same command again to go on\.|interrupted)"
 
@@ -72,6 +74,65 @@ def test_a_run_stopped_before_its_command_has_begun_says_so(where, error, code, 
     with pytest.raises(SystemExit) as ended:
         main()
     assert (capsys.readouterr().err, ended.value.code) == ("error: interrupted\n", code)
+
+
+@pytest.fixture
+def stopped_while_weights_are_read(monkeypatch):
+    """Return a function that has a signal come while torch looks at a tensor, which then says ValueError."""
+    from torch import UntypedStorage
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    get, looks = UntypedStorage.__getitem__, []
+
+    def prepare(number):
+        def look(storage, place):
+            looks.append(place)
+            if len(looks) == 2:  # safetensors cuts out the bytes of a tensor, then torch looks at them
+                signal.raise_signal(number)
+            return get(storage, place)
+
+        monkeypatch.setattr("stmcli.signals._heard", [])
+        monkeypatch.setattr(UntypedStorage, "__getitem__", look)
+        signal.signal(number, signal.default_int_handler)
+        listen()
+
+    yield prepare
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("command", ["segment", "batch", "weights"])
+def test_a_run_stopped_while_weights_are_read_says_so(
+    command, number, code, scene, stm, tiny_weights, stopped_while_weights_are_read
+):
+    masks = scene.folder / "masks"
+    masks.mkdir()
+    shutil.copy(scene.mask, masks / scene.clip.with_suffix(".png").name)
+    network = ("-w", tiny_weights, "--device", "cpu", "--precision", "fp32")
+    words, said = {
+        "segment": ((*scene.job, *network), f"{scene.output}: stopped after 0 frames. Run the same command"),
+        "batch": (
+            (scene.clip, "--masks", masks, "-o", scene.output, "--engine", "here", *network),
+            f"{scene.output}: stopped after 0 of 1 clip. Run the same command",
+        ),
+        "weights": (("import", tiny_weights, "--name", "mine"), "interrupted"),
+    }[command]
+    stopped_while_weights_are_read(number)
+    done = stm(command, *words)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert done.stderr.splitlines()[-1].startswith(f"error: {said}"), done.stderr
+    if command != "weights":
+        assert stm(command, *words).exit_code == 0
+
+
+def test_an_error_after_a_signal_is_its_own_where_it_tells_of_a_loss(monkeypatch):
+    stop = Terminated()
+    monkeypatch.setattr("stmcli.signals._heard", [])
+    assert stop_behind(ValueError()) is None
+    monkeypatch.setattr("stmcli.signals._heard", [stop])
+    assert stop_behind(ValueError()) is stop_behind(WeightsError("damaged")) is stop
+    assert stop_behind(WriteError("the disk is full")) is stop_behind(Interrupted("stopped", path="x", by=stop)) is None
 
 
 def test_the_second_of_two_runs_names_the_first(scene, stm, tiny_weights):

@@ -48,7 +48,7 @@ LAYERS = [
     {"metrics"},
     {"options", "flags"},
     {"journal"},
-    {"files", "layout", "lines", "threads", "listeners", "machine", "room"},
+    {"files", "layout", "lines", "threads", "listeners", "machine", "room", "signals"},
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from stmcli import __version__
 from stmcli.errors import ManyErrors, PartialError, StmError, UsageError, exit_code_of
 from stmcli.options import MEMORY_KEEPS, MEMORY_POLICIES, MemoryOptions, NetworkOptions
+from stmcli.signals import stop_behind
 
 # In the list of commands, what people come for first
 ORDER = (
@@ -79,16 +80,16 @@ class Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        with _interruptible():
-            try:
+        try:
+            with _interruptible():
                 return super().invoke(ctx)
-            except StmError as error:
-                if ctx.obj:  # -vv
-                    from stmcli.cli.console import messages
+        except StmError as error:
+            if ctx.obj:  # -vv
+                from stmcli.cli.console import messages
 
-                    messages.print_exception()
-                _say_error(error)
-                raise typer.Exit(error.exit_code) from None
+                messages.print_exception()
+            _say_error(error)
+            raise typer.Exit(error.exit_code) from None
 
 
 @contextmanager
@@ -96,9 +97,13 @@ def _interruptible() -> Iterator[None]:
     """Say that a signal stopped `stm`: typer itself is silent, and takes every signal for Ctrl-C."""
     try:
         yield
-    except KeyboardInterrupt as signal:
+    except typer.Exit:
+        raise
+    except (KeyboardInterrupt, Exception) as error:
+        if (stop := stop_behind(error)) is None:
+            raise
         _say_error(StmError("interrupted"))
-        raise typer.Exit(exit_code_of(signal)) from None
+        raise typer.Exit(exit_code_of(stop)) from None
 
 
 def _words(text: str) -> list[str]:

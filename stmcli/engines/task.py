@@ -12,6 +12,7 @@ from stmcli.listeners import Listener
 from stmcli.model import STM
 from stmcli.pipeline import Result, segment_video
 from stmcli.registry import found_from
+from stmcli.signals import stop_behind
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def do(task: Task, load: Callable[[], STM], hear: Hear) -> Outcome:
     except DeviceError as error:
         return replace(failure(task, error), lost=True)
     except Exception as error:  # the border: no clip may take others with it
+        if stop := stop_behind(error):
+            raise stop from None
         return failure(task, error)
     return _outcome(task, result, "ok")
 
