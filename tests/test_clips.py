@@ -137,6 +137,13 @@ def test_images_and_masks_without_each_other_are_counted_and_left_out(tmp_path):
         assert [str(one.message) for one in said] == [f"{path}: {what}"]
 
 
+def test_masks_without_an_object_are_counted_and_left_out(tmp_path):
+    folder = write_stills(tmp_path / "a", {"cat": still(number=0), "dog": still(number=0), "cow": still()})
+    with pytest.warns(UserWarning, match="left out") as said:
+        assert [one.group for one in load_stills([folder])] == ["cow"]
+    assert [str(one.message) for one in said] == [f"{folder}: 2 masks without an object: left out"]
+
+
 def test_small_ids_that_share_a_byte_are_read_as_everywhere_else(tmp_path):
     rgb, labels = still(number=1)
     labels[:8, :8] = 3

@@ -44,17 +44,21 @@ def load_stills(
     """Read stills from folders or tars that hold `images/` and `masks/` (palette or id PNGs of the same stem).
 
     `canvas` is their shorter side, px; of each path are read `most`, evenly spread, or all. Raises UsageError when a
-    path does not exist, TrainingError when nothing usable is in it; warns of images and masks that lack the other.
+    path does not exist, TrainingError when nothing usable is in it; warns of images and masks that lack the
+    other, and of masks without an object.
     """
     stills = []
     with ThreadPoolExecutor(usable_cores(), "stills") as threads:
         for path in paths:
             require_file(path, hint="Give folders or tars with images/ and masks/", folders=True)
             read = threads.map(lambda pair, path=path: _still(path, *pair, canvas=canvas), _spread(_pairs(path), most))
-            found = [replace(still, pixels=still.pixels.to(device)) for still in read if still is not None]
+            every = [still and replace(still, pixels=still.pixels.to(device)) for still in read]
+            found = [still for still in every if still is not None]
             if not found:
                 hint = "It needs images/ and masks/ with files of one name"
                 raise TrainingError("no stills with objects in it", path=path, hint=hint)
+            if blank := len(every) - len(found):
+                warnings.warn(f"{path}: {counted(blank, 'mask')} without an object: left out", stacklevel=2)
             stills += found
     return stills
 
