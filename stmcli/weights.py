@@ -64,6 +64,9 @@ PUBLISHED_KEYS = (
 )
 
 
+ZIP = b"PK\3\4"  # with which torch's files begin; a shorter one is none, and nothing else either
+
+
 @dataclass(frozen=True)
 class Card:
     """What a weights file says about itself."""
@@ -306,14 +309,13 @@ def unpickle(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about files of other kinds, which the error says in one line
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise WeightsError(
-            "refused, it holds more than tensors and could run code", path=path, hint="Use another file"
-        ) from None
     except (
         *(RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError),
-        *(AssertionError, ArithmeticError, MemoryError, struct.error),
-    ):
+        *(AssertionError, ArithmeticError, MemoryError, struct.error, pickle.UnpicklingError),
+    ) as error:
+        if isinstance(error, pickle.UnpicklingError) and path.stat().st_size >= len(ZIP):
+            cause = "refused, it holds more than tensors and could run code"
+            raise WeightsError(cause, path=path, hint="Use another file") from None
         raise WeightsError("damaged or cut short", path=path, hint="Get the file again") from None
 
 

@@ -83,6 +83,7 @@ FAULTS = {
     "web page": (content(b"<html>"), 1, r"bad\.pth: .*web page"),
     "lfs pointer": (content(b"version https://git-lfs.github.com/spec/v1\n"), 1, r"bad\.pth: .*Git LFS.*git lfs pull"),
     "cut pth": (content(b"PK\x03\x04" + bytes(99)), 1, r"bad\.pth: .*cut short"),
+    "pth of two bytes": (content(b"PK"), 1, r"bad\.pth: damaged or cut short"),
     "cut safetensors": (changed(lambda _: None, 0.6), 1, r"bad\.pth: damaged or cut short"),
     "another network": (another_network, 1, r"\d+ of 558 tensors missing, 2 unknown, first missing: decoder\.enter"),
     "another safetensors": (another_safetensors, 1, r"bad\.pth: not made by stm"),

@@ -324,9 +324,10 @@ def test_a_run_whose_state_was_cut_short_is_begun_anew_from_its_weights(stills, 
     settings = {"options": replace(OPTIONS, steps=1), "clips": CLIPS, "device": "cpu"}
     train(stills, tmp_path / "a", **settings)
     last, weights = tmp_path / "a" / "last.pt", tmp_path / "a" / "best.safetensors"
-    last.write_bytes(last.read_bytes()[:-100])
+    whole = last.read_bytes()
     advice = f"{last}: damaged or cut short. Start a new run in another --output"
-    for hint in (f"{advice} with --init {weights}", advice):
+    for hint, size in ((f"{advice} with --init {weights}", len(whole) - 100), *((advice, size) for size in range(4))):
+        last.write_bytes(whole[:size])
         with pytest.raises(WeightsError, match=f"^{re.escape(hint)}$"):
             train(stills, tmp_path / "a", resume=True, **settings)
         if weights.exists():
