@@ -1,5 +1,7 @@
 """Check `stm train` as people call it."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from test_clips import still, write_stills
 from test_train import tiny  # noqa: F401
 from test_videos import write_video
 
+from stmcli.cli.app import show_warning
 from stmcli.errors import Terminated
 from stmcli.options import INGREDIENTS
 from stmcli.train.profiling import ROUNDS
@@ -89,6 +92,19 @@ def test_a_profile_says_how_much_of_the_time_is_the_network(stm, tmp_path, monke
     assert not (tmp_path / "run").exists()
     refused = stm("train", "--video", "set", *SMALL, "-o", "run", "--profile", "--resume")
     assert (refused.exit_code, "--profile measures a run of its own" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("rank", "more", "said"), [("0", (), True), ("1", (), False), ("0", ("-q",), False)])
+def test_notes_are_said_by_the_first_process_unless_it_is_to_be_quiet(stm, tmp_path, monkeypatch, rank, more, said):
+    write_stills(tmp_path / "stills", {"red": still(), "blue": still(), "empty": still(number=0)})
+    (tmp_path / "stills/masks/blue.png").unlink()
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("warnings.showwarning", show_warning)
+    warnings.simplefilter("default")
+    done = stm("train", "stills", *SMALL[:-1], *more, "-o", "run")
+    assert done.exit_code == 0, done.stderr
+    assert ("note: stills: 1 image without mask of the same name: left out\n" in done.stderr) == said
+    assert ("note: stills: 1 mask without an object: left out\n" in done.stderr) == said
 
 
 def test_ingredients_are_listed(stm):

@@ -1,6 +1,7 @@
 """stm train."""
 
 import math
+import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -137,7 +138,8 @@ def train(
         torch.set_num_threads(threads)
     options, clips = training.options()
     videos = [parse_root(text) for text in video or []]
-    quiet = quiet or not leads()
+    if quiet := quiet or not leads():
+        warnings.simplefilter("ignore")  # notes, which are those of the process that reports
     if profile and resume:
         raise UsageError("--profile measures a run of its own", hint="Leave out --resume.")
     if profile:
