@@ -40,6 +40,12 @@ def refuse_input(path: Path, *inputs: Path) -> None:
         raise UsageError("is an input of this job", path=path, hint=ELSEWHERE)
 
 
+def require_png(path: Path) -> None:
+    """Raise UsageError for a picture that is not called a PNG, which is what is written."""
+    if path.suffix.lower() != ".png" and not path.is_dir():
+        raise UsageError("masks and frames are written as PNG alone", path=path, hint=f"Call it {path.stem}.png.")
+
+
 def check_picture(path: Path, *inputs: Path, overwrite: bool) -> None:
     """Raise UsageError when a picture cannot be written, or something would be lost."""
     if not path.parent.is_dir():

@@ -259,6 +259,22 @@ def test_frame_overwrites_only_when_told(stm, make_clip, tmp_path):
         assert image.size == (64, 48)
 
 
+def test_frame_is_written_as_png_alone(stm, make_clip, tmp_path):
+    for name in ("f.jpg", "f.JPEG", "f"):
+        result = stm("frame", make_clip(), "-o", name)
+        said = f"error: {name}: masks and frames are written as PNG alone. Call it f.png.\n"
+        assert (result.exit_code, result.stderr) == (2, said)
+        assert not (tmp_path / name).exists()
+
+
+def test_frame_says_that_a_rate_does_nothing_for_a_video(stm, make_clip, make_folder):
+    frames = make_folder(["0.png", "1.png"])
+    for video, fps, said in ((make_clip(), "25", True), (make_clip(), "24", False), (frames, "25", False)):
+        result = stm("frame", video, "--fps", fps, "-o", "f.png", "-y")
+        assert result.exit_code == 0, result.stderr
+        assert result.stderr == "note: --fps does nothing: a video has its own rate\n" * said
+
+
 def test_frame_never_touches_its_source(stm, make_clip, make_folder):
     clip, folder = make_clip(), make_folder(["0.png", "1.png"])
     before = clip.read_bytes(), (folder / "1.png").read_bytes()

@@ -253,7 +253,8 @@ def test_an_id_of_a_colour_is_said_in_words(stm, path, tmp_path):
         refused = stm("mask", "fix", path, "-o", tmp_path / "b.png", "--id", word)
         assert (refused.exit_code, "Write it like ff0000=1" in refused.stderr) == (2, True)
     refused = stm("mask", "fix", path, "-o", tmp_path / "b.jpg", "--id", "ff0000=7")
-    assert (refused.exit_code, "b.jpg: masks are written as PNG alone. Call it b.png." in refused.stderr) == (2, True)
+    said = "b.jpg: masks and frames are written as PNG alone. Call it b.png."
+    assert (refused.exit_code, said in refused.stderr) == (2, True)
 
 
 def test_a_photograph_is_no_mask(path):

@@ -64,12 +64,11 @@ def fix(
     """
     from stmcli.maskfix import fix_mask
     from stmcli.masks import write_labels
-    from stmcli.results import check_picture
+    from stmcli.results import check_picture, require_png
 
     if rotate not in TURNS:
         raise UsageError(f"--rotate {rotate}: unknown", hint="Use 90, 180 or 270.")
-    if output.suffix.lower() != ".png":
-        raise UsageError("masks are written as PNG alone", path=output, hint=f"Call it {output.stem}.png.")
+    require_png(output)
     fixed = fix_mask(mask, video=video, turn=rotate, speck=speck, ids=dict(map(_id_of, ids or ())))
     check_picture(output, *(path for path in (mask, video) if path), overwrite=overwrite)
     write_labels(output, fixed.labels)

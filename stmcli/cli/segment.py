@@ -173,11 +173,15 @@ def frame(
 ) -> None:
     """Write one frame, upright and at source size, to paint a mask on."""
     from stmcli.masks import write_picture
-    from stmcli.results import check_picture
+    from stmcli.report import OWN_RATE
+    from stmcli.results import check_picture, require_png
     from stmcli.video import read_frame
 
+    require_png(output)
     index = _frame_number(video, at, first_number=first_number, fps=fps)
     picture = read_frame(video, index, first_number=first_number).rgb
     check_picture(output, video, overwrite=overwrite)
     write_picture(output, picture)
+    if video.is_file() and rate_of("--fps", fps) != FPS:
+        say(f"note: {OWN_RATE}")
     give(output)
