@@ -1,8 +1,10 @@
 """The pages, read without a browser."""
 
 import json
+import os
 import shlex
 import shutil
+import subprocess
 from dataclasses import fields
 from fractions import Fraction
 from html.parser import HTMLParser
@@ -206,6 +208,19 @@ def test_commands_are_quoted_and_repeat_the_run(tmp_path):
     assert words[:3] == ["stm", "segment", f"/clips/{HOSTILE}"]
     assert words[3:7] == ["--mask", "first mask's.png", "--mask", "87:fixed-87.png"]
     assert words[words.index("-o") + 1] == str(tmp_path)
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash here: the commands were not given to a shell")
+@pytest.mark.parametrize("name", ["a\nb's.mp4", "a\x07\\n.mp4", os.fsdecode(b"caf\xe9 1.mp4"), "été.mp4"])
+def test_commands_name_a_clip_whatever_is_in_its_name(tmp_path, name):
+    write_page(tmp_path / "report.html", report([0.1, 0.9], name=name), collect([0.1, 0.9]))
+    page = read(tmp_path / "report.html")
+    assert len(page.commands) >= 3
+    for line in page.commands[:2]:
+        assert line.isprintable()
+        script = f"stm() {{ printf '%s\\0' \"$@\"; }}; {line}".encode()
+        told = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout.split(b"\0")
+        assert told[1] == os.fsencode(f"/clips/{name}")
 
 
 def test_commands_work_in_any_folder(stm, tiny_weights, make_clip, make_mask, tmp_path):

@@ -1,7 +1,8 @@
 """What to do about a frame that is wrong: the commands, ready to copy."""
 
+import os
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def frame_command(report: Mapping[str, Any], frame: int, picture: str) -> str:
     """Return the command that writes a frame to paint on."""
     first = first_number_of(report)
     renumbered = [] if first is None else ["--first-number", str(first)]
-    return shlex.join(["stm", "frame", _path(_source(report)), "--at", str(frame), *renumbered, "-o", picture])
+    return in_shell(["stm", "frame", _path(_source(report)), "--at", str(frame), *renumbered, "-o", picture])
 
 
 def fix_command(report: Mapping[str, Any], output: Path, mask: str, *, frames: Collection[int]) -> str:
@@ -39,7 +40,22 @@ def fix_command(report: Mapping[str, Any], output: Path, mask: str, *, frames: C
     direction = report.get("options", {}).get("segment", {}).get("direction", "forward")
     start = start_of([*masks, *((frame, (1,)) for frame in frames)], direction)  # they show an object
     words += [*_options(report.get("options", {})), "-o", str(output.absolute())]
-    return shlex.join([*words, *["-y"] * (start in frames)])
+    return in_shell([*words, *["-y"] * (start in frames)])
+
+
+def in_shell(words: Iterable[str]) -> str:
+    """Return a command as one line, also where a path has line breaks in it, or bytes that are no text."""
+    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{_escaped(word)}'" for word in words)
+
+
+def _escaped(word: str) -> str:
+    """Return a word with all that is not to be shown, or ends quotes, as numbers of its bytes."""
+    shown = (one if one.isprintable() and one not in "'\\" else _numbers(os.fsencode(one)) for one in word)
+    return "".join(shown)
+
+
+def _numbers(content: bytes) -> str:
+    return "".join(f"\\{byte:03o}" for byte in content)
 
 
 def _source(report: Mapping[str, Any]) -> str:

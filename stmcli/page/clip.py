@@ -9,7 +9,7 @@ from typing import Any
 from stmcli.errors import listed
 from stmcli.files import write_whole
 from stmcli.options import DOUBTFUL
-from stmcli.page.advice import fix_command, frame_command
+from stmcli.page.advice import fix_command, frame_command, in_shell
 from stmcli.page.charts import chart, thin
 from stmcli.page.document import chip, command, document, grade, text
 from stmcli.page.pictures import Picture, Pictures
@@ -132,9 +132,7 @@ def _worst(worst: Sequence[Picture], report: Mapping[str, Any], folder: Path) ->
 
 def review_command(folder: Path) -> str:
     """Return the command that opens a result to paint on."""
-    import shlex
-
-    return shlex.join(["stm", "review", str(folder.absolute())])
+    return in_shell(["stm", "review", str(folder.absolute())])
 
 
 def _objects(report: Mapping[str, Any]) -> Iterator[str]:
