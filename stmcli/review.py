@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stmcli.errors import StmError, UsageError
+from stmcli.errors import StmError, UsageError, WriteError
 from stmcli.files import writing
 from stmcli.identity import another_clip
 from stmcli.masks import MASKS, Labels, read_values, write_labels
@@ -184,8 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             self._route(words)
-        except StmError as error:
-            self._send_json({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
+        except StmError as error:  # all but what cannot be written is about something that is not there to be read
+            failed = isinstance(error, WriteError)
+            self._send_json({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR if failed else HTTPStatus.NOT_FOUND)
 
     def _words(self) -> list[str] | None:
         """Return the path behind the token; None when the request is not from our own page."""

@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import re
 import shlex
 import socket
 import threading
@@ -163,6 +164,17 @@ def test_pictures_and_labels_are_those_of_the_frame(server, result):
     assert (status, headers["Content-Type"]) == (200, "image/jpeg")
     shown = np.array(Image.open(io.BytesIO(content))).astype(int)
     assert np.abs(shown - picture(1)).mean() < 4
+
+
+def test_a_frame_that_is_not_there_any_more_is_not_found_and_named(server, result):
+    missing = result.parent / "frames" / f"{FIRST + 1:05d}.png", result / "masks" / f"{FIRST + 1:05d}.png"
+    for path, kind in zip(missing, ("picture", "labels"), strict=True):
+        path.unlink()
+        status, headers, content = ask(server, f"{kind}/{FIRST + 1}")
+        assert (status, headers["Content-Type"]) == (404, "application/json")
+        assert re.match(rf"{result.parent}/\S+: .+\. .+", json.loads(content)["error"])
+    (result / "corrections").write_bytes(b"")
+    assert ask(server, f"labels/{FIRST}", method="POST", body=painted().astype("<u2").tobytes())[0] == 500
 
 
 def test_a_correction_is_saved_as_a_mask_and_read_back_and_forgotten(server, result):

@@ -61,11 +61,15 @@ async function show(to) {
   if (to >= 0 && to < clip.frames.length && mayLeave(kept)) await load(to);
 }
 
+async function faultIn(answer) {
+  return answer.json().then((said) => said.error, () => "not there");
+}
+
 async function load(to) {
   const frame = clip.frames[to], now = ++loads, before = edits;
   const answer = await fetch(`labels/${frame.frame}`).catch(() => null);
   if (!answer) return say("the review has ended; start it again");
-  if (!answer.ok) return say(`frame ${frame.frame}: ${await answer.text()}`);
+  if (!answer.ok) return say(await faultIn(answer));
   const found = new Uint16Array(await answer.arrayBuffer());
   if (now !== loads || !mayLeave(before)) return;  // another frame was asked for since, or this one painted on
   place = to;
@@ -73,6 +77,7 @@ async function load(to) {
   kept = edits;
   last = null;
   past = [];
+  $("picture").onerror = () => fetch(`picture/${frame.frame}`).then(faultIn).then(say);
   $("picture").src = `picture/${frame.frame}`;
   $("number").textContent = `frame ${frame.frame}`;
   $("confidence").textContent = `confidence ${frame.confidence.toFixed(2)}${frame.cut ? ", a new scene" : ""}`;
