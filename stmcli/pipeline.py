@@ -85,13 +85,12 @@ def _run(opened: Opened, load: Callable[[], STM] | None, listener: Listener) -> 
     pictures = [Pictures(source.count)] if job.segment.page else []
     with _writing(opened, report) as writers:  # a missing encoder must not cost loading the network
         model = load() if load else load_model(job.network)
-        device = next(model.parameters()).device
-        report.facts["device"] = f"{device.type}, {_numbers(model)}"
-        peak = Peak(device)
+        report.facts["device"] = f"{model.device.type}, {_numbers(model)}"
+        peak = Peak(model.device)
         run = Run(opened, report, before, listener)
         listener.start(run.count, report.facts["device"])
         run.find_kept()
-        with device_explained(device, NEED_LESS):
+        with device_explained(model.device, NEED_LESS):
             follower = make_follower(_adapted(model, opened, listener), job.network, job.memory)
             run.follow(follower, [*writers, *pictures])
         for writer in writers:

@@ -196,7 +196,7 @@ def _is_beside(segmenter: Follower) -> bool:
 
 
 def _device(segmenter: Follower) -> torch.device:
-    return next(segmenter.model.parameters()).device
+    return segmenter.model.device
 
 
 def _do(task: Task) -> None:

@@ -50,8 +50,7 @@ def test_the_network_is_waited_for_on_its_own_gpu(job, monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: waited.append(device))
     monkeypatch.setattr(command, "make_follower", Mock())
     monkeypatch.setattr(command, "propagate", lambda *_, **__: iter(()))
-    weight = Mock(device=torch.device("cuda", 1), is_cuda=True)
-    command._predict(job, Mock(parameters=lambda: iter([weight])), [Mock()], [])
+    command._predict(job, Mock(device=torch.device("cuda", 1)), [Mock()], [])
     assert waited == [torch.device("cuda", 1)]
 
 

@@ -77,7 +77,7 @@ def _bench(job: Job, frames: int, rounds: int, on_round: Callable[[int], None]) 
         seen.append(_round(job, model, given, clip))
     median = {name: statistics.median(times[name] for times in seen[1:]) for name in seen[0]}
     whole = median.pop("whole")
-    return Timing(len(clip), next(model.parameters()).device.type, median, whole)
+    return Timing(len(clip), model.device.type, median, whole)
 
 
 def _round(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Frame]) -> dict[str, float]:
@@ -91,7 +91,7 @@ def _round(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Fram
         with _timed(times, FITTING):
             fitted = _fit(job, clip, predictions)
         with open_job(job) as opened:
-            on_cuda = next(model.parameters()).is_cuda
+            on_cuda = model.device.type == "cuda"
             for name, writer in _outputs(opened, Path(folder) / "parts", on_cuda=on_cuda):
                 with _timed(times, name):
                     _write(writer, clip, fitted)
@@ -104,8 +104,8 @@ def _round(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Fram
 def _predict(job: Job, model: STM, given: Sequence[GivenMask], clip: Sequence[Frame]) -> list[Prediction]:
     follower = make_follower(model, job.network, job.memory)
     predictions = [prediction for _, prediction in propagate(follower, clip, given[0].labels(), later=given[1:])]
-    if (device := next(model.parameters()).device).type == "cuda":
-        torch.cuda.synchronize(device)  # which need not be the first
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)  # which need not be the first
     return predictions
 
 

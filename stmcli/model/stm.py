@@ -60,6 +60,11 @@ class STM(nn.Module):
         self.memory_head = KeyValue(widths[0], key=dims.key, value=dims.value)
         self.decoder = Decoder(widths, value=dims.value, width=dims.decoder)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and where frames must be."""
+        return next(self.parameters()).device
+
     def memorize(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Encode a frame and its masks into memory.
 

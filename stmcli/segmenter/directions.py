@@ -62,7 +62,7 @@ class BackwardPass:
                 on_frame(number)
         frames = frames_backward(self._source, first=self._source.info.first_chosen, last=last)
         before: Prediction | None = None
-        turns = Turns(needed=waits_for_cores(next(segmenter.model.parameters()).device))
+        turns = Turns(needed=waits_for_cores(segmenter.model.device))
         with closing(ahead(frames, turns)) as decoded:
             for frame, prediction in propagate(segmenter, decoded, self._first.labels(), later=self._later):
                 begin()
@@ -96,7 +96,7 @@ class BackwardPass:
 
     def blended(self, segmenter: Follower, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Prediction]]:
         """Carry the masks forward and yield each frame with what both ways say about it."""
-        device = next(segmenter.model.parameters()).device
+        device = segmenter.model.device
         first, *later = from_first(self._given)
         for frame in frames:
             if frame.index >= first.frame:

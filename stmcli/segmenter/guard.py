@@ -51,10 +51,10 @@ class Guard:
     def __init__(self, model: STM) -> None:
         self.model = model
         model.at_once = model.chunk = 0  # whole again, whatever a clip before this one has needed
-        self.recorder = Recorder(next(model.parameters()).device)
+        weight = next(model.parameters())
+        self.recorder = Recorder(weight.device)
         self.again = 0  # how often something was computed again in fp32
         self.saving = False  # whether memory was short
-        weight = next(model.parameters())
         self._half = weight.dtype != torch.float32
         self._looks = not weight.is_cuda or weight.dtype == torch.float16
         self._full: STM | None = None

@@ -72,7 +72,7 @@ def train(
     with build_trainer(stills, videos, options, clips, device, init, sequences) as trainer, closing(trainer):
         if resume:
             trainer.restore(files.load(trainer))
-        with device_explained(next(trainer.model.parameters()).device, "Use a smaller --batch or --crop."):
+        with device_explained(trainer.device, "Use a smaller --batch or --crop."):
             if trainer.ranks.leads:
                 try:
                     _lead(trainer, sequences, files, on_step)

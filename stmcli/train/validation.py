@@ -68,8 +68,7 @@ def validate(model: STM, sequences: Sequence[Clip], *, size: int) -> float:
     As DAVIS 2016 defines it: objects merged, first and last frame left out, void ignored. `size` is the shorter
     side inside the network, px. The network is copied to the precision of inference.
     """
-    device = next(model.parameters()).device
-    fast = copy.deepcopy(model).to(device, pick_dtype("auto", device)).eval().requires_grad_(False)
+    fast = copy.deepcopy(model).to(dtype=pick_dtype("auto", model.device)).eval().requires_grad_(False)
     fast = fast.to(memory_format=torch.channels_last)
     return float(np.mean([_clip_j(fast, clip, size) for clip in sequences]))
 
