@@ -1,6 +1,7 @@
 """The rows of the list of faults about where a command writes to: no reader, no terminal, a narrow or plain one."""
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -12,7 +13,10 @@ import termios
 
 import numpy as np
 import pytest
+from rich.console import Console
 from test_evaluate import write_clip
+
+from stmcli.cli import progress
 
 STM = (sys.executable, "-m", "stmcli")
 
@@ -98,6 +102,20 @@ def test_a_narrow_terminal_shows_a_bar_and_then_the_result(scene, words):
     assert b"\x1b[" in shown  # the bar
     assert b"Traceback" not in shown
     assert out.decode() == f"{scene.output / 'overlay.mp4'}\n"
+
+
+@pytest.mark.parametrize(("width", "name"), [(40, "a long …"), (80, "a long name.mov (cpu, int8)")])
+def test_a_bar_and_then_a_name_give_way_to_the_numbers(width, name, monkeypatch):
+    narrow = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    monkeypatch.setattr(progress, "messages", narrow)
+    with progress.show_progress("a long name.mov", quiet=False) as show:
+        show.start(121, "cpu, int8")
+        for _ in range(118):
+            show.advance()
+        show.bar.refresh()
+    shown = re.split(r"[\r\n]|\x1b\[\S+?[a-zA-Z]", narrow.file.getvalue())
+    last = [line for line in shown if line.strip()][-1]
+    assert re.fullmatch(rf"{re.escape(name)} .+ 118/121 [\d.]+ fps \d:\d\d:\d\d *", last), last
 
 
 def read(terminal):

@@ -15,6 +15,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from stmcli.cli.app import say
@@ -23,6 +24,7 @@ from stmcli.listeners import Listener
 
 PLAIN_EVERY = 5.0  # seconds between progress lines where there is no terminal
 FRAMES = "frames"  # what is counted, but for other units
+NUMBERS = 32  # columns of a terminal for how many, how fast and how long; a name takes no more than the others
 
 
 class _Rate(ProgressColumn):
@@ -176,12 +178,13 @@ def _bars(*, quiet: bool) -> Iterator[Progress | None]:
     if quiet or not messages.is_terminal:
         yield None
         return
+    name, whole = Column(no_wrap=True, max_width=max(1, messages.width - NUMBERS)), Column(no_wrap=True)
     columns = (
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=name),
         BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
+        MofNCompleteColumn(table_column=whole),
+        _Rate(table_column=whole),
+        TimeRemainingColumn(table_column=whole),
     )
     with Progress(*columns, console=messages, transient=True) as bar:
         yield bar
