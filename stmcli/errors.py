@@ -84,10 +84,10 @@ class WriteError(StmError):
 class NoRoomError(WriteError):
     """There is no room for an output, of which `size` bytes were to be written or had been."""
 
-    def __init__(self, cause: str, *, path: str | Path, size: int, free: int) -> None:
+    def __init__(self, cause: str, *, path: str | Path, hint: str, size: int, free: int) -> None:
         self.reason, self.size, self.free = cause, size, free
         room = f"{in_bytes(free)} free" if not size else f"at least {in_bytes(size)} needed, {in_bytes(free)} free"
-        super().__init__(f"{cause}: {room}", path=path, hint="Free some, then run the same command again to go on.")
+        super().__init__(f"{cause}: {room}", path=path, hint=hint)
 
 
 class UsageError(StmError):

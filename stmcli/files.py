@@ -12,10 +12,11 @@ from pathlib import Path
 
 from stmcli.errors import NoRoomError, UsageError, WriteError
 
-NO_ROOM = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "no file may be so large here",
+_FREE = "Free some, then run the same command again to go on."
+NO_ROOM = {  # what to say, and what to do
+    errno.ENOSPC: ("the disk is full", _FREE),
+    errno.EDQUOT: ("the quota is used up", _FREE),
+    errno.EFBIG: ("no file may be so large here", "Raise that limit (ulimit -f), or choose another disk."),
 }
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -69,7 +70,8 @@ def writing(path: Path, *, size: int = 0) -> Iterator[None]:
 def no_room(path: Path, number: int, *, size: int) -> NoRoomError:
     """Return what to say when the system ended the writing of a file of `size` bytes with the error `number`."""
     free = shutil.disk_usage(nearest_existing(path.parent)).free
-    return NoRoomError(NO_ROOM[number], path=path, size=size, free=free)
+    cause, hint = NO_ROOM[number]
+    return NoRoomError(cause, path=path, hint=hint, size=size, free=free)
 
 
 def nearest_existing(path: Path) -> Path:

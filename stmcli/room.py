@@ -22,7 +22,8 @@ def telling_room(folder: Path, done: Callable[[], float]) -> Iterator[None]:
         kept, unfinished = _taken(folder)
         needed = (kept + unfinished + error.size) / share - kept
         size = max(error.size, round(needed))
-        raise NoRoomError(error.reason, path=error.path or folder, size=size, free=error.free) from error
+        path = error.path or folder
+        raise NoRoomError(error.reason, path=path, hint=error.hint, size=size, free=error.free) from error
 
 
 def _taken(folder: Path) -> tuple[int, int]:
