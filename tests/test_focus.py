@@ -155,6 +155,27 @@ def test_a_clip_is_followed_through_the_window_and_goes_on_from_a_state_bit_for_
     assert not torch.equal(whole[-1], [p.prob for _, p in propagate(plain, frames(), labels())][-1])
 
 
+def test_known_objects_are_looked_for_as_before_in_a_frame_that_brings_another_far_away(model, monkeypatch):
+    windows, segment = [], Segmenter._segment
+
+    def watched(self, *given):
+        windows.append(self._fitted.window)
+        return segment(self, *given)
+
+    monkeypatch.setattr(Segmenter, "_segment", watched)
+    near, far = np.zeros((2, HEIGHT, WIDTH), np.uint8)
+    near[60:80, 40:70], far[150:170, 280:310] = 1, 2
+    clip = [frame.rgb for frame in frames(2)]
+    usual, late = (Segmenter(model, fit=Fit(size=64, focus=2)) for _ in range(2))
+    found = [
+        [follower.step(clip[0], near), follower.step(clip[1], later)]
+        for follower, later in ((usual, None), (late, far))
+    ]
+    assert windows[0] == windows[1] != (0, 0, HEIGHT, WIDTH)
+    assert torch.allclose(found[0][1].prob[1, :140], found[1][1].prob[1, :140], atol=1e-6)
+    assert late._fitted.window.holds(box_of(near + far > 0), margin=0)  # where the frame is memorized
+
+
 def test_a_window_of_the_whole_frame_changes_nothing(model):
     wide = Segmenter(model, fit=Fit(size=64, focus=1000))
     plain = Segmenter(model, fit=Fit(size=64))

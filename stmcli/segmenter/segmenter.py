@@ -134,9 +134,7 @@ class Segmenter:
             self._looks.clear()  # and what was where in a given one neither
         self._remember()
         pixels = upload(rgb, self._weight.device)  # before the wait for where to look
-        self._geometry = self._fitted.through(self._aimed.aim(labels, cut=cut))
-        frame = self._enter(pixels)
-        prediction = self._follow(frame, cut) if labels is None else self._take(frame, labels, whole, cut)
+        prediction = self._follow(pixels, cut) if labels is None else self._take(pixels, labels, whole, cut)
         self._aimed.saw(prediction.prob)
         return prediction
 
@@ -199,19 +197,27 @@ class Segmenter:
         self._geometry = Geometry.fit(*source, self.fit.size, zoom=self.zoom)
         self._focus = Focus(source, times=self.fit.focus, size=min(self._geometry.inner))
 
-    def _follow(self, frame: Tensor, cut: bool) -> Prediction:
+    def _follow(self, pixels: Tensor, cut: bool) -> Prediction:
         """Segment a frame by what is in memory."""
+        frame = self._look(pixels, None, cut)
         found = self._segment(frame, cut)
         self._age += 1
         self._pending = frame, found.masks, found.confidence
         self.gauge.learn(found.looks)
         return self._answer(self._fitted.leave(found.prob)[0], found.confidence, cut=cut)
 
-    def _take(self, frame: Tensor, labels: np.ndarray, whole: bool, cut: bool) -> Prediction:
-        """Take what is given of a frame, segment the rest of it, and keep it in memory for good."""
+    def _take(self, pixels: Tensor, labels: np.ndarray, whole: bool, cut: bool) -> Prediction:
+        """Take what is given of a frame, segment the rest of it, and keep it in memory for good.
+
+        The rest is looked for as if nothing were given: where that is far off, the known objects would at once be seen
+        much smaller than they are remembered.
+        """
         given = {*object_ids(labels), *(self.object_ids if whole else ())}
         known = [place for place, number in enumerate((0, *self.object_ids)) if place and number not in given]
-        others = self._fitted.leave(self._segment(frame, cut).prob) if known else None  # (1, N+1, H, W)
+        others = None
+        if known:
+            found = self._segment(self._look(pixels, None, cut), cut)
+            others = self._fitted.leave(found.prob)  # (1, N+1, H, W)
         self._age += 1 if self.object_ids else 0
         entered = tuple(sorted(given - {*self.object_ids}))
         self.object_ids += entered
@@ -223,6 +229,7 @@ class Segmenter:
             share = others[0, places] / others[0, places].sum(0).clamp(min=TINY)
             prob[places] = share * prob[0]  # what the given ids leave free
             prob[0] = (1 - prob[1:].sum(0)).clamp(min=0)  # also where the network saw nothing but given ids
+        frame = self._look(pixels, labels, cut)
         masks = self._fitted.enter(prob[None, 1:]).to(frame.dtype)  # (1, N, H, W)
         slot = self.bank.pin(*self.gate.trust(*self.guard.memorize(frame, masks)))
         if slot is not None:
@@ -285,11 +292,13 @@ class Segmenter:
         memory = self.guard.memorize(frame, masks.to(frame.dtype))
         self.bank.write(*self.gate.admit(*memory, confidence), age=self._age)
 
-    def _enter(self, pixels: Tensor) -> Tensor:
-        """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1] at padded working size.
+    def _look(self, pixels: Tensor, labels: np.ndarray | None, cut: bool) -> Tensor:
+        """Aim at the known objects and at those in the labels (H, W), and return what is seen there of a frame.
 
-        A network in integers of 8 bits sees no more than 8 bits, in which resizing takes a fifth of the time.
+        (H, W, 3) uint8 -> (1, 3, H, W) in [0, 1] at padded working size. A network in integers of 8 bits sees no more
+        than 8 bits, in which resizing takes a fifth of the time.
         """
+        self._geometry = self._fitted.through(self._aimed.aim(labels, cut=cut))
         frame = pixels.permute(2, 0, 1)[None]
         inside = self._fitted.enter(frame).float() / 255 if self.model.integers else self._fitted.enter(frame / 255)
         return inside.to(self._weight.dtype, memory_format=torch.channels_last)
