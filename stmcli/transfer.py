@@ -9,7 +9,7 @@ from torch import Tensor
 
 def upload(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """Return what lies on the host, or there already, on a device; to CUDA it comes while what was begun goes on."""
-    host = array if isinstance(array, Tensor) else torch.from_numpy(np.require(array, requirements=("C", "W")))
+    host = array if isinstance(array, Tensor) else torch.from_numpy(_in_order(array))
     if device.type != "cuda" or host.is_cuda:
         return host.to(device)
     mine, beside = torch.cuda.current_stream(device), _beside(device)
@@ -18,6 +18,12 @@ def upload(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
     mine.wait_stream(beside)
     there.record_stream(mine)
     return there
+
+
+def _in_order(array: np.ndarray) -> np.ndarray:
+    """Return an array that torch takes: a side of one pixel is in order for numpy also where it was mirrored."""
+    array = np.require(array, requirements=("C", "W"))
+    return array.copy() if min(array.strides) < 0 else array
 
 
 @cache

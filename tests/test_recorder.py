@@ -93,6 +93,12 @@ def test_what_goes_to_a_device_and_comes_back_is_the_same():
     assert (Download(there).array() == picture(3)[::-1]).all()
 
 
+@pytest.mark.parametrize("shape", [(5, 1, 3), (1, 5, 3), (1, 1, 3)])
+def test_what_is_one_pixel_wide_and_mirrored_goes_to_a_device_too(shape):
+    pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)[::-1, ::-1]
+    assert np.array_equal(upload(pixels, torch.device("cpu")), pixels)
+
+
 def test_the_window_follows_what_was_seen():
     focus = Focus((48, 64), times=2.0, size=24)
     prob = torch.zeros(2, 48, 64)
