@@ -144,6 +144,14 @@ def test_the_iou_leaves_out_objects_that_are_neither_there_nor_found():
     assert losses._iou(logits, masks).item() == pytest.approx(4 / 12)
 
 
+def test_the_iou_counts_no_void_pixels():
+    logits, masks, void = torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4)
+    logits[0, 1, :3] = 1  # found in three rows: one is there, one is void, one is wrong
+    masks[0, 0, 0], void[0, 1] = 1, 1
+    assert losses._iou(logits, masks).item() == pytest.approx(4 / 12)
+    assert losses._iou(logits, masks, void).item() == pytest.approx(4 / 8)
+
+
 def test_gradients_reach_the_memory_encoder_through_a_predicted_frame():
     model = new_model("tiny").train()
     clips = Clips(torch.rand(1, 3, 3, 32, 32), torch.zeros(1, 3, 1, 32, 32))

@@ -58,7 +58,7 @@ def clip_loss(model: STM, clips: Clips, options: TrainOptions, *, hard: float) -
         prob = log_prob[:, 1:].exp()
         total = total + options.dice_loss * _dice_loss(prob if void is None else prob * (1 - void[:, None]), masks)
         total = total + options.read_loss * _read_loss(share, _cells(masks))
-    return total / (clips.rgb.shape[1] - 1), _iou(logits.detach(), masks)
+    return total / (clips.rgb.shape[1] - 1), _iou(logits.detach(), masks, void)
 
 
 def _pixel_loss(log_prob: Tensor, masks: Tensor, void: Tensor | None = None, *, hard: float) -> Tensor:
@@ -90,10 +90,15 @@ def _read_loss(share: Tensor, cells: Tensor) -> Tensor:
         return F.binary_cross_entropy(known, cells.float()).masked_fill(share.isnan().any(), torch.nan)
 
 
-def _iou(logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean intersection over union of the objects that are there or were found; NaN without any."""
+def _iou(logits: Tensor, masks: Tensor, void: Tensor | None = None) -> Tensor:
+    """Mean intersection over union of the objects that are there or were found; NaN without any.
+
+    Pixels that are void, (B, S, S), count for nothing.
+    """
     objects = logits[:, 1:]
     found = (objects > logits[:, :1]) & (objects == objects.amax(1, keepdim=True))
+    if void is not None:
+        found = found & (void[:, None] == 0)
     truth = masks > 0.5
     union = (found | truth).sum((2, 3))
     return ((found & truth).sum((2, 3)) / union).nanmean()  # 0 / 0 is NaN
