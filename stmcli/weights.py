@@ -273,7 +273,8 @@ def _read_header(path: Path) -> tuple[Card, list[str]]:
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"damaged or cut short ({error})", path=path, hint="Get the file again") from None
     if note is None:
-        raise WeightsError("not made by stm: its header has no dims", path=path, hint="Use stm weights import")
+        hint = "Use the published STM_weights.pth, or what stm train wrote"
+        raise WeightsError("not made by stm: its header has no dims", path=path, hint=hint)
     try:
         facts = json.loads(note) | _suits(path)
         values: dict[str, Any] = {name: facts.pop(name) for name in FIT if name in facts}

@@ -86,7 +86,7 @@ FAULTS = {
     "pth of two bytes": (content(b"PK"), 1, r"bad\.pth: damaged or cut short"),
     "cut safetensors": (changed(lambda _: None, 0.6), 1, r"bad\.pth: damaged or cut short"),
     "another network": (another_network, 1, r"\d+ of 558 tensors missing, 2 unknown, first missing: decoder\.enter"),
-    "another safetensors": (another_safetensors, 1, r"bad\.pth: not made by stm"),
+    "another safetensors": (another_safetensors, 1, r"bad\.pth: not made by stm.*what stm train wrote"),
     "tensors missing": (changed(lose_two), 1, r"2 of \d+ tensors missing, 0 unknown, first missing: decoder\.predict"),
     "not a number": (changed(not_a_number), 1, r"bad\.pth: .*query_head\.key\.bias.*NaN"),
     "pickle that runs code": (runs_code(2), 1, r"bad\.pth: refused, .*could run code"),
