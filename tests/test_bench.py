@@ -353,6 +353,7 @@ def test_the_table_tells_the_machine_and_what_has_no_counterpart(stm, tiny_weigh
         (("clip.mp4",), "--mask is missing"),
         (("--mask", "mask.png"), "--mask: not without VIDEO"),
         (("-e", "overlay"), "--export: not without VIDEO"),
+        (("--mem-renew", 3), "--mem-renew: not without VIDEO"),
         (("clip.mp4", "-m", "mask.png", "--objects", "2"), "--objects: not with VIDEO"),
         (("clip.mp4", "-m", "mask.png", "--precision", "fp32,bf16"), "several networks with VIDEO"),
         (("--objects", "0"), "--objects 0"),

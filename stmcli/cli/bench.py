@@ -130,7 +130,8 @@ def bench(
     combination is a row.
     """
     if video is None:
-        _refuse("without VIDEO", {"--mask": mask, "--export": export, "--adapt": networks.adapt})
+        others = {"--adapt": networks.adapt, "--mem-renew": networks.mem_renew}  # every step memorizes there
+        _refuse("without VIDEO", {"--mask": mask, "--export": export, **others})
         options = BenchOptions(_frame_size(frame_size), frames or BENCH.frames, rounds)
         counts = _numbers("--objects", objects, least=1, most=MOST_OBJECTS) or [1]
         _bench_network(networks.options(), counts, mem_max, options, against, as_json=as_json, quiet=quiet)
