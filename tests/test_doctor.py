@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stmcli import __version__, device, doctor, registry, weights
-from stmcli.weights import Card, register, save
+from stmcli.weights import Card, network, register, save
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_the_precision_is_what_a_run_takes(found, monkeypatch):
     monkeypatch.setattr(device, "bf16_is_faster", lambda: True)
     for bf16, int8, name in ((True, True, "int8"), (True, False, "bf16"), (False, False, "fp32")):
         monkeypatch.setattr(device, "has_bf16_units", lambda bf16=bf16: bf16)
-        for module in (device, weights):
+        for module in (device, network):
             monkeypatch.setattr(module, "has_int8_units", lambda _, int8=int8: int8)
         machine = found()["machine"]
         assert machine["precision"] == f"auto takes {name} on cpu for compact"

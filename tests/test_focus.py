@@ -186,7 +186,7 @@ def test_a_window_of_the_whole_frame_changes_nothing(model):
 def test_the_window_that_suits_the_weights_is_looked_at(model, monkeypatch):
     fit = Fit(size=64, focus=2, anchor=100)
     card = replace(card_of(find("compact")), fit=fit)
-    monkeypatch.setattr("stmcli.weights.card_of", lambda _: card)
+    monkeypatch.setattr("stmcli.weights.network.card_of", lambda _: card)
     usual = [p for _, p in propagate(make_follower(model, NetworkOptions()), frames(2), labels())]
     told = [p for _, p in propagate(Segmenter(model, fit=fit), frames(2), labels())]
     assert torch.equal(usual[1].prob, told[1].prob)

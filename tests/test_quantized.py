@@ -8,14 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stmcli import weights
 from stmcli.device import has_bf16_units, has_int8_units
 from stmcli.errors import UsageError, WeightsError
 from stmcli.masks import read_labels
 from stmcli.model import STM, Dims, fused, largest_inputs
 from stmcli.model.quantized import QuantizedConv, QuantizedStem, quantize, quantized
 from stmcli.options import NetworkOptions
-from stmcli.weights import Card, load_model, pick_precision, save
+from stmcli.weights import Card, load_model, network, pick_precision, save
 
 SAMPLES = Path(__file__).parents[1] / "sample_videos"
 CPU = torch.device("cpu")
@@ -203,9 +202,9 @@ def without_cuda(monkeypatch):
 
 @pytest.mark.parametrize(("units", "amx"), [(True, False), (True, True), (False, False)])
 def test_auto_takes_integers_where_cpu_and_weights_have_them(known, tiny_weights, monkeypatch, units, amx):
-    monkeypatch.setattr(weights, "has_int8_units", lambda _: units)
-    monkeypatch.setattr(weights, "has_amx", lambda: amx)
-    monkeypatch.setattr(weights, "pick_dtype", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(network, "has_int8_units", lambda _: units)
+    monkeypatch.setattr(network, "has_amx", lambda: amx)
+    monkeypatch.setattr(network, "pick_dtype", lambda *_: torch.bfloat16)
     expected = "int8" if units and not amx else "bf16"
     assert pick_precision(NetworkOptions(known)) == expected
     assert pick_precision(NetworkOptions()) == expected  # of the bundled ones
@@ -217,15 +216,15 @@ def test_auto_takes_integers_where_cpu_and_weights_have_them(known, tiny_weights
 
 
 def test_integers_that_cannot_be_are_refused_with_the_reason(known, tiny_weights, monkeypatch):
-    def refused(network, words):
+    def refused(options, words):
         with pytest.raises(UsageError, match=f"--precision int8: {words}"):
-            load_model(network)
+            load_model(options)
 
-    monkeypatch.setattr(weights, "has_int8_units", lambda _: True)
+    monkeypatch.setattr(network, "has_int8_units", lambda _: True)
     refused(NetworkOptions(str(tiny_weights), precision="int8"), r".*tiny.* does not say how large its numbers become")
     refused(NetworkOptions(known, precision="int8", adapt=2), "--adapt needs other convolutions")
     refused(NetworkOptions(known, precision="int8", compile=True), "--compile needs other convolutions")
-    monkeypatch.setattr(weights, "has_int8_units", lambda _: False)
+    monkeypatch.setattr(network, "has_int8_units", lambda _: False)
     refused(NetworkOptions(known, precision="int8"), "it needs an x86 CPU with AVX512-VNNI")
 
 

@@ -100,7 +100,7 @@ def test_it_is_for_cpus_that_are_short_of_multiplications(dtype, machine, avx512
 
 @pytest.mark.parametrize(("options", "some"), [({}, True), ({"adapt": 1}, False)])
 def test_a_network_on_such_a_cpu_has_it_unless_its_decoder_is_trained(options, some, monkeypatch):
-    monkeypatch.setattr("stmcli.weights.is_short_of_multiplications", lambda *_: True)
+    monkeypatch.setattr("stmcli.weights.network.is_short_of_multiplications", lambda *_: True)
     model = load_model(NetworkOptions(device="cpu", precision="fp32", **options))
     assert any(isinstance(x, Winograd) for x in model.modules()) == some
 
