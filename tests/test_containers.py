@@ -11,6 +11,7 @@ from PIL import Image
 
 from stmcli.video import frame_times, open_source
 from stmcli.video.orientation import Orientation
+from stmcli.video.probe import _key_picture, open_container, pick_video
 
 QUICK = {"preset": "ultrafast", "crf": "10"}
 CODECS = {  # pixel formats that take odd sizes
@@ -152,6 +153,26 @@ def test_a_transport_stream_cut_in_its_middle_starts_at_a_key_frame(make_clip):
         times = tuple(frame.time for frame in source)
     assert 0 < len(times) < 60
     assert frame_times(path) == times
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "cut"),
+    [(".mp4", "libx264", False), (".ts", "libx264", False), (".ts", "libx264", True), (".ts", "mpeg2video", True)],
+)
+def test_where_the_first_picture_is_a_key_frame_no_other_is_decoded_to_know_the_clip(make_clip, suffix, codec, cut):
+    options = {"preset": "medium", "x264-params": "scenecut=0:open-gop=1"} if codec == "libx264" else {"bf": "2"}
+    path = make_clip(f"clip{suffix}", codec=codec, pix_fmt="yuv420p", frames=60, gop=20, options=options)
+    if cut:
+        packets = path.read_bytes()
+        path.write_bytes(packets[len(packets) // 188 // 6 * 188 :])
+    with open_container(path) as container:
+        alone = _key_picture(container, pick_video(container, path))
+    with open_source(path) as source:
+        first = next(iter(source))
+        assert source.info.start_time == first.time
+    assert (alone is None) == cut
+    assert cut or alone.pts * source.info.time_base == first.time
+    assert cut or np.abs(alone.to_ndarray(format="rgb24").astype(int) - first.rgb).mean() < 2
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def probe(path: Path, *, on_corrupt: OnCorrupt = "fail") -> SourceInfo:
     with open_container(path) as container:
         stream = pick_video(container, path)
         _check_area(stream, path)
-        picture = _first_picture(container, stream)
+        picture = _key_picture(container, stream) or _first_picture(path)
         loss = _loss(container, stream, path)
         if loss and on_corrupt == "fail":
             raise VideoError(loss, path=path, hint=_STOP_HINT)
@@ -167,17 +167,32 @@ def _check_area(stream: VideoStream, path: Path) -> None:
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
-def _first_picture(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-            if packet is None:
-                return None
-            if pictures := packet.decode():
-                return pictures[0]
-        except av.FFmpegError:
-            continue
+def _key_picture(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
+    """Return the picture of the first packet where that is the first to be shown: what follows need not be decoded."""
+    try:
+        packet = next(container.demux(stream))
+        pictures = [*packet.decode(), *stream.codec_context.decode(None)]
+    except (av.FFmpegError, StopIteration):
+        return None
+    first = stream.start_time is not None and [picture.pts for picture in pictures] == [stream.start_time]
+    return pictures[0] if first else None
+
+
+def _first_picture(path: Path) -> VideoFrame | None:
+    """Return the first picture that the decoder gives."""
+    with open_container(path) as container:
+        stream = pick_video(container, path)
+        _check_area(stream, path)
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return None
+                if pictures := packet.decode():
+                    return pictures[0]
+            except av.FFmpegError:
+                continue
 
 
 def _describe(
