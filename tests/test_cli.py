@@ -304,6 +304,15 @@ def test_frame_says_what_is_wrong(stm, make_clip, words, message):
     assert message in result.stderr
 
 
+def test_of_words_that_are_too_many_a_few_are_named_and_how_frames_are_given(stm):
+    names = [f"shot/{number:04}.png" for number in range(900)]
+    result = stm("segment", *names, "--mask", "m.png")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "too many words: shot/0001.png, shot/0002.png and 897 more" in result.stderr
+    assert "one word, its folder or shot.####.png" in result.stderr
+    assert "too many words: b.mp4. See stm info --help." in stm("info", "a.mp4", "b.mp4").stderr
+
+
 # -- stm weights
 
 

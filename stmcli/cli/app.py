@@ -1,5 +1,6 @@
 """The app that the commands join: consoles, errors as one line, and the options that several commands share."""
 
+import re
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from stmcli import __version__
-from stmcli.errors import ManyErrors, PartialError, StmError, UsageError, exit_code_of
+from stmcli.errors import ManyErrors, PartialError, StmError, UsageError, exit_code_of, listed
 from stmcli.options import MEMORY_KEEPS, MEMORY_POLICIES, MemoryOptions, NetworkOptions
 from stmcli.signals import stop_behind
 
@@ -21,6 +22,8 @@ ORDER = (
     *("evaluate", "train", "weights", "bench", "doctor"),
 )
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
+
+_EXTRA = re.compile(r"Got unexpected extra argument\(s\) \((.*)\)")  # typer's
 
 Result = TypeVar("Result")
 NO_WORDS = "NoArgsIsHelpError"  # typer's, without a public name: its message is the help
@@ -49,7 +52,7 @@ class Group(TyperGroup):
             if type(error).__name__ == NO_WORDS:
                 typer.echo(text, err=True)
             else:
-                _say_error(UsageError(" ".join(text.split()), hint=f"See {_command_of(error)} --help."))
+                _say_error(_explained(" ".join(text.split()), _command_of(error)))
             raise SystemExit(error.exit_code) from None
         except BrokenPipeError:  # nobody reads our output any more
             raise SystemExit(1) from None
@@ -104,6 +107,16 @@ def _interruptible() -> Iterator[None]:
             raise
         _say_error(StmError("interrupted"))
         raise typer.Exit(exit_code_of(stop)) from None
+
+
+def _explained(text: str, command: str) -> UsageError:
+    """Return what typer complains of; of too many words, as a shell makes of `*.png`, only the first."""
+    hint = f"See {command} --help."
+    if (extra := _EXTRA.fullmatch(text)) is None:
+        return UsageError(text, hint=hint)
+    if command == "stm segment":
+        hint = f"A sequence of frames is one word, its folder or shot.####.png; stm batch takes several clips. {hint}"
+    return UsageError(f"too many words: {listed(extra[1].split(), 2)}", hint=hint)
 
 
 def _words(text: str) -> list[str]:

@@ -1,5 +1,8 @@
 """Say in a person's words why a path cannot be read as a video."""
 
+import os
+import re
+from glob import has_magic
 from pathlib import Path
 
 from stmcli.errors import StmError, UsageError, VideoError
@@ -33,8 +36,13 @@ _COPY_AGAIN = "Copy or record it again."
 
 def check_file(path: str | Path) -> Path:
     """Return `path` made absolute, or raise UsageError unless it is a regular file or a folder."""
+    whole = Path(path).absolute()
+    if has_magic(whole.name) and not os.path.lexists(whole):
+        name = re.sub(r"[*?]+", "####", whole.name)
+        hint = f"A sequence of frames is called {name}, or by its folder."
+        raise UsageError("no such file or folder", path=path, hint=hint)
     require_file(path, hint="Give a video file or a folder of frames.", folders=True)
-    return Path(path).absolute()
+    return whole
 
 
 def explain(path: Path, error: Exception) -> StmError:
