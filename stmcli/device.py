@@ -17,7 +17,7 @@ from stmcli.options import PRECISIONS, NetworkOptions
 DTYPES = {"int8": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISION = {dtype: name for name, dtype in DTYPES.items() if name != "int8"}
 TRIALS = 24  # of each precision: one of few may be unlucky on a busy machine; the first prepares the convolution
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of mallopt(3)
 FEATURE_MAP = 2**30  # bytes: larger than any that is asked for at once
 
 
@@ -99,11 +99,15 @@ def waits_for_cores(device: torch.device) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what is freed, where it can: to get pages anew took a tenth of every frame on a CPU."""
+    """Have the C library keep what is freed, where it can: to get pages anew took a tenth of every frame on a CPU.
+
+    Threads get their memory from one place, as only that of the first thread is kept.
+    """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):  # glibc
         library.mallopt(M_MMAP_THRESHOLD, FEATURE_MAP)
         library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        library.mallopt(M_ARENA_MAX, 1)
 
 
 def check_compiler(options: NetworkOptions) -> None:
