@@ -69,10 +69,14 @@ def overlay(
     return drawn
 
 
+def levels(alpha: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Return (H, W) uint8 of `alpha`, (H, W) 0..1."""
+    return np.rint(np.clip(alpha, 0, 1) * 255).astype(np.uint8)
+
+
 def matte(alpha: npt.NDArray[np.float32]) -> RGB:
     """Return (H, W, 3) uint8 grey of `alpha`, (H, W) 0..1."""
-    grey = np.rint(np.clip(alpha, 0, 1) * 255).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.repeat(levels(alpha)[:, :, None], 3, axis=2)
 
 
 def over(rgb: RGB, alpha: npt.NDArray[np.float32], colour: tuple[int, int, int]) -> RGB:

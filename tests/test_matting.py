@@ -10,7 +10,7 @@ from scipy.ndimage import convolve1d
 from stmcli.matting import Matted
 from stmcli.matting import matted as matted_module
 from stmcli.matting.alpha import AT_ONCE, _mixed, refine
-from stmcli.matting.cells import find_window, grow, shrink, shrink_pixels, spread
+from stmcli.matting.cells import find_window, grow, grown_at, moments, shrink, shrink_moments, shrink_pixels, spread
 from stmcli.matting.colours import foreground
 from stmcli.matting.lines import colour_lines, mix, solve
 from stmcli.options import MattingOptions
@@ -281,6 +281,18 @@ def test_a_frame_is_shrunk_as_its_planes_are(size, step, device):
     found = shrink_pixels(rgb.to(device), step).cpu()
     assert found.shape == planes.shape
     assert torch.allclose(found, planes, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(12, 15), (13, 17), (2, 3)])
+@pytest.mark.parametrize("step", [1, 3, 16])
+def test_moments_are_shrunk_and_single_pixels_grown_as_the_whole_is(size, step, device):
+    pixels, weight = torch.rand(3, *size), torch.rand(size)
+    cells = shrink(moments(pixels, weight), step)
+    found = shrink_moments(pixels.to(device), weight.to(device), step)
+    assert torch.allclose(found.cpu(), cells, atol=1e-6)
+    rows, columns = torch.randint(0, size[0], (40,)), torch.randint(0, size[1], (40,))
+    picked = grown_at(cells.to(device), step, rows.to(device), columns.to(device))
+    assert torch.allclose(picked.cpu(), grow(cells, step, torch.Size(size))[:, rows, columns], atol=1e-6)
 
 
 def test_a_window_surrounds_what_is_above_the_limit_and_stays_in_the_frame():

@@ -55,15 +55,38 @@ def shrink_pixels(rgb: Tensor, step: int) -> Tensor:
     return _shrink_rows(rows.permute(2, 0, 1).contiguous() / 255, step)
 
 
+def shrink_moments(pixels: Tensor, weight: Tensor, step: int) -> Tensor:
+    """Average a weight (H, W) and weighted pixels (3, H, W) over cells as `shrink` does: (4, h, w).
+
+    Each row is added as it is multiplied, in half the time.
+    """
+    short = -len(weight) % step
+    pixels, weight = (F.pad(x[None], (0, 0, 0, short), mode="replicate")[0] for x in (pixels, weight[None]))
+    height = weight.shape[1] // step
+    sums = pixels.new_zeros(4, height, pixels.shape[2])
+    for row in range(step):
+        sums[:1] += weight[:, row::step]
+        sums[1:].addcmul_(pixels[:, row::step], weight[:, row::step])
+    return _shrink_rows(sums, step)
+
+
 def _shrink_rows(sums: Tensor, step: int) -> Tensor:
     """Average sums of `step` rows (C, h, W) over as many columns: (C, h, w)."""
     x = F.pad(sums, (0, -sums.shape[2] % step), mode="replicate")
     return reduce(torch.add, [x[:, :, i::step] for i in range(step)]) / step**2
 
 
+def grown_at(x: Tensor, step: int, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return what `grow` makes of (C, h, w) at N pixels: (C, N)."""
+    sides = ((1 + 2 * at) / (step * size) - 1 for at, size in ((columns, x.shape[2]), (rows, x.shape[1])))
+    grid = torch.stack([*sides], dim=1)[None, None].to(x.dtype)  # (1, 1, N, 2)
+    return F.grid_sample(x[None], grid, padding_mode="border", align_corners=False)[0, :, 0]
+
+
 def grow(x: Tensor, step: int, size: torch.Size) -> Tensor:
     """Undo `shrink`, bilinearly: (C, h, w) -> (C, *size)."""
-    rows = F.interpolate(x[None], scale_factor=step, mode="bilinear", align_corners=False)[0]
+    x = x[None].contiguous(memory_format=torch.channels_last)  # half the time on a CPU
+    rows = F.interpolate(x, scale_factor=step, mode="bilinear", align_corners=False)[0]
     return rows[:, : size[0], : size[1]]
 
 

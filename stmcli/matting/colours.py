@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stmcli.matting.cells import CELLS, TINY, find_window, grow, moments, shrink, spread
+from stmcli.matting.cells import CELLS, TINY, find_window, grow, grown_at, shrink, shrink_moments, spread
 from stmcli.options import MattingOptions
 from stmcli.transfer import upload
 from stmcli.video.frame import RGB
@@ -26,24 +26,34 @@ def foreground(rgb: RGB | Tensor, alpha: Tensor, *, options: MattingOptions = Ma
     window = find_window(alpha, above=0, margin=3 * round(radius))
     if window is None:
         return np.zeros((*alpha.shape, 3), np.uint8)
-    pixels, part = _as_planes(upload(rgb, alpha.device)[window]), alpha[window]
-    front, back = _smooth_layers(pixels, part, radius)
-    error = pixels - part * front - (1 - part) * back
-    front = front + error * (part / (part.square() + (1 - part).square()))
-    colours = front.mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    around = [(span.start, size - span.stop) for span, size in zip(window, alpha.shape, strict=True)]
-    return np.pad(colours, (*around, (0, 0)), mode="edge")
-
-
-def _smooth_layers(pixels: Tensor, alpha: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-    """Average the colours of either layer within the radius: (3, H, W) each."""
+    rgb, part = upload(rgb, alpha.device)[window], alpha[window]
     step = max(1, round(radius * 2 / CELLS))
+    layers = _smooth_layers(_as_planes(rgb), part, radius / step, step)
+    colours = _as_bytes(grow(layers[:3], step, part.shape)).permute(1, 2, 0)
+    pure, mixed = part == 1, ((part > 0) & (part < 1)).nonzero(as_tuple=True)
+    colours[pure] = rgb[pure]
+    colours[mixed] = _as_bytes(_corrected(rgb[mixed].T / 255, part[mixed], grown_at(layers, step, *mixed))).T
+    around = [(span.start, size - span.stop) for span, size in zip(window, alpha.shape, strict=True)]
+    return np.pad(colours.cpu().numpy(), (*around, (0, 0)), mode="edge")
+
+
+def _smooth_layers(pixels: Tensor, alpha: Tensor, radius: float, step: int) -> Tensor:
+    """Average the colours of either layer within the radius, in cells of `step` pixels: (6, h, w), the front first."""
     pure, rest = (share.square().square().square() for share in (alpha, 1 - alpha))  # mixed pixels tell little
-    cells = shrink(torch.cat([moments(pixels, pure), moments(pixels, rest)]), step)  # (8, h, w)
-    near = spread(cells, max(2.0, radius / step))
-    smooth = [_settle(near[i : i + 4], _fill(cells[i : i + 4])) for i in (0, 4)]
-    front, back = grow(torch.cat(smooth), step, alpha.shape).split(3)
-    return front, back
+    cells = torch.cat([shrink_moments(pixels, pure, step), shrink_moments(pixels, rest, step)])  # (8, h, w)
+    near = spread(cells, max(2.0, radius))
+    return torch.cat([_settle(near[i : i + 4], _fill(cells[i : i + 4])) for i in (0, 4)])
+
+
+def _corrected(pixels: Tensor, part: Tensor, layers: Tensor) -> Tensor:
+    """Return the front (3, N) of pixels (3, N), of which it is a part (N,): both layers (6, N) move to explain them."""
+    front, back = layers.split(3)
+    error = pixels - part * front - (1 - part) * back
+    return front + error * (part / (part.square() + (1 - part).square()))
+
+
+def _as_bytes(colours: Tensor) -> Tensor:
+    return colours.mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _fill(sums: Tensor) -> Tensor:

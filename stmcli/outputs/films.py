@@ -12,7 +12,7 @@ import numpy as np
 from stmcli.masks import VOID
 from stmcli.options import ExportOptions
 from stmcli.outputs.writer import Prediction, SoftPrediction
-from stmcli.render import RGB, matte, over, overlay
+from stmcli.render import RGB, levels, matte, over, overlay
 from stmcli.video import ALPHA_CODECS, H264, Codec, Frame, SourceInfo, VideoWriter, advance_timecode
 
 
@@ -106,7 +106,7 @@ class AlphaWriter(Film):
         rgb = prediction.foreground(self._object)
         if self._premultiplied:
             rgb = over(rgb, alpha, (0, 0, 0))
-        return np.concatenate((rgb, matte(alpha)[:, :, :1]), axis=2)  # (H, W, 4)
+        return np.dstack((rgb, levels(alpha)))  # (H, W, 4)
 
 
 class MatteWriter(Film):
