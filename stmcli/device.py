@@ -12,6 +12,8 @@ from time import perf_counter
 import torch
 
 from stmcli.errors import UsageError
+from stmcli.machine import is_intel
+from stmcli.model import can_convolve
 from stmcli.options import PRECISIONS, NetworkOptions
 
 DTYPES = {"int8": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -91,6 +93,15 @@ def is_short_of_multiplications(device: torch.device, dtype: torch.dtype) -> boo
         return False
     slow_bf16 = torch.cpu._is_avx512_bf16_supported() and not has_amx()
     return dtype == torch.float32 or bool(dtype == torch.bfloat16 and slow_bf16)
+
+
+def has_slow_products(device: torch.device) -> bool:
+    """Tell whether torch multiplies matrices in fp32 by the slower one of two libraries, and has the other one too.
+
+    That is MKL, which uses AVX512 on Intel's CPUs alone: on an EPYC it takes twice as long.
+    """
+    held_back = torch.backends.mkl.is_available() and torch.cpu._is_avx512_supported() and not is_intel()
+    return device.type == "cpu" and bool(held_back) and can_convolve()
 
 
 def waits_for_cores(device: torch.device) -> bool:

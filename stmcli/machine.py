@@ -4,6 +4,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 ROOT = Path("/")
@@ -23,6 +24,13 @@ def processor() -> str:
     facts = Path("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.+)$", facts.read_text(), re.MULTILINE) if facts.exists() else None
     return model[1] if model else platform.processor() or platform.machine()
+
+
+@cache
+def is_intel() -> bool:
+    """Tell whether Intel made the CPU."""
+    facts = Path("/proc/cpuinfo")
+    return "GenuineIntel" in (facts.read_text() if facts.exists() else platform.processor())
 
 
 def usable_cores() -> int:

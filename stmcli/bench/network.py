@@ -24,6 +24,7 @@ from stmcli.device import check_compiler, pick_device
 from stmcli.listeners import unheard
 from stmcli.machine import processor, usable_cores
 from stmcli.model import SIZES, STM
+from stmcli.model.products import LINEAR
 from stmcli.model.quantized import QuantizedConv
 from stmcli.model.winograd import Winograd
 from stmcli.options import BenchOptions, MemoryOptions, NetworkOptions
@@ -171,10 +172,16 @@ def count_macs(follower: Follower, rgb: np.ndarray) -> int:
         elif isinstance(module, QuantizedConv):
             unseen.append(module.macs(y))
 
-    eager = torch.compiler.set_stance("force_eager")
-    with unrecorded(), eager, register_module_forward_hook(note), FlopCounterMode(display=False) as counter:
+    eager, others = torch.compiler.set_stance("force_eager"), {LINEAR: _operations} if LINEAR else {}
+    counter = FlopCounterMode(display=False, custom_mapping=others)
+    with unrecorded(), eager, register_module_forward_hook(note), counter:
         follower.step(rgb)
     return counter.get_total_flops() // 2 + sum(unseen)
+
+
+def _operations(x: Sequence[int], y: Sequence[int], *_: object, **__: object) -> int:
+    """Return how many operations a product of x (M, K) and y (N, K) takes."""
+    return 2 * x[0] * x[1] * y[0]
 
 
 def moving_frames(width: int, height: int) -> list[np.ndarray]:

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stmcli.model.layers import Encoder, Features, KeyValue, ResidualBlock, channels_last
+from stmcli.model.products import USUAL, Products
 from stmcli.model.stm import STM
 from stmcli.model.winograd import Winograd, pays
 
 
-def fused(model: STM, *, lanes: int = 1, winograd: bool = False) -> STM:
+def fused(model: STM, *, lanes: int = 1, winograd: bool = False, products: Products = USUAL) -> STM:
     """Return a copy for inference: batch norms are part of convolutions, and convolutions of one input are one.
 
     It sums in another order than the published network, so that saturated pixels may differ. Frame and masks are
-    filled up to a multiple of `lanes` channels; with `winograd` the wide convolutions multiply less.
+    filled up to a multiple of `lanes` channels; with `winograd` the wide convolutions multiply less. Matrices of those,
+    and of memory reads, are multiplied by `products`.
     """
     fast = copy.deepcopy(model).eval().requires_grad_(False)
     for side in ("query", "memory"):
@@ -30,17 +32,18 @@ def fused(model: STM, *, lanes: int = 1, winograd: bool = False) -> STM:
             if isinstance(part, ResidualBlock):
                 setattr(module, name, FusedResidual(part))
     if winograd:
-        _spare(fast)
+        _spare(fast, products)
+    fast.products = products
     fast.published = False
     return fast
 
 
-def _spare(model: nn.Module) -> None:
+def _spare(model: nn.Module, products: Products) -> None:
     """Put a `Winograd` in the place of every convolution that gains by it."""
     for module in model.modules():
         for name, part in module.named_children():
             if isinstance(part, nn.Conv2d) and pays(part):
-                setattr(module, name, Winograd(part))
+                setattr(module, name, Winograd(part, products))
 
 
 class FusedEncoder(nn.Module):

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from stmcli.model.products import USUAL, Products
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Bonus: TypeAlias = tuple[slice, Tensor]
@@ -177,6 +179,7 @@ def memory_read(
     anchors: Sequence[Anchor] = (),
     published: bool = False,
     chunk: int = 0,
+    products: Products = USUAL,
 ) -> Tensor:
     """Read the memory for every query cell (paper, section 3.2): softmax of `k.q / sqrt(Ck)` over all cells.
 
@@ -184,7 +187,7 @@ def memory_read(
     `reach`, in cells, the match of two cells that are d apart in the frame is less by `d^2 / (2 reach^2)`, and with
     `anchors` it is as much better as they say; L is then a multiple of h*w. `published` sums fp32 reads of all cells in
     the published order, at a little more time; `chunk` bounds how many query cells are read at once, 0 = what suits the
-    device.
+    device; `products` multiplies matrices.
     Keys and values may be in another precision, in which they are read then.
     query (B, Ck, h, w); keys (B, N, L, Ck); values (B, N, L, Cv) -> (B, N, Cv, h, w).
     """
@@ -200,7 +203,11 @@ def memory_read(
         objects = _apart(keys, values, valid)
         read = [
             torch.cat(
-                [_read(_match(q, k, penalty, more, ok), v, top_k if few else 0, h * w) for k, v, ok in objects], 1
+                [
+                    _read(_match(q, k, penalty, more, ok, products), v, top_k if few else 0, h * w, products)
+                    for k, v, ok in objects
+                ],
+                1,
             )
             for q, penalty, more in zip(cells, penalties, bonuses, strict=False)
         ]
@@ -213,10 +220,17 @@ def _read_as_published(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return (values.transpose(2, 3) @ attention).transpose(2, 3)
 
 
-def _match(q: Tensor, keys: Tensor, penalty: Tensor | None, bonuses: Sequence[Bonus], valid: Tensor | None) -> Tensor:
+def _match(
+    q: Tensor,
+    keys: Tensor,
+    penalty: Tensor | None,
+    bonuses: Sequence[Bonus],
+    valid: Tensor | None,
+    products: Products,
+) -> Tensor:
     """Return how well memory cells match query cells: q (B, 1, P, Ck), keys (B, N, L, Ck) -> (B, N, P, L)."""
-    scaled, alone = q / q.shape[3] ** 0.5, keys.shape[:2] == (1, 1)
-    match = F.linear(scaled, keys[0, 0]) if alone else scaled @ keys.transpose(2, 3)  # linear copies no keys
+    scaled, alone = q / q.shape[3] ** 0.5, keys.shape[:2] == (1, 1) and products is USUAL  # which copies keys
+    match = F.linear(scaled, keys[0, 0]) if alone else products.both(scaled, keys.transpose(2, 3))
     match = match if penalty is None else _weaken(match, penalty)
     for rows, bonus in bonuses:
         match[..., rows] += bonus
@@ -231,9 +245,9 @@ def _apart(keys: Tensor, values: Tensor, valid: Tensor | None) -> list[tuple[Ten
     return [*zip(keys.split(1, dim=1), values.split(1, dim=1), known, strict=False)]
 
 
-def _read(match: Tensor, values: Tensor, top_k: int, cells: int) -> Tensor:
+def _read(match: Tensor, values: Tensor, top_k: int, cells: int, products: Products) -> Tensor:
     """Read all cells, or the best matching ones: match (B, N, P, L), values (B, N, L, Cv) -> (B, N, P, Cv)."""
-    return _read_best(match, values, top_k, cells) if top_k else torch.softmax(match, dim=3) @ values
+    return _read_best(match, values, top_k, cells) if top_k else products.both(torch.softmax(match, dim=3), values)
 
 
 def _read_best(match: Tensor, values: Tensor, top_k: int, cells: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stmcli.model.layers import Anchor, Decoder, Encoder, Features, KeyValue, memory_read
+from stmcli.model.products import USUAL
 
 STRIDE = 16
 
@@ -53,6 +54,7 @@ class STM(nn.Module):
         self.at_once = 0  # objects computed at once, 0 = all; fewer take less memory and more time
         self.integers = False  # whether convolutions are in integers of 8 bits
         self.chunk = 0  # query cells read at once, 0 = what suits the device
+        self.products = USUAL  # of the matrices in a memory read
         self.query_encoder = Encoder(dims.trunk, planes=0)
         self.memory_encoder = Encoder(dims.trunk, planes=2)
         widths = self.query_encoder.widths
@@ -101,7 +103,7 @@ class STM(nn.Module):
         query, value = self.query_head(features.f16)  # (B, Ck, h, w), (B, Cv, h, w)
         known = repeat(None) if valid is None else self._split(valid, dim=0)
         groups = zip(self._split(keys), self._split(values), known, strict=False)
-        reading = partial(memory_read, top_k=top_k, reach=reach, anchors=anchors)
+        reading = partial(memory_read, top_k=top_k, reach=reach, anchors=anchors, products=self.products)
         masks = [self._mask(features, query, value, *group, reading) for group in groups]
         return Segmentation(aggregate(torch.cat(masks, dim=1)), query)
 

@@ -4,9 +4,13 @@ F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Network
 two pixels apart, are transformed, multiplied by transformed weights, and transformed back into 2x2 pixels.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from stmcli.model.products import USUAL, Products
 
 WIDE = 256  # channels, in and out, from which it is faster: the transforms cost by them, the products by their square
 STRIP = 4 << 20  # numbers of transformed tiles at once, which then are still in a cache
@@ -21,10 +25,11 @@ def pays(convolution: nn.Conv2d) -> bool:
 
 
 class Winograd(nn.Module):
-    """A convolution that `pays`, up to rounding. It knows no gradients."""
+    """A convolution that `pays`, up to rounding; `products` multiplies its matrices. It knows no gradients."""
 
-    def __init__(self, convolution: nn.Conv2d) -> None:
+    def __init__(self, convolution: nn.Conv2d, products: Products = USUAL) -> None:
         super().__init__()
+        self.products = products
         kernel = convolution.weight.new_tensor(KERNEL)
         weight = torch.einsum("ax,by,oixy->abio", kernel, kernel, convolution.weight.detach()).flatten(0, 1)
         self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)  # (16, C, D)
@@ -55,10 +60,12 @@ class Winograd(nn.Module):
         half = _spread(source, source.new_empty(4, n, *source.shape[1:]))
         tiles = source.new_empty(4, 4, n, m, source.shape[2])
         _spread(half.movedim(2, 0), tiles.permute(1, 3, 0, 2, 4))
-        products = torch.bmm(tiles.view(16, n * m, -1), self.weight).view(4, 4, n, m, -1)
+        products = self.products.each(tiles.view(16, n * m, -1), self.weight)  # (n*m, D) each
         if self.bias is not None:
-            products[1, 1] += self.bias  # enters all four pixels
-        half = _gather(products, products.new_empty(2, *products.shape[1:]))
+            products[5].add_(self.bias)  # of row and column 1: enters all four pixels
+        half = source.new_empty(2, 4, n, m, target.shape[2])
+        for column in range(4):
+            _gather(products[column::4], half[:, column].flatten(1, 2))
         _gather(half.movedim(1, 0), target.view(n, 2, m, 2, -1).permute(3, 1, 0, 2, 4))
 
 
@@ -72,8 +79,7 @@ def _spread(x: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-def _gather(x: Tensor, out: Tensor) -> Tensor:
+def _gather(x: Sequence[Tensor] | Tensor, out: Tensor) -> None:
     """Transform back into two rows of each tile: x (4, ...) -> out (2, ...)."""
     torch.add(x[1], x[2], out=out[0]).add_(x[0])
     torch.sub(x[1], x[2], out=out[1]).sub_(x[3])
-    return out

@@ -8,6 +8,7 @@ from stmcli.device import (
     PRECISION,
     has_amx,
     has_int8_units,
+    has_slow_products,
     is_short_of_multiplications,
     keep_freed_memory,
     memory_dtype,
@@ -15,7 +16,7 @@ from stmcli.device import (
     pick_dtype,
 )
 from stmcli.errors import UsageError, WeightsError
-from stmcli.model import LANES, STM, fused, quantized
+from stmcli.model import CONVOLVED, LANES, STM, USUAL, fused, quantized
 from stmcli.options import FIT, Fit, NetworkOptions
 from stmcli.registry import find
 from stmcli.weights.card import Card, card_of
@@ -35,11 +36,12 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     else:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 is fp32
     model, card = read_named(options.weights)
+    products = CONVOLVED if has_slow_products(device) and not _needs_usual(options) else USUAL
     if precision == "int8":
-        model = fused(model).to(memory_format=torch.channels_last)
+        model = fused(model, products=products).to(memory_format=torch.channels_last)
         return _in_integers(model, card, options.weights, memory_dtype(precision, device))
     winograd = is_short_of_multiplications(device, dtype) and not _needs_usual(options)
-    model = fused(model, lanes=LANES[device.type], winograd=winograd).to(device, dtype)
+    model = fused(model, lanes=LANES[device.type], winograd=winograd, products=products).to(device, dtype)
     model = model.to(memory_format=torch.channels_last)
     return compiled(model) if options.compile else model
 
