@@ -51,6 +51,14 @@ def test_other_precisions_are_left_to_torch(calls):
     assert not calls
 
 
+@pytest.mark.parametrize("products", [USUAL, CONVOLVED])
+@torch.inference_mode()
+def test_keys_of_one_object_are_not_copied(products, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda *_: pytest.fail("copies them"))
+    q, keys = torch.randn(1, 1, 6, 8).bfloat16(), torch.randn(1, 1, 40, 8).bfloat16()
+    assert torch.allclose(products.both(q, keys.mT), torch.matmul(q, keys.mT), atol=0.05)
+
+
 @torch.inference_mode()
 def test_without_the_library_torch_multiplies(monkeypatch):
     monkeypatch.setattr("stmcli.model.products.LINEAR", None)

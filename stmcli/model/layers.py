@@ -229,8 +229,7 @@ def _match(
     products: Products,
 ) -> Tensor:
     """Return how well memory cells match query cells: q (B, 1, P, Ck), keys (B, N, L, Ck) -> (B, N, P, L)."""
-    scaled, alone = q / q.shape[3] ** 0.5, keys.shape[:2] == (1, 1) and products is USUAL  # which copies keys
-    match = F.linear(scaled, keys[0, 0]) if alone else products.both(scaled, keys.transpose(2, 3))
+    match = products.both(q / q.shape[3] ** 0.5, keys.transpose(2, 3))
     match = match if penalty is None else _weaken(match, penalty)
     for rows, bonus in bonuses:
         match[..., rows] += bonus
