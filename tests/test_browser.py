@@ -1,6 +1,7 @@
 """The pages in a headless Chromium, where there is one."""
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from test_review import FIRST, result, serving  # noqa: F401  (a fixture)
 
 from stmcli import page, review
 from stmcli.masks import read_values
-from stmcli.page import write_page
+from stmcli.page import write_batch_page, write_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the pages were not opened in a browser")
@@ -21,6 +22,7 @@ WIDTHS = """<script>
 document.documentElement.dataset.widths = JSON.stringify([document.documentElement.scrollWidth, innerWidth,
   [...document.images].every(image => image.complete && image.naturalWidth > 0)]);
 </script>"""
+HEIGHT = "document.documentElement.dataset.height = document.querySelector('{}').getBoundingClientRect().height;"
 DRIVER = """
 setTimeout(async () => {
   const press = (kind, x, y) => canvas.dispatchEvent(new PointerEvent(kind,
@@ -74,3 +76,13 @@ def test_a_stroke_painted_in_the_browser_becomes_a_correction(tmp_path, result, 
     assert columns.min() >= 18
     assert columns.max() <= 42
     assert abs(rows - 30).max() <= 2
+
+
+def test_the_page_of_many_clips_stays_readable_in_a_narrow_window(tmp_path):
+    clips = [{"clip": "bad.mp4", "output": "bad", "status": "failed", "error": "the file was cut short: " * 5}]
+    (tmp_path / "summary.json").write_text(json.dumps({"results": clips}))
+    path = write_batch_page(tmp_path)
+    path.write_text(path.read_text().replace("</html>", f"<script>{HEIGHT.format('.scroll')}</script></html>"))
+    text, complaints = browse(path.as_uri(), tmp_path, width=500)
+    assert complaints == []
+    assert float(re.search(r'data-height="([\d.]+)"', text)[1]) < 400
