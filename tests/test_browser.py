@@ -8,11 +8,13 @@ import subprocess
 
 import numpy as np
 import pytest
+from conftest import picture
+from PIL import Image
 from test_page import collect, report
 from test_review import FIRST, result, serving  # noqa: F401  (a fixture)
 
 from stmcli import page, review
-from stmcli.masks import read_values
+from stmcli.masks import read_values, write_labels
 from stmcli.page import write_batch_page, write_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -86,3 +88,17 @@ def test_the_page_of_many_clips_stays_readable_in_a_narrow_window(tmp_path):
     text, complaints = browse(path.as_uri(), tmp_path, width=500)
     assert complaints == []
     assert float(re.search(r'data-height="([\d.]+)"', text)[1]) < 400
+
+
+def test_a_frame_that_is_higher_than_wide_is_seen_whole(tmp_path, result, monkeypatch):  # noqa: F811
+    for place in range(3):
+        name = f"{FIRST + place:05d}.png"
+        Image.fromarray(picture(place)).rotate(90, expand=True).save(tmp_path / "frames" / name)
+        write_labels(result / "masks" / name, np.zeros((64, 48), np.uint8))
+    assets = shutil.copytree(page.ASSETS, tmp_path / "assets")
+    script = assets / "review.js"
+    script.write_text(script.read_text() + f"setTimeout(() => {{ {HEIGHT.format('#stage')} }}, 1500);")
+    monkeypatch.setattr(review, "ASSETS", assets)
+    with serving(result) as server:
+        text, _ = browse(server.url, tmp_path, height=900)
+    assert 400 < float(re.search(r'data-height="([\d.]+)"', text)[1]) <= 0.78 * 900 + 1

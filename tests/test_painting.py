@@ -14,7 +14,9 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="no Node here: the script o
 PAGE = """
 "use strict";
 class Part {
-  constructor() { this.style = {}; this.classList = {toggle() {}}; this.options = []; this.heard = {}; this.value = 1; }
+  constructor() {
+    Object.assign(this, {style: {setProperty() {}}, classList: {toggle() {}}, options: [], heard: {}, value: 1});
+  }
   addEventListener(kind, hear) { this.heard[kind] = hear; }
   append(one) { this.options.push(one); }
   insertBefore(one) { this.options.unshift(one); }

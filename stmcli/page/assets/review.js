@@ -12,6 +12,7 @@ async function start() {
   $("name").textContent = clip.name;
   canvas.width = clip.width;
   canvas.height = clip.height;
+  $("stage").style.setProperty("--shape", clip.width / clip.height);
   for (const [id, colour] of clip.objects) addObject(id, colour);
   const other = new Option("another id", "new");
   $("object").append(other);
@@ -209,7 +210,7 @@ $("undo").onclick = undo;
 $("save").onclick = () => send("POST");
 $("forget").onclick = () => send("DELETE");
 $("opacity").oninput = () => draw(0, 0, clip.width, clip.height);
-$("zoom").oninput = () => { $("stage").style.width = `${$("zoom").value}%`; };
+$("zoom").oninput = () => { $("stage").style.setProperty("--zoom", $("zoom").value / 100); };
 $("timeline").onpointerdown = event => {
   const box = $("timeline").getBoundingClientRect();
   show(Math.min(clip.frames.length - 1, Math.floor((event.clientX - box.left) / box.width * clip.frames.length)));
