@@ -25,7 +25,7 @@ from stmcli.identity import another_clip
 from stmcli.masks import MASKS, Labels, read_values, write_labels
 from stmcli.options import DOUBTFUL
 from stmcli.page import ASSETS, fix_command, moved, open_clip, result_report
-from stmcli.render import palette_index, vivid
+from stmcli.render import vivid
 from stmcli.report import first_number_of, worst_in
 from stmcli.video import read_frame
 
@@ -80,7 +80,8 @@ class Review:
             "width": self.width,
             "height": self.height,
             "doubtful": DOUBTFUL,
-            "objects": [[number, vivid()[palette_index(number)].tolist()] for number in sorted(ids)],
+            "objects": sorted(ids),
+            "colours": vivid()[1:].tolist(),  # of the ids from 1, over and over
             "command": self.command(),
             "frames": [self._frame_facts(frame) for frame in self.report["frames"]],
         }

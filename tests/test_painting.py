@@ -36,14 +36,16 @@ const document = Object.assign(new Part(), {
 });
 function Option(text, value) { return Object.assign(new Part(), {value}); }
 function confirm(text) { questions.push(text); return false; }  // a person who stays
-function prompt() { return "7"; }
+let typed = "7";
+function prompt() { return typed; }
 function fetch(path, {method = "GET", body} = {}) {
   if (path === "clip.json") return Promise.resolve({ok: true, json: async () => clip_json});
   return new Promise(answer => asked.push({path, method, body: body?.slice(), answer: (said = {}) => answer({
     ok: !said.error, json: async () => ({command: "", file: "f", ...said}),
     arrayBuffer: async () => stored.slice().buffer})}));
 }
-const clip_json = {name: "clip", width: 8, height: 6, doubtful: 0.5, objects: [[3, [1, 2, 3]]], command: "",
+const clip_json = {name: "clip", width: 8, height: 6, doubtful: 0.5, objects: [3, 5], command: "",
+  colours: Array(255).fill([1, 2, 3]),
   frames: [0, 1, 2].map(frame => ({frame, confidence: 0.9, cut: false, corrected: false}))};
 const stored = new Uint16Array(48);
 const settle = () => new Promise(done => setTimeout(done));
@@ -118,8 +120,22 @@ def test_two_saves_of_a_frame_reach_the_server_one_after_the_other():
 
 def test_an_id_that_only_the_mask_of_a_frame_has_can_be_painted_with():
     steps = """
-    labels[0] = 7; draw(0, 0, 8, 6);
-    const target = $("object");
-    target.value = "new"; target.heard.change({target});
-    console.log(JSON.stringify([target.options.map(one => one.value), target.value]));"""
-    assert run(steps) == [[7, 3, "new"], 7]
+    stored[0] = 300; stored[2] = 255;
+    press("ArrowRight"); await settle(); asked.pop().answer(); await settle();
+    console.log(JSON.stringify($("object").options.map(one => one.value)));"""
+    assert run(steps) == [300, 5, 3, "new"]
+
+
+def test_another_id_that_is_none_leaves_the_object_as_it_was():
+    steps = """
+    const target = $("object"), choose = (id, text) => {
+      typed = text; target.value = id; target.heard.change({target}); return target.value; };
+    console.log(JSON.stringify([choose(5), choose("new", null), choose("new", "255"), choose("new", "7")]));"""
+    assert run(steps) == [5, 5, 5, 7]
+
+
+def test_keys_count_with_caps_lock_too():
+    steps = """
+    press("E"); const erased = erasing; press("B");
+    console.log(JSON.stringify([erased, erasing]));"""
+    assert run(steps) == [True, False]

@@ -18,6 +18,7 @@ from PIL import Image
 
 from stmcli.errors import UsageError
 from stmcli.masks import read_labels, read_values, write_labels
+from stmcli.render import palette_index, vivid
 from stmcli.review import Review, ReviewServer
 
 FIRST = 5  # the number of the first frame
@@ -164,6 +165,13 @@ def test_pictures_and_labels_are_those_of_the_frame(server, result):
     assert (status, headers["Content-Type"]) == (200, "image/jpeg")
     shown = np.array(Image.open(io.BytesIO(content))).astype(int)
     assert np.abs(shown - picture(1)).mean() < 4
+
+
+def test_objects_have_the_colours_of_the_other_pictures(server):
+    facts = json.loads(ask(server, "clip.json")[2])
+    assert facts["objects"] == [3]
+    assert (len(facts["colours"]), facts["colours"][3 - 1]) == (255, vivid()[3].tolist())
+    assert facts["colours"][(1000 - 1) % 255] == vivid()[palette_index(1000)].tolist()
 
 
 def test_a_frame_that_is_not_there_any_more_is_not_found_and_named(server, result):

@@ -2,8 +2,8 @@
 // Look through a result and paint on it. Labels are ids in a Uint16Array; the canvas only shows them.
 const $ = id => document.getElementById(id);
 const canvas = $("paint"), context = canvas.getContext("2d", {willReadFrequently: true});
-const UNDO = 20;
-let clip, place = 0, labels, erasing = false, last = null, past = [], colours = new Map();
+const UNDO = 20, VOID = 255;
+let clip, place = 0, labels, erasing = false, last = null, past = [], chosen;
 let edits = 0, kept = 0;  // how often labels were changed, and how many of these changes are saved or given up
 let saving = Promise.resolve(), loads = 0;  // what is sent goes one after the other
 
@@ -13,17 +13,17 @@ async function start() {
   canvas.width = clip.width;
   canvas.height = clip.height;
   $("stage").style.setProperty("--shape", clip.width / clip.height);
-  for (const [id, colour] of clip.objects) addObject(id, colour);
-  const other = new Option("another id", "new");
-  $("object").append(other);
+  $("object").append(new Option("another id", "new"));
+  clip.objects.forEach(addObject);
+  chosen = $("object").value = clip.objects[0] ?? "new";
   drawTimeline();
   offer(clip.command);
   const first = clip.frames.findIndex(frame => frame.confidence < clip.doubtful);
   await show(first < 0 ? 0 : first);
 }
 
-function addObject(id, colour) {
-  colours.set(id, colour);
+function addObject(id) {
+  if ($("object").querySelector(`[value="${id}"]`)) return;
   $("object").insertBefore(new Option(`object ${id}`, id), $("object").querySelector("[value=new]"));
 }
 
@@ -78,6 +78,8 @@ async function load(to) {
   kept = edits;
   last = null;
   past = [];
+  for (let at = 0, before = 0; at < found.length; before = found[at++])
+    if (found[at] !== before && found[at] && found[at] !== VOID) addObject(found[at]);
   $("picture").onerror = () => fetch(`picture/${frame.frame}`).then(faultIn).then(say);
   $("picture").src = `picture/${frame.frame}`;
   $("number").textContent = `frame ${frame.frame}`;
@@ -87,10 +89,7 @@ async function load(to) {
   draw(0, 0, clip.width, clip.height);
 }
 
-function colourOf(id) {
-  if (!colours.has(id)) colours.set(id, [255, 255, 255]);
-  return colours.get(id);
-}
+function colourOf(id) { return clip.colours[(id - 1) % 255]; }
 
 function draw(left, top, right, bottom) {
   left = Math.max(0, Math.floor(left)); top = Math.max(0, Math.floor(top));
@@ -192,12 +191,13 @@ function nextDoubtful() {
 }
 
 $("object").addEventListener("change", event => {
-  if (event.target.value !== "new") return use(false);
-  const id = Number(prompt("The id of the object, 1 to 65535, not 255"));
-  if (Number.isInteger(id) && id > 0 && id < 65536 && id !== 255) {
-    if (!$("object").querySelector(`[value="${id}"]`)) addObject(id, colourOf(id));
-    event.target.value = id;
-  } else event.target.selectedIndex = 0;
+  if (event.target.value === "new") {
+    const id = Number(prompt("The id of the object, 1 to 65535, not 255"));
+    const fits = Number.isInteger(id) && id > 0 && id < 65536 && id !== VOID;
+    if (fits) addObject(id);
+    event.target.value = fits ? id : chosen;
+  }
+  chosen = event.target.value;
   use(false);
 });
 const wait = action => () => { action(); };
@@ -219,8 +219,9 @@ document.addEventListener("keydown", event => {
   if (event.target.matches("input, select")) return;
   const keys = {ArrowLeft: () => show(place - 1), ArrowRight: () => show(place + 1), d: nextDoubtful,
     b: () => use(false), e: () => use(true), s: () => send("POST")};
-  if ((event.ctrlKey || event.metaKey) && event.key === "z") undo();
-  else if (!event.ctrlKey && !event.metaKey && keys[event.key]) keys[event.key]();
+  const key = event.key.length > 1 ? event.key : event.key.toLowerCase();  // with Caps Lock too
+  if ((event.ctrlKey || event.metaKey) && !event.shiftKey && key === "z") undo();
+  else if (!event.ctrlKey && !event.metaKey && keys[key]) keys[key]();
   else return;
   event.preventDefault();
 });
