@@ -139,3 +139,12 @@ def test_keys_count_with_caps_lock_too():
     press("E"); const erased = erasing; press("B");
     console.log(JSON.stringify([erased, erasing]));"""
     assert run(steps) == [True, False]
+
+
+def test_the_picture_of_the_frame_before_is_hidden_until_its_own_is_there():
+    steps = """
+    press("ArrowRight"); await settle(); asked.pop().answer(); await settle();
+    const then = $("picture").className;
+    $("picture").onload();
+    console.log(JSON.stringify([then, $("picture").className]));"""
+    assert run(steps) == ["stale", ""]

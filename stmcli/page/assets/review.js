@@ -80,6 +80,8 @@ async function load(to) {
   past = [];
   for (let at = 0, before = 0; at < found.length; before = found[at++])
     if (found[at] !== before && found[at] && found[at] !== VOID) addObject(found[at]);
+  $("picture").className = "stale";  // that of the frame before
+  $("picture").onload = () => { $("picture").className = ""; };
   $("picture").onerror = () => fetch(`picture/${frame.frame}`).then(faultIn).then(say);
   $("picture").src = `picture/${frame.frame}`;
   $("number").textContent = `frame ${frame.frame}`;
