@@ -331,6 +331,21 @@ def test_corrections_go_into_the_next_run(segment, tmp_path, make_mask):
     assert (tmp_path / "run" / "corrections" / f"{FIRST + 1:05d}.png").exists()
 
 
+@pytest.mark.parametrize(("name", "needs_leave"), [("moved/clip.mp4", False), ("renamed.mp4", True)])
+def test_the_command_asks_for_leave_where_the_clip_has_another_name(
+    segment, make_clip, make_mask, tmp_path, name, needs_leave
+):
+    clip = make_clip(frames=3, name="clip.mp4")
+    assert segment(clip, "-m", make_mask(), "-o", "run", "-e", "none").exit_code == 0
+    (tmp_path / "moved").mkdir()
+    review = Review(tmp_path / "run", video=clip.rename(tmp_path / name))
+    review.correct(1, review.labels(1))
+    assert ("-y" in shlex.split(review.command())) is needs_leave
+    words = [tmp_path / name, "-m", make_mask(), "-m", tmp_path / "run" / "corrections", "-o", "run", "-e", "none"]
+    assert segment(*words).exit_code == (2 if needs_leave else 0)
+    assert segment(*words, *["-y"] * needs_leave).exit_code == 0
+
+
 def interrupt(*_):
     raise KeyboardInterrupt
 

@@ -30,8 +30,8 @@ def fix_command(report: Mapping[str, Any], output: Path, mask: str, *, frames: C
     """Return the command that segments the same clip with one more word of `--mask`, of masks of `frames`.
 
     A word `FRAME:PATH` takes the place of the file that was given for that frame; a folder may come beside it.
-    A new mask of the frame that the clip is followed from makes it another job, which needs leave to replace the
-    result.
+    A new mask of the frame that the clip is followed from makes it another job, and so does another clip: it needs
+    leave to replace the result.
     """
     words = ["stm", "segment", _path(_source(report))]
     for word in [*_given(report, [frame for frame in frames if mask.startswith(f"{frame}:")]), mask]:
@@ -40,7 +40,7 @@ def fix_command(report: Mapping[str, Any], output: Path, mask: str, *, frames: C
     direction = report.get("options", {}).get("segment", {}).get("direction", "forward")
     start = start_of([*masks, *((frame, (1,)) for frame in frames)], direction)  # they show an object
     words += [*_options(report.get("options", {})), "-o", str(output.absolute())]
-    return in_shell([*words, *["-y"] * (start in frames)])
+    return in_shell([*words, *["-y"] * (start in frames or bool(report.get("another_clip")))])
 
 
 def in_shell(words: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.errors import UsageError
-from stmcli.identity import another_clip
+from stmcli.identity import another_clip, clip_identity
 from stmcli.listeners import Listener
 from stmcli.masks import MASKS, read_values
 from stmcli.page.clip import write_page
@@ -83,5 +83,7 @@ def _lacks(number: int, path: Path) -> UsageError:
 
 
 def moved(report: Mapping[str, Any], source: Source) -> dict[str, Any]:
-    """Return a report that says where its clip is now."""
-    return {**report, "source": {**report.get("source", {}), "path": str(source.info.path)}}
+    """Return a report that says where its clip is now, and whether the clip there, also a renamed one, is another."""
+    path, clip = source.info.path, report.get("identity", {}).get("clip")
+    another = bool(clip) and clip != clip_identity(path)
+    return {**report, "source": {**report.get("source", {}), "path": str(path)}, "another_clip": another}
