@@ -27,10 +27,12 @@ from stmcli.options import DOUBTFUL
 from stmcli.page import ASSETS, fix_command, moved, open_clip, result_report
 from stmcli.render import vivid
 from stmcli.report import first_number_of, worst_in
+from stmcli.results import REPORT
 from stmcli.video import read_frame
 
 LOOPBACK = "127.0.0.1"
 CORRECTIONS = "corrections"
+ASIDE = ".old"  # behind the name of one that is none any more
 LARGEST = 1920  # px, the longer side of a picture
 CACHED = 32  # pictures
 FILES = {
@@ -66,6 +68,7 @@ class Review:
             self.name, self.width, self.height = source.info.name, source.info.width, source.info.height
             self._path = source.info.path
             self._stems = {frame["frame"]: source.frame_name(frame["frame"]) for frame in self.report["frames"]}
+        self.doubts += self._set_aside()
         self._decoding, self._saving = threading.Lock(), threading.Lock()  # requests come in threads of their own
         self.picture = lru_cache(CACHED)(self._picture)
 
@@ -113,6 +116,19 @@ class Review:
         words = [word for word in self.report.get("mask_words", []) if Path(word).absolute() != folder]
         report = {**self.report, "mask_words": words} if "mask_words" in self.report else self.report
         return fix_command(report, self.folder, str(folder), frames=corrected)
+
+    def _set_aside(self) -> list[str]:
+        """Rename corrections in whose place the result has taken another mask since, and say so of each."""
+        said = []
+        for mask in self.report.get("masks", []):
+            path = self._correction(mask["frame"]) if mask["frame"] in self else None
+            if path is None or Path(mask["path"]) == path.absolute() or not path.is_file():
+                continue
+            if path.stat().st_mtime_ns <= (self.folder / REPORT).stat().st_mtime_ns:
+                with writing(path):
+                    path.rename(path.with_suffix(f".png{ASIDE}"))
+                said.append(f"{path} is older than the mask of that frame that was used since: now {path.name}{ASIDE}")
+        return said
 
     def _correction(self, number: int) -> Path:
         return self.corrections / f"{self._stems[number]}.png"

@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import os
 import re
 import shlex
 import socket
@@ -238,6 +239,22 @@ def test_corrections_of_an_earlier_command_are_named_once_and_need_no_leave(resu
     assert words[3:7] == ["--mask", "m.png", "--mask", str(result / "corrections")]
     assert words.count("--mask") == 2
     assert "-y" not in words
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_correction_that_another_mask_has_taken_the_place_of_since_does_not_come_back(result, older):
+    Review(result).correct(FIRST + 1, painted())
+    report = json.loads((result / "report.json").read_text())
+    report["mask_words"] += [f"{FIRST + 1}:fixed.png"]
+    report["masks"] += [{"frame": FIRST + 1, "path": str(result / "fixed.png"), "ids": [3]}]
+    (result / "report.json").write_text(json.dumps(report))
+    file = result / "corrections" / f"{FIRST + 1:05d}.png"
+    moment = (result / "report.json").stat().st_mtime_ns + (-1 if older else 1) * 10**9
+    os.utime(file, ns=(moment, moment))
+    review = Review(result)
+    assert file.exists() != older == file.with_name(f"{file.name}.old").exists()
+    assert bool(review.command()) != older
+    assert [f"now {file.name}.old" in doubt for doubt in review.doubts] == [True] * older
 
 
 def test_corrections_that_are_all_the_masks_of_a_run_are_named_once(result):
