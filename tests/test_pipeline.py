@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -30,7 +30,6 @@ from stmcli.pipeline import segment_video
 from stmcli.registry import sha256
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.segmenter.prediction import Prediction
-from stmcli.threads import Behind, Turns, ahead
 from stmcli.video import VideoReader, frame_times, open_source
 from stmcli.weights import load_model, suited
 
@@ -527,23 +526,6 @@ def test_results_are_called_as_the_clip_is(tmp_path, monkeypatch, name, folder):
     assert default_output(Path(name)) == Path("stm_out") / folder
 
 
-def test_decoding_runs_ahead_but_only_a_little(make_folder):
-    folder = make_folder([f"{index:02d}.png" for index in range(30)])
-    early, decoded = [], []
-
-    class Watched:
-        def __iter__(self):
-            with open_source(folder) as source:
-                for frame in source:
-                    decoded.append(frame.index)
-                    yield frame
-
-    for frame in ahead(Watched()):
-        time.sleep(0.005)
-        early.append(len(decoded) - frame.index)
-    assert 1 < max(early) <= 7
-
-
 @pytest.mark.parametrize(
     ("kind", "cores", "in_turn"), [("overlay", 2, True), ("none", 2, True), ("alpha", 2, False), ("overlay", 1, False)]
 )
@@ -578,26 +560,6 @@ def test_decoding_and_writing_take_turns_with_a_network_on_several_cores(
     assert beside == (set() if in_turn else {"decoding", "writing"})
 
 
-def test_a_few_items_are_done_in_each_turn():
-    log, turns = [], Turns()
-
-    def items():
-        for item in range(10):
-            log.append(f"read {item}")
-            yield item
-
-    with closing(ahead(items(), turns)) as ready, Behind(lambda item: log.append(f"write {item}"), turns) as behind:
-        for item in ready:
-            log.append(f"work {item}")
-            time.sleep(0.01)
-            behind.put(item)
-    work = [place for place, entry in enumerate(log) if entry.startswith("work")]
-    assert [log[place] for place in work] == [f"work {item}" for item in range(10)]
-    assert [entry for entry in log if "read" in entry] == [f"read {item}" for item in range(10)]
-    assert [entry for entry in log if "write" in entry] == [f"write {item}" for item in range(10)]
-    assert [first + 1 == then for first, then in pairwise(work)] == [*[True, True, True, False] * 2, True]
-
-
 @pytest.mark.parametrize(("kind", "kept"), [("overlay", False), ("alpha", True)])
 def test_frames_that_wait_to_be_written_keep_probabilities_only_where_they_are_needed(job, monkeypatch, kind, kept):
     taken = []
@@ -605,125 +567,6 @@ def test_frames_that_wait_to_be_written_keep_probabilities_only_where_they_are_n
     monkeypatch.setattr(MaskWriter, "write", lambda *x: taken.append(x[2].prob is not None) or write(*x))
     segment_video(exporting(job, kind))
     assert {*taken} == {kept}
-
-
-def test_what_was_put_is_done_although_the_one_who_put_it_fails():
-    done, may_go_on = [], threading.Event()
-
-    def work(item):
-        may_go_on.wait()
-        done.append(item)
-
-    with suppress(KeyboardInterrupt), Behind(work) as behind:
-        for item in range(3):
-            behind.put(item)
-        may_go_on.set()
-        raise KeyboardInterrupt
-    assert done == [0, 1, 2]
-
-
-@pytest.mark.parametrize("waiting", [1, 5])  # 5: there is no room left to say that this was all
-def test_a_signal_at_the_end_waits_for_what_was_put(waiting):
-    done, here = [], threading.current_thread()
-
-    def work(item):
-        time.sleep(0.1)
-        if not done:
-            signal.pthread_kill(here.ident, signal.SIGINT)
-        time.sleep(0.1)
-        done.append(item)
-
-    def put_all():
-        with Behind(work) as behind:
-            for item in range(waiting):
-                behind.put(item)
-
-    with pytest.raises(KeyboardInterrupt):
-        put_all()
-    assert done == [*range(waiting)]
-
-
-def test_a_signal_at_the_end_waits_for_the_thread_that_reads_ahead():
-    ended, here = [], threading.current_thread()
-
-    def items():
-        yield 0
-        time.sleep(0.1)
-        signal.pthread_kill(here.ident, signal.SIGINT)
-        time.sleep(0.1)
-        ended.append(True)
-        yield 1
-
-    with pytest.raises(KeyboardInterrupt), closing(ahead(items())) as found:
-        assert next(found) == 0
-    assert ended
-
-
-@pytest.mark.parametrize("where", ["reading", "working", "writing"])
-def test_an_error_in_anyones_turn_is_raised_and_all_end(where):
-    turns, written = Turns(), []
-
-    def fail(place, item):
-        if (place, item) == (where, 5):
-            raise ValueError(place)
-        return item
-
-    def follow():
-        write = lambda item: written.append(fail("writing", item))  # noqa: E731
-        items = (fail("reading", item) for item in range(50))
-        with closing(ahead(items, turns)) as ready, Behind(write, turns) as behind:
-            for item in ready:
-                behind.put(fail("working", item))
-
-    with pytest.raises(ValueError, match=where):
-        follow()
-    assert written == [*range(5)]
-    assert not {"decode", "write"}.intersection(thread.name for thread in threading.enumerate())
-
-
-def test_a_signal_in_the_turn_of_the_threads_ends_all_of_them():
-    turns, here, written = Turns(), threading.current_thread(), []
-
-    def write(item):
-        if item == 2:
-            signal.pthread_kill(here.ident, signal.SIGINT)
-            time.sleep(0.1)
-        written.append(item)
-
-    def follow():
-        with closing(ahead(range(50), turns)) as ready, Behind(write, turns) as behind:
-            for item in ready:
-                behind.put(item)
-
-    with pytest.raises(KeyboardInterrupt):
-        follow()
-    assert written == [*range(4)]
-    assert not {"decode", "write"}.intersection(thread.name for thread in threading.enumerate())
-
-
-@pytest.mark.parametrize("begins", [True, False])
-def test_a_decoder_has_ended_although_a_signal_came_while_its_thread_was_being_started(monkeypatch, begins):
-    start, ended = threading.Thread.start, []
-
-    def interrupted(thread):
-        if begins:
-            start(thread)
-        raise KeyboardInterrupt
-
-    def decode():
-        try:
-            for index in range(100):
-                time.sleep(0.01)
-                yield index
-        finally:
-            ended.append(True)
-
-    monkeypatch.setattr("stmcli.threads._Thread.start", interrupted)
-    monkeypatch.setattr("stmcli.threads.SOON", 0.5)
-    with suppress(KeyboardInterrupt):
-        next(ahead(decode()))
-    assert "decode" not in [thread.name for thread in threading.enumerate()]
-    assert begins == (ended == [True])
 
 
 def test_the_parts_can_be_used_without_the_command(job, tmp_path):
