@@ -6,7 +6,9 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from stmcli.batch import Batch, run_batch
 from stmcli.cli import progress
 from stmcli.engines import Outcome, settled, sharing, task
 from stmcli.engines.here import Here
-from stmcli.engines.processes import networks
+from stmcli.engines.processes import _serve, networks
 from stmcli.engines.sharing import shared_cores, threads_each
 from stmcli.engines.task import Advanced, Task, do
 from stmcli.errors import Interrupted, LockedError, PartialError, StmError, Terminated
@@ -575,6 +577,34 @@ def test_a_signal_stops_the_workers_and_says_how_to_go_on(shots, tmp_path, tiny_
     assert atwork
     assert not any(worker.is_running() for worker in atwork)
     assert json.loads((tmp_path / "out/summary.json").read_text())["status"] == "interrupted"
+
+
+def test_a_worker_ends_where_a_library_made_an_error_of_a_signal(tmp_path, monkeypatch):
+    """As torch does while it looks at weights. Else it says that the clip failed, and waits until it is killed."""
+    tasks = iter([Task("a", Job(tmp_path / "a.mp4", (), tmp_path / "out"))])
+
+    class Pipe:
+        def recv(self):
+            for one in tasks:
+                return one
+            threading.Event().wait()
+
+        def send(self, outcome):
+            raise AssertionError(outcome)
+
+    def stopped(*_, **__):
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        raise ValueError("not a tensor")
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr("stmcli.signals._heard", [])
+    monkeypatch.setattr(task, "segment_video", stopped)
+    try:
+        _serve(Pipe(), NetworkOptions(), None)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def harm_and_rerun(tmp_path, weights, *, clips, bad, kills, seed):

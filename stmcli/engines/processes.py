@@ -10,15 +10,15 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from multiprocessing import connection, get_context
-from types import FrameType
 from typing import Any
 
 import torch
 
 from stmcli.engines.sharing import threads_each
 from stmcli.engines.task import Advanced, Hear, Outcome, Task, do, loss
-from stmcli.errors import Interrupted, Terminated
+from stmcli.errors import Interrupted
 from stmcli.options import BatchOptions, NetworkOptions
+from stmcli.signals import listen
 from stmcli.weights import load_model
 
 SAY_EVERY = 0.2  # seconds between two words of a worker about its frames
@@ -148,7 +148,7 @@ def _how_it_died(code: int) -> str:
 def _serve(pipe: Any, network: NetworkOptions, threads: int | None) -> None:
     """Do tasks until there are no more, or whoever gives them is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the one who gives tasks decides
-    signal.signal(signal.SIGTERM, _stop)
+    listen()
     if threads:
         torch.set_num_threads(threads)
     tasks: queue.Queue[Task | None] = queue.Queue()
@@ -165,10 +165,6 @@ def _receive(pipe: Any, tasks: "queue.Queue[Task | None]") -> None:
             tasks.put(pipe.recv())
     except (EOFError, OSError):
         os._exit(1)  # nobody is left to work for: what is unfinished can be resumed
-
-
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise Terminated
 
 
 def _now_and_then(send: Callable[[Advanced], None]) -> Hear:
