@@ -1,4 +1,4 @@
-"""Segment one clip: source -> segmenter -> writers, each in its own thread, with short queues between them."""
+"""Segment one clip: source -> segmenter -> writers; run.py has the loop over its frames."""
 
 import shutil
 from collections.abc import Callable, Collection, Iterator
