@@ -88,10 +88,8 @@ class _Reader(Generic[Item]):
             if error is not None:
                 try:
                     raise error
-                finally:
-                    del (
-                        error
-                    )  # which knows this frame: all that its traceback holds would live on until it is looked for
+                finally:  # it knows this frame: all that its traceback holds would live on until it is looked for
+                    del error
             if item is _END:
                 return
             yield item
@@ -168,9 +166,7 @@ class Behind(Generic[Item]):
     def __init__(self, work: Callable[[Item], None], turns: Turns | None = None) -> None:
         self._work, self._turns = work, turns or Turns(needed=False)
         self._items: deque[Item] = deque()  # that wait
-        self._asked: SimpleQueue[bool] = (
-            SimpleQueue()
-        )  # True for each item that is to be done, False: all, and no other
+        self._asked: SimpleQueue[bool] = SimpleQueue()  # True: one item is to be done; False: all, and no other
         self._done: SimpleQueue[None] = SimpleQueue()  # an entry for each item
         self._due = 0  # items that are to be done and are not known to be
         self._error: BaseException | None = None
