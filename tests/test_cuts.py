@@ -1,5 +1,6 @@
 """Scene cuts are found, and only they: what they change is tested with a network."""
 
+import json
 from fractions import Fraction
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 import torch
 from conftest import picture
 
-from stmcli.options import MemoryOptions
+from stmcli.options import Fit, MemoryOptions
 from stmcli.segmenter import Segmenter, propagate
-from stmcli.segmenter.cuts import CutDetector
+from stmcli.segmenter.cuts import SCENES, CutDetector
 from stmcli.video import Frame
 from stmcli.weights import read
 
@@ -33,6 +34,24 @@ def test_a_cut_is_found_at_its_frame_and_nowhere_else():
     assert cuts(clip + clip[:6]) == [6, 12]
 
 
+def test_a_scene_that_comes_back_has_its_number_again():
+    detector, scenes = CutDetector(), []
+    for t, seed in enumerate([1, 1, 2, 2, 1, 3, 2, 1, 1]):
+        detector.is_cut(np.roll(scene(seed), t, axis=1))
+        scenes.append(detector.scene)
+    assert scenes == [0, 0, 1, 1, 0, 2, 1, 0, 0]
+
+
+def test_of_many_scenes_only_the_latest_are_known_again():
+    detector, scenes = CutDetector(), []
+    for seed in [*range(SCENES + 2), 0, SCENES + 1]:
+        for _ in range(12):
+            detector.is_cut(scene(seed))
+        scenes.append(detector.scene)
+    assert scenes == [*range(SCENES + 3), SCENES + 1]
+    assert len(detector.left) == SCENES
+
+
 def test_motion_noise_and_slow_light_are_no_cuts():
     rng = np.random.default_rng(0)
     still = scene(3).astype(float)
@@ -48,6 +67,8 @@ def test_a_clip_that_always_flickers_has_no_cut_after_it_is_known_to():
 
 class Deaf:
     """A detector that finds nothing."""
+
+    scene = 0
 
     def is_cut(self, _):
         return False
@@ -83,6 +104,22 @@ def test_at_a_cut_only_the_given_frame_is_read(model):
     alone = follow(model, [one, two])[1]  # the given frame, and nothing else, is in memory
     assert torch.equal(predictions[7].prob, alone.prob)
     assert not torch.equal(follow(model, clip, deaf=True)[7].prob, alone.prob)
+
+
+@pytest.mark.parametrize("between", [np.zeros((72, 96, 3), np.uint8), np.full((72, 96, 3), 255, np.uint8), scene(2)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_scene_that_comes_back_is_followed_as_if_nothing_had_been_between(model, between, count):
+    clip, fit = [scene(1)] * 4, Fit(focus=2.0, anchor=100.0)
+    plain, broken = (Segmenter(model, memory=MemoryOptions(policy="first"), fit=fit) for _ in range(2))
+    expected = [plain.step(rgb, None if t else mask(1, 4)) for t, rgb in enumerate(clip)]
+    for t, rgb in enumerate([*clip[:2], *[between] * count]):
+        broken.step(rgb, None if t else mask(1, 4))
+    resumed = Segmenter(model, memory=MemoryOptions(policy="first"), fit=fit)
+    state = broken.state()
+    resumed.restore(state._replace(facts=json.loads(json.dumps(state.facts))))
+    for follower in (broken, resumed):
+        found = [follower.step(rgb) for rgb in clip[2:]]
+        assert all(torch.equal(a.prob, b.prob) for a, b in zip(found, expected[2:], strict=True))
 
 
 @pytest.mark.parametrize("policy", ["first", "previous", "first+previous", "first+previous+every"])

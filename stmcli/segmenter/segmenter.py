@@ -39,6 +39,13 @@ class Found(NamedTuple):
     looks: Tensor  # (1, N, Ck), of the objects
 
 
+class Look(NamedTuple):
+    """From where a given frame was seen."""
+
+    geometry: Geometry
+    scene: int
+
+
 class State(NamedTuple):
     """All that a follower knows between two frames."""
 
@@ -108,7 +115,8 @@ class Segmenter:
         self.object_ids: tuple[int, ...] = ()  # in the order in which they entered
         self._geometry: Geometry | None = None
         self._focus: Focus | None = None
-        self._looks: dict[int, Geometry] = {}  # at the given frames, by their slots
+        self._looks: dict[int, Look] = {}  # at the given frames, by their slots
+        self._left: dict[int, dict[str, Any]] = {}  # where other scenes were looked at last, by their numbers
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None  # frame, masks, confidence; to be remembered
         self._age = 0
         self.gauge = Gauge()
@@ -124,19 +132,20 @@ class Segmenter:
         """
         if labels is not None and labels.shape != rgb.shape[:2]:
             raise ValueError(f"the labels are {labels.shape} but the frame is {rgb.shape[:2]}")
-        cut = self.cuts.is_cut(rgb)
+        scene, cut = self.cuts.scene, self.cuts.is_cut(rgb)
         if self._geometry is None and labels is not None:
             self._fit(rgb.shape[:2])
         if self._geometry is None or rgb.shape[:2] != self._geometry.source:
             raise ValueError("the first frame needs labels, and all frames have its size")
-        if cut:
-            self._pending = None  # what the frame before shows says nothing about another scene,
-            self._looks.clear()  # and what was where in a given one neither
+        new = False
+        if self.cuts.scene != scene:
+            self._pending = None  # what the frame before shows says nothing about another scene
+            new = not self._turn(scene)
         self._remember()
         pixels = upload(rgb, self._weight.device)  # before the wait for where to look
-        prediction = self._follow(pixels, cut) if labels is None else self._take(pixels, labels, whole, cut)
+        prediction = self._follow(pixels, new) if labels is None else self._take(pixels, labels, whole, new)
         self._aimed.saw(prediction.prob)
-        return prediction
+        return replace(prediction, cut=cut)
 
     def notes(self) -> list[str]:
         """Return what is to be said of how it was computed."""
@@ -164,7 +173,8 @@ class Segmenter:
             "bank": bank,
             "cuts": self.cuts.state(),
             "focus": self._aimed.state(),
-            "windows": [[slot, look.window] for slot, look in self._looks.items()],
+            "looks": [[slot, look.geometry.window, look.scene] for slot, look in self._looks.items()],
+            "left": [[scene, aimed] for scene, aimed in self._left.items()],
             "strides": {name: tensor.stride() for name, tensor in pending.items()},  # they decide how sums are rounded
         }
         others = {**pending, **self.gate.state(), **self.gauge.state()}
@@ -178,7 +188,8 @@ class Segmenter:
         self._fit(tuple(facts["source"]))
         self._aimed.restore(facts["focus"])
         self._geometry = self._fitted.through(self._aimed.window)
-        self._looks = {slot: self._fitted.through(Box(*window)) for slot, window in facts["windows"]}
+        self._looks = {slot: Look(self._fitted.through(Box(*box)), scene) for slot, box, scene in facts["looks"]}
+        self._left = dict(facts["left"])
         self.object_ids, self._age = tuple(facts["object_ids"]), facts["age"]
         self.bank.restore(tensors, facts["bank"])
         self.gate.restore(tensors)
@@ -197,16 +208,25 @@ class Segmenter:
         self._geometry = Geometry.fit(*source, self.fit.size, zoom=self.zoom)
         self._focus = Focus(source, times=self.fit.focus, size=min(self._geometry.inner))
 
-    def _follow(self, pixels: Tensor, cut: bool) -> Prediction:
+    def _turn(self, before: int) -> bool:
+        """Go to another scene; tell whether it is one that was left, where all is as if it had not been."""
+        self._left[before] = self._aimed.state()
+        known = self._left.pop(self.cuts.scene, None)
+        if known:
+            self._aimed.restore(known)
+        self._left = {scene: aimed for scene, aimed in self._left.items() if scene in self.cuts.left}
+        return known is not None
+
+    def _follow(self, pixels: Tensor, new: bool) -> Prediction:
         """Segment a frame by what is in memory."""
-        frame = self._look(pixels, None, cut)
-        found = self._segment(frame, cut)
+        frame = self._look(pixels, None, new)
+        found = self._segment(frame, new)
         self._age += 1
         self._pending = frame, found.masks, found.confidence
         self.gauge.learn(found.looks)
-        return self._answer(self._fitted.leave(found.prob)[0], found.confidence, cut=cut)
+        return self._answer(self._fitted.leave(found.prob)[0], found.confidence)
 
-    def _take(self, pixels: Tensor, labels: np.ndarray, whole: bool, cut: bool) -> Prediction:
+    def _take(self, pixels: Tensor, labels: np.ndarray, whole: bool, new: bool) -> Prediction:
         """Take what is given of a frame, segment the rest of it, and keep it in memory for good.
 
         The rest is looked for as if nothing were given: where that is far off, the known objects would at once be seen
@@ -216,7 +236,7 @@ class Segmenter:
         known = [place for place, number in enumerate((0, *self.object_ids)) if place and number not in given]
         others = None
         if known:
-            found = self._segment(self._look(pixels, None, cut), cut)
+            found = self._segment(self._look(pixels, None, new), new)
             others = self._fitted.leave(found.prob)  # (1, N+1, H, W)
         self._age += 1 if self.object_ids else 0
         entered = tuple(sorted(given - {*self.object_ids}))
@@ -229,18 +249,18 @@ class Segmenter:
             share = others[0, places] / others[0, places].sum(0).clamp(min=TINY)
             prob[places] = share * prob[0]  # what the given ids leave free
             prob[0] = (1 - prob[1:].sum(0)).clamp(min=0)  # also where the network saw nothing but given ids
-        frame = self._look(pixels, labels, cut)
+        frame = self._look(pixels, labels, new)
         masks = self._fitted.enter(prob[None, 1:]).to(frame.dtype)  # (1, N, H, W)
         slot = self.bank.pin(*self.gate.trust(*self.guard.memorize(frame, masks)))
         if slot is not None:
-            self._looks[slot] = self._fitted
+            self._looks[slot] = Look(self._fitted, self.cuts.scene)
         views = list_views(self.fit.augment, TIMES)[1:] if entered else []
         for zoom, mirrored in views if self.bank.has_room(len(views)) else ():
             view = (seen_as(x, zoom, mirrored=mirrored) for x in (frame, masks))
             self.bank.pin(*self.guard.memorize(*view))
         self.gauge.begin(len(self.object_ids), others=[place - 1 for place in known])
         self._pending = None
-        answer = self._answer(prob, None, cut=cut)
+        answer = self._answer(prob, None)
         return replace(answer, given=tuple(sorted(given)) if known else answer.object_ids)
 
     def _truth(self, labels: np.ndarray) -> Tensor:
@@ -250,11 +270,11 @@ class Segmenter:
         truth[0] = 1 - truth[1:].sum(0)
         return truth
 
-    def _segment(self, frame: Tensor, cut: bool) -> Found:
-        """Segment a frame; after a cut only given frames are read."""
+    def _segment(self, frame: Tensor, new: bool) -> Found:
+        """Segment a frame; where a new scene begins only given frames are read."""
         whole = self.guard.recorder.active  # so that one graph serves the whole clip
-        read = self.bank.read(given_only=cut, whole=whole)
-        anchors = self._anchors(self.bank.read_slots(given_only=cut, whole=whole))
+        read = self.bank.read(given_only=new, whole=whole)
+        anchors = self._anchors(self.bank.read_slots(given_only=new, whole=whole))
         looks = self.gauge.looks(read[0].shape[1], read[0].shape[3], self._weight.device)
         fit, find = self.fit, self.guard.segment
         found: Found = find(frame, read, looks, top_k=fit.top_k, reach=fit.reach, anchors=anchors, then=self._finish)
@@ -272,17 +292,18 @@ class Segmenter:
             return []
         times, here, device = self.fit.anchor, self._fitted, self._weight.device
         looks = [(place, self._looks[slot]) for place, slot in enumerate(slots) if slot in self._looks]
-        return [Anchor(place, *_bonus(times, here, there, device)) for place, there in looks]
+        near = [(place, look.geometry) for place, look in looks if look.scene == self.cuts.scene]
+        return [Anchor(place, *_bonus(times, here, there, device)) for place, there in near]
 
-    def _answer(self, prob: Tensor, measured: Tensor | None, *, cut: bool) -> Prediction:
+    def _answer(self, prob: Tensor, measured: Tensor | None) -> Prediction:
         """Sort the channels (N+1, H, W) by their ids, with an empty one for each object that is still to come."""
         ids = tuple(sorted({*self.object_ids, *self.expected}))
         if ids == self.object_ids:
-            return Prediction(prob, ids, measured, cut)
+            return Prediction(prob, ids, measured)
         answer = torch.cat([prob[:1], _by_id(ids, self.object_ids, prob[1:])])
         if measured is not None:
             measured = _by_id(ids, self.object_ids, measured)
-        return Prediction(answer, ids, measured, cut)
+        return Prediction(answer, ids, measured)
 
     def _remember(self) -> None:
         """Put the frame before into memory, if the policy wants to read it."""
@@ -292,13 +313,13 @@ class Segmenter:
         memory = self.guard.memorize(frame, masks.to(frame.dtype))
         self.bank.write(*self.gate.admit(*memory, confidence), age=self._age)
 
-    def _look(self, pixels: Tensor, labels: np.ndarray | None, cut: bool) -> Tensor:
+    def _look(self, pixels: Tensor, labels: np.ndarray | None, new: bool) -> Tensor:
         """Aim at the known objects and at those in the labels (H, W), and return what is seen there of a frame.
 
         (H, W, 3) uint8 -> (1, 3, H, W) in [0, 1] at padded working size. A network in integers of 8 bits sees no more
         than 8 bits, in which resizing takes a fifth of the time.
         """
-        self._geometry = self._fitted.through(self._aimed.aim(labels, cut=cut))
+        self._geometry = self._fitted.through(self._aimed.aim(labels, cut=new))
         frame = pixels.permute(2, 0, 1)[None]
         inside = self._fitted.enter(frame).float() / 255 if self.model.integers else self._fitted.enter(frame / 255)
         return inside.to(self._weight.dtype, memory_format=torch.channels_last)
