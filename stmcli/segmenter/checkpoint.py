@@ -15,7 +15,7 @@ from torch import Tensor, uint8
 
 from stmcli.files import write_whole, writing
 from stmcli.given import GivenMask
-from stmcli.segmenter.segmenter import State
+from stmcli.segmenter.follower import State
 
 EVERY = 50  # frames between two checkpoints
 CLOSE = 10  # frames that lie between them at least, also where a mask is given

@@ -18,8 +18,9 @@ from stmcli.files import write_whole, writing
 from stmcli.given import GivenMask, from_first, ids_of
 from stmcli.lines import Lines
 from stmcli.segmenter.checkpoint import Checkpoint, Checkpoints
+from stmcli.segmenter.follower import Follower, propagate
 from stmcli.segmenter.prediction import Prediction
-from stmcli.segmenter.segmenter import TINY, Follower, propagate
+from stmcli.segmenter.segmenter import TINY
 from stmcli.threads import Turns, ahead
 from stmcli.video import Frame, Source, frames_backward
 

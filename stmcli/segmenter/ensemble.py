@@ -8,9 +8,10 @@ import torch
 
 from stmcli.model import STM
 from stmcli.options import MemoryOptions, NetworkOptions
+from stmcli.segmenter.follower import Follower, State
 from stmcli.segmenter.geometry import list_views
 from stmcli.segmenter.prediction import Prediction
-from stmcli.segmenter.segmenter import Follower, Segmenter, State
+from stmcli.segmenter.segmenter import Segmenter
 from stmcli.weights import suited
 
 ZOOMS = (0.85, 1.15)  # of the working size, by `scale`, beside that size itself

@@ -1,17 +1,16 @@
 """One frame in, one prediction out: the network, its memory, and the way from pixels to tensors and back."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stmcli.given import GivenMask
 from stmcli.masks import object_ids
 from stmcli.memory import Gate, MemoryBank
 from stmcli.model import STM, Anchor, Segmentation
@@ -19,11 +18,11 @@ from stmcli.options import Fit, MemoryOptions
 from stmcli.segmenter.confidence import Gauge
 from stmcli.segmenter.cuts import CutDetector
 from stmcli.segmenter.focus import Box, Focus
+from stmcli.segmenter.follower import State
 from stmcli.segmenter.geometry import TIMES, Geometry, list_views, seen_as
 from stmcli.segmenter.guard import Guard
 from stmcli.segmenter.prediction import Prediction
 from stmcli.transfer import upload
-from stmcli.video import Frame
 
 TINY = 1e-7
 PENDING = ("pending_frame", "pending_masks", "pending_confidence")
@@ -44,42 +43,6 @@ class Look(NamedTuple):
 
     geometry: Geometry
     scene: int
-
-
-class State(NamedTuple):
-    """All that a follower knows between two frames."""
-
-    tensors: dict[str, Tensor]  # in the network's precision
-    facts: dict[str, Any]  # that JSON can hold
-
-
-class Follower(Protocol):
-    """What follows the objects of one clip, frame by frame."""
-
-    expected: tuple[int, ...]  # ids that enter some time: every prediction has a channel for them
-
-    @property
-    def model(self) -> STM:
-        """The network."""
-
-    @property
-    def object_ids(self) -> tuple[int, ...]:
-        """The ids that have entered, in that order."""
-
-    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None, *, whole: bool = False) -> Prediction:
-        """Segment the next frame: rgb (H, W, 3) uint8, for the first one also labels (H, W)."""
-
-    def state(self) -> State:
-        """Return what it takes to go on from here, as copies."""
-
-    def restore(self, state: State) -> None:
-        """Go on from a state of a follower with the same network and options."""
-
-    def reset(self) -> None:
-        """Forget the clip."""
-
-    def notes(self) -> list[str]:
-        """Return what is to be said of how it was computed."""
 
 
 class Segmenter:
@@ -354,26 +317,3 @@ def _by_id(ids: Sequence[int], known: Sequence[int], found: Tensor) -> Tensor:
 def _packed(tensor: Tensor) -> Tensor:
     """Return a copy without gaps, row by row."""
     return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def propagate(
-    segmenter: Follower, frames: Iterable[Frame], labels: np.ndarray, *, later: Sequence[GivenMask] = ()
-) -> Iterator[tuple[Frame, Prediction]]:
-    """Carry the labels (H, W) of the first frame through all frames; yields each frame with its prediction.
-
-    Masks of later frames bring objects in, or correct them; predictions have all ids from the first frame on. A frame
-    that could not be decoded repeats the prediction before it and is not remembered. A segmenter that was restored
-    goes on with the next frame.
-    """
-    prediction: Prediction | None = None
-    masks = {mask.frame: mask for mask in later}
-    segmenter.expected = tuple(sorted({*object_ids(labels), *(number for mask in later for number in mask.ids)}))
-    for frame in frames:
-        mask = masks.get(frame.index)
-        if not segmenter.object_ids:
-            prediction = segmenter.step(frame.rgb, labels)
-        elif mask:
-            prediction = segmenter.step(frame.rgb, mask.labels(), whole=mask.whole)
-        elif prediction is None or not frame.corrupt:
-            prediction = segmenter.step(frame.rgb)
-        yield frame, prediction
