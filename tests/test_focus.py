@@ -155,6 +155,21 @@ def test_a_clip_is_followed_through_the_window_and_goes_on_from_a_state_bit_for_
     assert not torch.equal(whole[-1], [p.prob for _, p in propagate(plain, frames(), labels())][-1])
 
 
+@pytest.mark.parametrize("known", [1, 2])
+def test_the_window_stays_longer_where_an_object_was_that_is_not_seen(known):
+    left, right = labels(left=110) > 0, labels(left=180) > 0
+    focus = Focus((HEIGHT, WIDTH), times=1.5, size=16)
+    widths = [focus.aim(labels(left=110) + labels(left=180), cut=False).width]
+    for index in range(40):  # the left one is gone from the sixth frame on, or they are one that becomes smaller
+        both = np.stack([left & (index < 5), right])[-known:]
+        both[-1] |= left & (index < 5)
+        inside = torch.from_numpy(both).float()
+        focus.saw(torch.cat([1 - inside.amax(0, keepdim=True), inside]))
+        widths.append(focus.aim(None, cut=False).width)
+    assert widths[:6] == [150] * 6
+    assert (widths[-1] == 150) == (known == 2)
+
+
 def test_known_objects_are_looked_for_as_before_in_a_frame_that_brings_another_far_away(model, monkeypatch):
     windows, segment = [], Segmenter._segment
 

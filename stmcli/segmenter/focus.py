@@ -11,6 +11,7 @@ from stmcli.transfer import Download
 KEEP = 0.7  # a window stays as it is while the objects would need at least this share of it
 MARGIN = 0.15  # of a window's sides, that objects must stay away from
 HOLD = 0.98  # of the objects' length in the frame before, that they are taken to have at least: they may be hidden
+LOST = 0.995  # the same while fewer objects are seen than were: one may come back where it left
 SEARCH = 1.25  # by what a window grows for each frame in which no object is seen
 LARGEST = 2.0  # how many times the source's pixels may be enlarged
 
@@ -36,8 +37,9 @@ class Focus:
 
     The window has the frame's shape and is `times` as long as the objects together are, but never so small that
     pixels would be enlarged more than LARGEST times to make its shorter side `size`. It stays where it is while the
-    objects fit, becomes smaller slowly, since what is not seen of them may only be hidden, and grows to the whole
-    frame while none is seen. With `times` 0 it is always the whole frame.
+    objects fit, becomes smaller slowly, since what is not seen of them may only be hidden, more slowly still while
+    fewer of them are seen than were, and grows to the whole frame while none is seen. With `times` 0 it is always the
+    whole frame.
     """
 
     def __init__(self, source: tuple[int, int], *, times: float, size: int) -> None:
@@ -46,6 +48,7 @@ class Focus:
         self.window = Box(0, 0, *source)
         self.length = 0.0  # share of the frame's sides that the objects take, or lately took
         self._seen: Box | None = None  # where the objects were in the frame before
+        self._count, self._most = 0, 0  # how many were seen there, and how many ever
         self._coming: Download | None = None  # of the latest frame, the same as it comes
 
     def aim(self, labels: np.ndarray | None, *, cut: bool) -> Box:
@@ -61,24 +64,36 @@ class Focus:
     def saw(self, prob: Tensor) -> None:
         """Take note of what was seen of the objects in the latest frame: prob (N+1, H, W), background first."""
         if self.times:
-            self._coming = Download(torch.cat([prob[0].amin(1), prob[0].amin(0)]) < 0.5)
+            some = prob[1:].amax((1, 2)) > 0.5
+            self._coming = Download(torch.cat([prob[0].amin(1) < 0.5, prob[0].amin(0) < 0.5, some]))
 
     def state(self) -> dict[str, Any]:
         """Return what JSON can hold of where it looks."""
-        return {"window": self.window, "length": self.length, "seen": self._settled()}
+        seen = self._settled()
+        return {
+            "window": self.window,
+            "length": self.length,
+            "seen": seen,
+            "count": self._count,
+            "most": self._most,
+        }
 
     def restore(self, facts: dict[str, Any]) -> None:
         """Take over what `state` returned."""
         self.window = Box(*facts["window"])
         self.length = facts["length"]
         self._seen = Box(*facts["seen"]) if facts["seen"] else None
+        self._count, self._most = facts["count"], facts["most"]
         self._coming = None
 
     def _settled(self) -> Box | None:
         """Return where the objects were in the frame before, which may take a wait for the device."""
         if self._coming:
             shown = self._coming.array()
-            self._seen, self._coming = _box(shown[: self.source[0]], shown[self.source[0] :]), None
+            rows, columns, objects = np.split(shown, np.cumsum(self.source))
+            self._seen, self._coming = _box(rows, columns), None
+            self._count = int(objects.sum())
+            self._most = max(self._most, self._count)
         return self._seen
 
     def _aimed(self, objects: Box | None) -> Box:
@@ -86,7 +101,8 @@ class Focus:
         if objects is None:
             share = self.window.height / height * SEARCH
         else:
-            self.length = max(objects.height / height, objects.width / width, HOLD * self.length)
+            hold = LOST if self._count < self._most else HOLD
+            self.length = max(objects.height / height, objects.width / width, hold * self.length)
             share = self.times * self.length
         share = min(1.0, max(self.least, share))
         return self.window if self._fits(objects, share) else self._around(objects or self.window, share)
