@@ -311,8 +311,8 @@ def timed_command(clip: Path, options: NetworkOptions, frames: int) -> Timing:
         soft = geometry.leave(geometry.crop(geometry.enter(given)))[0]
         return torch.cat([1 - soft, soft])
 
-    def found(self: Segmenter, prob: torch.Tensor, measured: torch.Tensor | None, *, cut: bool) -> Prediction:
-        return answer(self, prob if measured is None else shape(prob.device), measured, cut=cut)
+    def found(self: Segmenter, prob: torch.Tensor, measured: torch.Tensor | None) -> Prediction:
+        return answer(self, prob if measured is None else shape(prob.device), measured)
 
     is_random = options.weights != NetworkOptions.weights
     with mock.patch.object(Segmenter, "_answer", found) if is_random else nullcontext():
