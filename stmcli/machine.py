@@ -21,16 +21,20 @@ CGROUPS = {  # by the controllers of a line of /proc/self/cgroup, versions 2 and
 
 def processor() -> str:
     """Return the name of the CPU."""
-    facts = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.+)$", facts.read_text(), re.MULTILINE) if facts.exists() else None
+    model = re.search(r"^model name\s*:\s*(.+)$", _processor_facts(), re.MULTILINE)
     return model[1] if model else platform.processor() or platform.machine()
 
 
 @cache
 def is_intel() -> bool:
     """Tell whether Intel made the CPU."""
+    return "GenuineIntel" in (_processor_facts() or platform.processor())
+
+
+def _processor_facts() -> str:
+    """Return what Linux says of the CPU, nothing elsewhere."""
     facts = Path("/proc/cpuinfo")
-    return "GenuineIntel" in (facts.read_text() if facts.exists() else platform.processor())
+    return facts.read_text() if facts.exists() else ""
 
 
 def usable_cores() -> int:

@@ -36,11 +36,12 @@ def load_model(options: NetworkOptions | None = None) -> STM:
     else:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 is fp32
     model, card = read_named(options.weights)
-    products = CONVOLVED if has_slow_products(device) and not _needs_usual(options) else USUAL
+    usual = _needs_usual(options)
+    products = CONVOLVED if has_slow_products(device) and not usual else USUAL
     if precision == "int8":
         model = fused(model, products=products).to(memory_format=torch.channels_last)
         return _in_integers(model, card, options.weights, memory_dtype(precision, device))
-    winograd = is_short_of_multiplications(device, dtype) and not _needs_usual(options)
+    winograd = is_short_of_multiplications(device, dtype) and not usual
     model = fused(model, lanes=LANES[device.type], winograd=winograd, products=products).to(device, dtype)
     model = model.to(memory_format=torch.channels_last)
     return compiled(model) if options.compile else model
