@@ -195,6 +195,7 @@ def test_a_missing_file_is_named_with_its_neighbour(make_clip, tmp_path):
     make_clip("holiday.mp4")
     assert_refused(tmp_path / "holidy.mp4", "no such file", "holiday.mp4", code=2)
     assert_refused(tmp_path / "none" / "x.mp4", "no such file", code=2)
+    assert_refused(tmp_path / "[holidy].mp4", "no such file", "holiday.mp4", code=2)
     assert_refused(tmp_path / "shot.*.png", "no such file", "is called shot.####.png, or by its folder", code=2)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-from glob import has_magic
 from pathlib import Path
 
 from stmcli.errors import StmError, UsageError, VideoError
@@ -37,8 +36,8 @@ _COPY_AGAIN = "Copy or record it again."
 def check_file(path: str | Path) -> Path:
     """Return `path` made absolute, or raise UsageError unless it is a regular file or a folder."""
     whole = Path(path).absolute()
-    if has_magic(whole.name) and not os.path.lexists(whole):
-        name = re.sub(r"[*?]+", "####", whole.name)
+    name = re.sub(r"[*?]+", "####", whole.name)
+    if name != whole.name and not os.path.lexists(whole):
         hint = f"A sequence of frames is called {name}, or by its folder."
         raise UsageError("no such file or folder", path=path, hint=hint)
     require_file(path, hint="Give a video file or a folder of frames.", folders=True)
