@@ -304,6 +304,15 @@ def test_gradients_pass_through_a_read_of_some_reach():
     assert torch.autograd.gradcheck(lambda *x: memory_read(*x, reach=1.5), tensors)
 
 
+def test_distances_keep_their_digits_in_half_precision() -> None:
+    rng = torch.Generator().manual_seed(5)
+    query = torch.zeros(1, 8, 40, 60)  # what is near decides
+    keys, values = torch.zeros(1, 1, 40 * 60, 8), torch.rand((1, 1, 40 * 60, 4), generator=rng)
+    exact = memory_read(query, keys, values, reach=1)
+    half = memory_read(query, *(x.bfloat16() for x in (keys, values)), reach=1)
+    assert (half - exact).abs().max() < 0.02, "0.4 where squares of distances are rounded to bf16"
+
+
 @pytest.mark.parametrize("top_k", [0, 7])
 def test_cells_of_an_anchored_slot_match_better_by_where_they_lie(top_k):
     generator = torch.Generator().manual_seed(2)

@@ -193,23 +193,25 @@ def memory_read(
     """
     h, w = query.shape[-2:]
     chunk = chunk or READ_CHUNK[query.device.type]
-    cells = query.to(keys.dtype).flatten(2).transpose(1, 2).unsqueeze(1).split(chunk, dim=2)  # (B, 1, P, Ck) each
+    cells = query.to(keys.dtype).flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1, h*w, Ck)
     few = 0 < top_k < keys.shape[2]
     if published and keys.dtype == torch.float32 and valid is None and not (reach or anchors or few):
-        read = [_read_as_published(q, keys, values) for q in cells]
+        read = [_read_as_published(q, keys, values) for q in cells.split(chunk, dim=2)]
     else:
-        penalties = _penalties(h, w, reach, chunk, like=keys) if reach else repeat(None)
+        cells = cells / cells.shape[3] ** 0.5
+        if reach:
+            cells, keys = _with_places(cells, keys, h, w, reach)
         bonuses = _bonuses(anchors, h, w, chunk, like=keys) if anchors else repeat([])
         objects = _apart(keys, values, valid)
         read = [
             torch.cat(
                 [
-                    _read(_match(q, k, penalty, more, ok, products), v, top_k if few else 0, h * w, products)
+                    _read(_match(q, k, more, ok, products), v, top_k if few else 0, h * w, products)
                     for k, v, ok in objects
                 ],
                 1,
             )
-            for q, penalty, more in zip(cells, penalties, bonuses, strict=False)
+            for q, more in zip(cells.split(chunk, dim=2), bonuses, strict=False)
         ]
     return torch.cat(read, dim=2).to(query.dtype).transpose(2, 3).unflatten(3, (h, w))  # (B, N, Cv, h, w)
 
@@ -220,17 +222,9 @@ def _read_as_published(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return (values.transpose(2, 3) @ attention).transpose(2, 3)
 
 
-def _match(
-    q: Tensor,
-    keys: Tensor,
-    penalty: Tensor | None,
-    bonuses: Sequence[Bonus],
-    valid: Tensor | None,
-    products: Products,
-) -> Tensor:
+def _match(q: Tensor, keys: Tensor, bonuses: Sequence[Bonus], valid: Tensor | None, products: Products) -> Tensor:
     """Return how well memory cells match query cells: q (B, 1, P, Ck), keys (B, N, L, Ck) -> (B, N, P, L)."""
-    match = products.both(q / q.shape[3] ** 0.5, keys.transpose(2, 3))
-    match = match if penalty is None else _weaken(match, penalty)
+    match = products.both(q, keys.transpose(2, 3))
     for rows, bonus in bonuses:
         match[..., rows] += bonus
     return match if valid is None else match.masked_fill(~valid.unsqueeze(1), -torch.inf)
@@ -275,15 +269,22 @@ def _best(match: Tensor, top_k: int, parts: int, *finer: int) -> tuple[Tensor, T
     return found, places.gather(3, at)
 
 
-def _penalties(h: int, w: int, reach: float, chunk: int, *, like: Tensor) -> Iterator[Tensor]:
-    """Yield for each chunk of query cells how much less likely every cell of a frame is, being far: (P, h*w).
+def _with_places(cells: Tensor, keys: Tensor, h: int, w: int, reach: float) -> tuple[Tensor, Tensor]:
+    """Append channels by which cells match less the farther apart they are: cells (B, 1, h*w, Ck), keys (B, N, L, Ck).
 
-    Computed again for every read: it costs next to nothing, and all of it would be large where frames are.
+    For places a and b, in reaches, they add `a.b - a^2 / 2 - b^2 / 2`: no pass over all the matches is needed. Squares
+    have two channels each, as half precision has too few digits for them.
     """
-    y, x = torch.meshgrid(*(torch.arange(side, device=like.device) / reach for side in (h, w)), indexing="ij")
-    cells = torch.stack([y, x]).flatten(1)  # (2, h*w)
-    for part in cells.split(chunk, dim=1):
-        yield ((part[:, :, None] - cells[:, None]).square().sum(0) / 2).to(like.dtype)
+    y, x = torch.meshgrid(*(torch.arange(side, device=keys.device) / reach for side in (h, w)), indexing="ij")
+    places = torch.stack([y, x], 2).flatten(0, 1).to(keys.dtype).float()  # (h*w, 2)
+    square = -places.square().sum(1, keepdim=True) / 2
+    coarse = square.to(keys.dtype).float()
+    squares, ones = torch.cat([coarse, square - coarse], 1), torch.ones_like(places)
+    unused = places.new_zeros(len(places), -6 % LANES[keys.device.type])
+    here = torch.cat([places, squares, ones, unused], 1).to(keys.dtype)
+    there = torch.cat([places, ones, squares, unused], 1).to(keys.dtype).repeat(keys.shape[2] // (h * w), 1)
+    cells = torch.cat([cells, here.expand(*cells.shape[:2], -1, -1)], 3)
+    return cells, torch.cat([keys, there.expand(*keys.shape[:2], -1, -1)], 3)
 
 
 def _bonuses(anchors: Sequence[Anchor], h: int, w: int, chunk: int, *, like: Tensor) -> Iterator[list[Bonus]]:
@@ -294,8 +295,3 @@ def _bonuses(anchors: Sequence[Anchor], h: int, w: int, chunk: int, *, like: Ten
             (slice(slot * h * w, (slot + 1) * h * w), (rows[y, :, None] * columns[x, None]).flatten(1).to(like.dtype))
             for slot, rows, columns in anchors
         ]
-
-
-def _weaken(match: Tensor, penalty: Tensor) -> Tensor:
-    """Subtract from (B, N, P, L) the penalty (P, h*w) of each slot's cells."""
-    return match.unflatten(3, (-1, penalty.shape[1])).sub_(penalty.unsqueeze(1)).flatten(3)
