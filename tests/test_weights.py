@@ -284,7 +284,7 @@ def test_cuda_without_cuda_is_refused_before_the_weights_are_read(tmp_path):
 
 
 def test_what_suits_the_weights_fills_in_what_was_left_open():
-    fit = Fit(size=384, top_k=30, reach=0, focus=2, anchor=100, augment=("flip", "scale"), gate=0.5, renew=3)
+    fit = Fit(size=384, top_k=30, reach=16, focus=2, anchor=100, augment=("flip", "scale"), gate=0.5, renew=3)
     assert weights.suited(NetworkOptions()) == fit
     assert (
         weights.suited(NetworkOptions(size=0, top_k=0, reach=0, focus=0, anchor=1, augment=(), gate=0, renew=1))
