@@ -27,6 +27,9 @@ ENCODERS = {
     ".mxf": ("mpeg2video", "yuv422p", {"qscale": "2"}),
     ".wmv": ("wmv2", "yuv420p", {"qscale": "2"}),
     ".mpg": ("mpeg2video", "yuv420p", {"qscale": "2"}),
+    ".nut": ("mpeg4", "yuv420p", {"qscale": "2"}),
+    ".rm": ("rv20", "yuv420p", {"qscale": "2"}),
+    ".dv": ("dvvideo", "yuv411p", {}),
 }
 
 

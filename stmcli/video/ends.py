@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Callable, Iterator
-from io import SEEK_CUR
+from io import SEEK_CUR, SEEK_END
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +18,20 @@ _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_LIVE = 1  # sizes are not known
 _EBML, _SEGMENT, _VOID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\xec"
 _GIF_PICTURE, _GIF_END = b",", b";"
+_EBML_PARTS = {  # of a live recording: cluster, time, blocks; what else there may be in and between them
+    *map(bytes.fromhex, ("1f43b675", "e7", "a3", "a0", "a7", "ab", "ec", "bf", "5854")),
+    *map(bytes.fromhex, ("114d9b74", "1549a966", "1654ae6b", "1c53bb6b", "1254c367", "1941a469", "1043a770")),
+}
+_RM_PARTS = {b".RMF", b"PROP", b"CONT", b"MDPR", b"DATA"}
+_RM_DATA = 18  # bytes before its packets, which some count twice
+_DV_HEAD = b"\x1f\x07\x00"
+_DV_FRAME, _DV_FRAME_PAL = 120_000, 144_000  # bytes; a frame has one to four times as many
+_PS_TAIL = 2**20  # bytes, more than a pack has
+_PS_START, _PS_END, _PS_PACK = b"\0\0\1", 0xB9, 0xBA
+_TS_PACKET, _TS_SYNC = 188, b"G"
+_NUT_INDEX = b"NX\xdd\x67\x2f\x23\xe6\x4e"
 _HALF = "the file was cut short: it ends within a frame"
+_PART = "the file was cut short: it ends within a packet"
 
 
 def end_loss(path: Path, kind: str) -> str | None:
@@ -32,18 +45,36 @@ def end_loss(path: Path, kind: str) -> str | None:
         return check(file, head, size)
 
 
+def end_doubt(path: Path, kind: str) -> str | None:
+    """Return what lets one doubt that a file is whole, as recordings that were stopped have it too; None: nothing."""
+    with path.open("rb") as file:
+        head, size = file.read(_HEAD), path.stat().st_size
+        if kind == "nut" and size > 12:
+            file.seek(-12, SEEK_END)
+            file.seek(max(0, size - int.from_bytes(file.read(8), "big")))
+            return None if file.read(8) == _NUT_INDEX else "the file has no index, its end may be missing"
+    packets = {head[place : place + 1] for place in range(0, min(size, 8 * _TS_PACKET), _TS_PACKET)}
+    in_part = kind == "mpegts" and packets == {_TS_SYNC} and size % _TS_PACKET
+    return "the file ends within a packet, its end may be missing" if in_part else None
+
+
 def is_cut_mkv(path: Path) -> bool:
     """Tell whether an MKV or WebM file has fewer bytes than it says; some do not say."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
+    length, place = _segment(head)
+    return length is not None and path.stat().st_size < place + length
+
+
+def _segment(head: bytes) -> tuple[int | None, int]:
+    """Return how long the segment of an MKV or WebM file is, None where that is left open, and where it begins."""
     length, place = _ebml_size(head, len(_EBML))
     while length is not None and head[place + length : place + length + 1] == _VOID:
         length, place = _ebml_size(head, place + length + 1)
     start = place + (length or 0)
     if length is None or not head[start:].startswith(_SEGMENT):
-        return False
-    length, place = _ebml_size(head, start + len(_SEGMENT))
-    return length is not None and path.stat().st_size < place + length
+        return None, 0
+    return _ebml_size(head, start + len(_SEGMENT))
 
 
 def _ebml_size(data: bytes, place: int) -> tuple[int | None, int]:
@@ -54,6 +85,51 @@ def _ebml_size(data: bytes, place: int) -> tuple[int | None, int]:
         return None, place
     value = int.from_bytes(data[place : place + width], "big") & (1 << 7 * width) - 1
     return (None if value == (1 << 7 * width) - 1 else value), place + width
+
+
+def _mkv_loss(file: BinaryIO, head: bytes, size: int) -> str | None:
+    """Go from part to part, and into those whose size is left open."""
+    length, place = _segment(head)
+    if length is not None:
+        return None
+    while place < size:
+        file.seek(place)
+        part = file.read(12)
+        width = 9 - part[0].bit_length()
+        if width > 4 or (len(part) >= width and part[:width] not in _EBML_PARTS):
+            return None
+        length, begin = _ebml_size(part, width)
+        place += begin + (length or 0)
+    return _PART if place > size else None
+
+
+def _rm_loss(file: BinaryIO, _: bytes, size: int) -> str | None:
+    end, kind = 0, b""
+    while kind != b"DATA" and (kind := (head := file.read(8))[:4]) in _RM_PARTS:
+        end += int.from_bytes(head[4:], "big")
+        file.seek(end)
+    return _fewer(size, end) if size + _RM_DATA < end else None
+
+
+def _dv_loss(_: BinaryIO, head: bytes, size: int) -> str | None:
+    pal = head[3:4] >= b"\x80"
+    return _HALF if head.startswith(_DV_HEAD) and size % (_DV_FRAME_PAL if pal else _DV_FRAME) else None
+
+
+def _ps_loss(file: BinaryIO, _: bytes, size: int) -> str | None:
+    """Go from packet to packet through the last packs."""
+    file.seek(max(0, size - _PS_TAIL))
+    tail = file.read()
+    place = tail.find(_PS_START + bytes([_PS_PACK]))
+    while 0 <= place < len(tail) - 3:
+        kind, more = tail[place + 3], tail[place + 4 : place + 14]
+        if tail[place : place + 3] != _PS_START or kind < _PS_END:
+            return None
+        if kind == _PS_PACK:
+            place += 12 if more[:1] < b"\x40" else 14 + (more[-1] & 7)
+        else:
+            place += 4 if kind == _PS_END else 6 + int.from_bytes(more[:2], "big")
+    return _PART if place > len(tail) else None
 
 
 def _avi_loss(file: BinaryIO, _: bytes, size: int) -> str | None:
@@ -186,5 +262,9 @@ _CHECKS: dict[str, Callable[[BinaryIO, bytes, int], str | None]] = {
     "fragments": _mp4_loss,
     "live_flv": _flv_loss,
     "mxf": _mxf_loss,
+    "matroska,webm": _mkv_loss,
+    "rm": _rm_loss,
+    "dv": _dv_loss,
+    "mpeg": _ps_loss,
     "asf": _asf_loss,
 }

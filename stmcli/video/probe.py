@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from stmcli.errors import VideoError
 from stmcli.images import MAX_PIXELS
 from stmcli.video.color import color_of, oddities
-from stmcli.video.ends import end_loss, is_cut_mkv
+from stmcli.video.ends import end_doubt, end_loss, is_cut_mkv
 from stmcli.video.faults import explain
 from stmcli.video.frame import OnCorrupt, SourceInfo
 from stmcli.video.log import silence
@@ -111,7 +111,8 @@ def probe(path: Path, *, on_corrupt: OnCorrupt = "fail") -> SourceInfo:
         if picture is None:
             cause = "0 frames can be decoded" if stream.width else "its pictures have no or an absurd size"
             raise VideoError(cause, path=path, hint="Copy or record it again.")
-        warnings = (*([loss] if loss else []), *_oddities(stream, picture))
+        ending = loss or end_doubt(path, container.format.name)
+        warnings = (*([ending] if ending else []), *_oddities(stream, picture))
         info = replace(_describe(container, stream, picture, path, warnings), cut_short=bool(loss))
         return replace(info, frames=None) if loss and container.format.name == "gif" else info  # counted, not declared
 
@@ -269,7 +270,8 @@ def _loss(container: InputContainer, stream: VideoStream, path: Path) -> str | N
     if kind.startswith("mov"):
         return _indexed_loss(stream, size) or end_loss(path, "fragments")
     if kind.startswith("matroska"):
-        return _timed_loss(container, slack=_CLOCK if is_cut_mkv(path) else max(_SLACK, 2 / _rate(stream)))
+        slack = _CLOCK if is_cut_mkv(path) else max(_SLACK, 2 / _rate(stream))
+        return end_loss(path, kind) or _timed_loss(container, slack=slack)
     return end_loss(path, kind)
 
 
