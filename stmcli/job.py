@@ -28,7 +28,7 @@ from stmcli.given import (
 from stmcli.identity import clip_identity, differences, fingerprint
 from stmcli.kinds import Output, idle, outputs, soft_outputs
 from stmcli.masks import MASKS
-from stmcli.memory import given_room
+from stmcli.memory import given_room, idle_memory
 from stmcli.options import (
     DIRECTIONS,
     FPS,
@@ -204,7 +204,7 @@ def open_job(job: Job) -> Iterator[Opened]:
             notes.append(OWN_RATE)
         if options.soft_bits != SegmentOptions.soft_bits and not job.keeps_soft:
             notes.append("--soft-bits does nothing without --keep-soft: no probabilities are stored")
-        notes += idle(job.export)
+        notes += [*idle(job.export), *idle_memory(job.memory, job.network.renew)]
         yield Opened(job, source, given, notes)
     finally:
         source.close()

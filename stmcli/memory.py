@@ -12,6 +12,13 @@ SAMPLED = 4  # every so manieth row and column of query cells tells how much eac
 INERTIA = 0.9  # of what is known of a slot's use, a frame
 
 
+def idle_memory(options: MemoryOptions, renew: int | None) -> list[str]:
+    """Say which options are given although the policy of the memory makes no use of them."""
+    given = {"--mem-every": options.every not in (0, MemoryOptions.every), "--mem-renew": renew not in (None, 1)}
+    without = f"does nothing without --mem-policy {MemoryOptions.policy}"
+    return [] if options.has_every else [f"{flag} {without}" for flag, is_given in given.items() if is_given]
+
+
 def given_room(options: MemoryOptions) -> int:
     """Return how many given frames the memory holds at most: the first and the latest ones."""
     return options.max_slots - options.has_previous if options.has_first else 1

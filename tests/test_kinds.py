@@ -11,7 +11,7 @@ from stmcli import kinds, pipeline
 from stmcli.files import part_of
 from stmcli.job import Job, plan
 from stmcli.kinds import USED_BY, idle, open_writers, opened_writers, outputs
-from stmcli.options import DATASETS, EXPORTS, SOFT_STILLS, ExportOptions, NetworkOptions, SegmentOptions
+from stmcli.options import DATASETS, EXPORTS, SOFT_STILLS, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
 from stmcli.results import is_empty
 from stmcli.video import H264, H264_NVENC, open_source, opens
@@ -173,6 +173,8 @@ def test_an_option_of_an_export_that_is_not_made_is_said_to_do_nothing(choice, f
 
 def test_options_that_do_nothing_are_noted_before_and_after_the_work(job, stm):
     job = replace(job, segment=SegmentOptions(soft_bits=16), export=ExportOptions(bits=16))
+    renewed = replace(job, network=replace(job.network, renew=3), memory=MemoryOptions(policy="first"))
+    assert "--mem-renew does nothing without --mem-policy first+previous+every" in plan(renewed)["notes"]
     bits, soft = "--bits does nothing without mattes or cutout", "--soft-bits does nothing without --keep-soft"
     assert all(note in str(plan(job)["notes"]) for note in (bits, soft))
     assert all(note in str(segment_video(job).notes) for note in (bits, soft))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stmcli.memory import Gate, MemoryBank
+from stmcli.memory import Gate, MemoryBank, idle_memory
 from stmcli.model.layers import memory_read
 from stmcli.options import MEMORY_POLICIES, MemoryOptions
 
@@ -291,3 +291,11 @@ def test_memory_in_half_precision_takes_half_the_bytes_and_reads_nearly_the_same
     read = memory_read(query, *half.read())
     assert read.dtype == torch.float32
     assert torch.allclose(read, memory_read(query, *full.read()), atol=0.03)
+
+
+@pytest.mark.parametrize("policy", MEMORY_POLICIES)
+def test_options_of_frames_that_a_policy_does_not_keep_are_said_to_do_nothing(policy):
+    notes = idle_memory(MemoryOptions(every=7, policy=policy), 3)
+    idle = [] if policy == FULL else ["--mem-every", "--mem-renew"]
+    assert notes == [f"{flag} does nothing without --mem-policy {FULL}" for flag in idle]
+    assert idle_memory(MemoryOptions(policy=policy), None) == idle_memory(MemoryOptions(0, policy=policy), 1) == []
