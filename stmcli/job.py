@@ -43,7 +43,7 @@ from stmcli.options import (
 )
 from stmcli.registry import digest, find, found_from
 from stmcli.report import OWN_RATE, source_facts
-from stmcli.results import REPORT, check_folder, output_names
+from stmcli.results import REPORT, check_folder, output_names, require_writable
 from stmcli.video import Source, open_source
 from stmcli.weights import card_of, suited
 
@@ -269,7 +269,9 @@ def _check_direction(options: SegmentOptions) -> None:
 
 
 def done_before(opened: Opened) -> dict[str, Any] | None:
-    """Return the report of this very job when it is finished. Raises UsageError when another's would be lost.
+    """Return the report of this very job when it is finished.
+
+    Raises UsageError when another's would be lost, or the folder cannot be written though there is something to do.
 
     A job that corrects a result, by masks after the first, is no other one; nor is one whose result was corrected.
     """
@@ -289,9 +291,12 @@ def done_before(opened: Opened) -> dict[str, Any] | None:
         )
 
     wanted, frames = job.segment, [mask.frame for mask in given]
-    return earlier_result(
+    done = earlier_result(
         job.output, opened.source, compare, given=frames, overwrite=wanted.overwrite, resume=wanted.resume
     )
+    if done is None:
+        require_writable(job.output)
+    return done
 
 
 # -- facts -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from stmcli.results import (
     PAGE,
     REPORT,
     STATE,
+    is_writable,
     lock,
     output_names,
     refuse_corrupt,
@@ -58,7 +59,8 @@ def segment_video(job: Job, *, load: Callable[[], STM] | None = None, listener: 
     Raises StmError; what was in the output folder before is only replaced when the job allows it, and when there is
     something to replace it with.
     """
-    with open_job(job) as opened, lock(job.output):
+    # What is finished can lie in a folder that nobody may write
+    with open_job(job) as opened, lock(job.output) if is_writable(job.output) else nullcontext():
         done = done_before(opened)
         return _run(opened, load, listener) if done is None else _done_before(opened, done, listener)
 

@@ -14,7 +14,7 @@ from stmcli.files import can_be, nearest_existing, writing
 from stmcli.journal import SUMMARY
 from stmcli.masks import MASKS
 from stmcli.options import SOFT_FILMS, SOFT_STILLS
-from stmcli.report import read_report
+from stmcli.report import is_finished, read_report
 from stmcli.video import Source, last_number, list_frames, would_be_frame
 
 REPORT, PAGE, INDEX, LOCK = "report.json", "report.html", "index.html", ".lock"
@@ -63,12 +63,13 @@ def check_picture(path: Path, *inputs: Path, overwrite: bool) -> None:
 def check_folder(out: Path, names: Iterable[str], *inputs: Path) -> None:
     """Raise UsageError when `out` is no folder, or a result there would destroy an input.
 
-    `names` and masks are written, what an earlier result names is removed. An input is a file that is read, or the
-    folder or pattern of a clip's frames.
+    `names` and masks are written, what an earlier result names is removed; where that is finished, there may be nothing
+    to write. An input is a file that is read, or the folder or pattern of a clip's frames.
     """
     if not can_be(out):
         raise UsageError("no folder can have this name", path=out, hint=ELSEWHERE)
-    require_writable(out)
+    if not is_finished(read_report(out / REPORT)):
+        require_writable(out)
     check_outputs([out / name for name in (MASKS, *names, *output_names(out), REPORT, PAGE)], *inputs)
 
 
@@ -76,14 +77,20 @@ def require_writable(out: Path) -> None:
     """Raise UsageError when `out` is no folder, may not be written, or cannot be created where it would be."""
     if out.exists() and not out.is_dir():
         raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
+    if is_writable(out):
+        return
     home = nearest_existing(out)
     if not home.is_dir():
         reason = "Not a directory"
-    elif os.access(home, os.W_OK | os.X_OK):
-        return
     else:
         reason = "Read-only file system" if os.statvfs(home).f_flag & os.ST_RDONLY else "Permission denied"
     raise UsageError(f"cannot be written ({reason})", path=out, hint=ELSEWHERE)
+
+
+def is_writable(out: Path) -> bool:
+    """Tell whether something can be put into a folder, or the folder created."""
+    home = nearest_existing(out)
+    return home.is_dir() and os.access(home, os.W_OK | os.X_OK)
 
 
 def check_outputs(outputs: Sequence[Path], *inputs: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import check_fault, everything, forbid_network, mounted
+from faults import check_fault, check_refusal, everything, forbid_network, mounted
 from PIL import Image
 
 
@@ -189,6 +189,18 @@ def test_a_place_that_may_only_be_read_is_found_before_the_network(scene, segmen
     with mounted(scene.folder / "home", readonly=True):
         row = (lambda _: None, 2, rf"{place}: cannot be written \(Read-only file system\)")
         check_fault(scene, row, lambda: segment(*scene.job))
+
+
+def test_a_finished_result_that_may_only_be_read_is_done_and_not_replaced(scene, segment, monkeypatch):
+    assert segment(*scene.job).exit_code == 0
+    before = everything(scene.output)
+    forbid_network(monkeypatch)
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)  # root may write everywhere
+    again = segment(*scene.job)
+    assert (again.exit_code, "already done" in again.stderr) == (0, True), again.output
+    for more in ("-y", "--no-resume"):
+        check_refusal(segment(*scene.job, more), 2, r"out: cannot be written \(Permission denied\)")
+    assert everything(scene.output) == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
