@@ -22,8 +22,9 @@ from stmcli.video import list_frames
 from stmcli.video.folder import is_pattern
 
 SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".gif", ".ivf", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
-    *(".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
+    *(".3g2", ".3gp", ".apng", ".asf", ".avi", ".dv", ".flv", ".gif", ".h264", ".hevc", ".ivf", ".m2ts", ".m2v"),
+    *(".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".qt", ".rm", ".ts", ".vob"),
+    *(".webm", ".wmv", ".y4m"),
 )
 RESERVED = (JOURNAL, SUMMARY, INDEX, LOCK)  # what a batch itself writes into the output root
 

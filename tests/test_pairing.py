@@ -2,6 +2,7 @@ import os
 
 import numpy as np
 import pytest
+from conftest import ENCODERS
 from PIL import Image
 
 from stmcli.errors import UsageError
@@ -110,6 +111,12 @@ def test_a_link_to_a_folder_above_ends(tree, tmp_path):
     tree("c/A/x.mp4", "m/x.png")
     (tmp_path / "c/A/again").symlink_to(tmp_path / "c")
     assert names(paired("c")) == ["A/x.mp4"]
+
+
+@pytest.mark.parametrize("suffix", [*ENCODERS, ".vob", ".asf", ".h264", ".NUT"])
+def test_clips_of_all_kinds_that_can_be_read_are_found_in_a_folder(tree, suffix):
+    tree(f"c/x{suffix}", "m/x.png")
+    assert names(paired("c")) == [f"x{suffix}"]
 
 
 @pytest.mark.parametrize(
