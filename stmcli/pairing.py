@@ -130,7 +130,7 @@ def _named(paths: Iterable[Path], apart: set[Path], out: Path, masks: Path | Non
     for path in paths:
         if path.is_dir() and path.resolve() == out.resolve():
             raise UsageError("is where the results would go", path=path, hint="Choose another --output.")
-        found = _clips_in(path, apart - {path.resolve()}, masks) if path.is_dir() else [path]
+        found = _clips_in(path, apart | {path.resolve()}, masks) if path.is_dir() else [path]
         whole = os.path.abspath(path)
         homes.append(os.path.dirname(whole) if found == [path] else whole)
         clips |= {os.path.abspath(clip): clip for clip in found}

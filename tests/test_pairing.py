@@ -113,6 +113,13 @@ def test_a_link_to_a_folder_above_ends(tree, tmp_path):
     assert names(paired("c")) == ["A/x.mp4"]
 
 
+def test_a_link_to_the_folder_that_is_given_holds_no_other_clips(tree, tmp_path):
+    tree("c/A/x.mp4", "c/y.mp4", "m/x.png", "m/y.png")
+    for place in ("c/again", "c/A/again"):
+        (tmp_path / place).symlink_to(tmp_path / "c")
+    assert sorted(names(paired("c"))) == ["A/x.mp4", "y.mp4"]
+
+
 @pytest.mark.parametrize("suffix", [*ENCODERS, ".vob", ".asf", ".h264", ".NUT"])
 def test_clips_of_all_kinds_that_can_be_read_are_found_in_a_folder(tree, suffix):
     tree(f"c/x{suffix}", "m/x.png")
