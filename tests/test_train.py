@@ -16,7 +16,7 @@ from test_clips import pack, still, write_stills
 from test_faults_room import no_file_larger_than
 
 from stmcli.clips import ClipMaker, Clips, StillClips, load_stills
-from stmcli.errors import Interrupted, TrainingError, UsageError, WeightsError, WriteError
+from stmcli.errors import Interrupted, NoRoomError, TrainingError, UsageError, WeightsError
 from stmcli.evaluate import list_sequences
 from stmcli.masks import read_values, write_labels
 from stmcli.model import SIZES, Dims
@@ -550,10 +550,22 @@ def test_a_full_disk_costs_a_run_nothing_that_was_kept(stills, tmp_path):
     trainer.restore(files.load(trainer))
     before = {path: path.read_bytes() for path in files.path.iterdir()}
     for write in (files.begin, files.save):
-        with no_file_larger_than(20), pytest.raises(WriteError) as error:
+        with no_file_larger_than(20), pytest.raises(NoRoomError, match="no file may be so large") as error:
             write(trainer)
         assert "\n" not in str(error.value)
         assert {path: path.read_bytes() for path in files.path.iterdir()} == before
+
+
+def test_a_full_disk_says_how_a_run_goes_on(stills, tmp_path):
+    with no_file_larger_than(20_000), pytest.raises(NoRoomError, match=r"last\.pt") as error:
+        train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu")
+    assert "--resume" not in str(error.value)  # nothing was saved
+    train(stills, tmp_path / "a", options=replace(OPTIONS, steps=1), clips=CLIPS, device="cpu")
+    with no_file_larger_than(20_000), pytest.raises(NoRoomError, match="--resume"):
+        train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu", resume=True)
+    (tmp_path / "a" / "last.pt").unlink()
+    with pytest.raises(UsageError, match=r"another --output with --init"):
+        train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu")
 
 
 def test_a_run_that_went_on_and_was_stopped_still_says_how_large_its_numbers_become(stills, tmp_path):

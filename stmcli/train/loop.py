@@ -9,7 +9,7 @@ import torch
 
 from stmcli.clips import CANVAS, ClipMaker, Videos, load_stills, load_videos
 from stmcli.device import pick_device
-from stmcli.errors import Interrupted, UsageError
+from stmcli.errors import Interrupted, NoRoomError, UsageError
 from stmcli.evaluate import Clip
 from stmcli.listeners import unheard
 from stmcli.model import SIZES, STM
@@ -78,6 +78,10 @@ def train(
                     _lead(trainer, sequences, files, on_step)
                 except KeyboardInterrupt as stop:
                     raise _interrupted(trainer, files, stop) from None
+                except NoRoomError as error:
+                    if files.last.is_file():
+                        error.hint = "Make room, then go on by --resume"
+                    raise
             while trainer.done < 1:  # the others follow
                 trainer.advance()
     best = trainer.best if trainer.best >= 0 else None

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stmcli.errors import TrainingError, UsageError, WeightsError, WriteError
+from stmcli.errors import TrainingError, UsageError, WeightsError
 from stmcli.files import whole, writing
 from stmcli.options import ClipOptions, Fit, TrainOptions
 from stmcli.results import require_writable
@@ -39,7 +39,8 @@ class RunFiles:
         if resume and not self.last.is_file():
             raise UsageError("no run to go on with", path=self.last, hint="Leave out --resume to start one")
         if not resume and (self.last.exists() or self.weights.exists()):
-            hint = "Go on with it by --resume, or choose another output folder"
+            go_on = "Go on with it by --resume, or choose another output folder"
+            hint = go_on if self.last.exists() else self._anew()
             raise UsageError("holds a run already", path=self.path, hint=hint)
 
     def load(self, trainer: Trainer) -> dict[str, Any]:
@@ -91,8 +92,8 @@ class RunFiles:
 
     def save(self, trainer: Trainer) -> None:
         """Write the state of the run, and the weights when no validation tells which are best."""
-        with whole(self.last) as part, _torch_errors(self.last):
-            torch.save(trainer.state(), part)
+        with whole(self.last) as part, part.open("wb") as file, _torch_errors():
+            torch.save(trainer.state(), file)
         self.saved = trainer.seconds
         if trainer.best < 0:
             self.keep_weights(trainer)
@@ -142,9 +143,10 @@ def _differing(old: dict[str, Any], trainer: Trainer) -> list[tuple[str, Any]]:
 
 
 @contextmanager
-def _torch_errors(path: Path) -> Iterator[None]:
-    """Turn what torch says of a full disk into a WriteError that names `path`."""
+def _torch_errors() -> Iterator[None]:
+    """Raise what ended the writing of a file, in whose place torch has an error of its own."""
     try:
         yield
     except RuntimeError as error:
-        raise WriteError(f"cannot be written ({error})", path=path, hint="Free space, then --resume") from None
+        reason = error.__context__
+        raise (reason if isinstance(reason, OSError | KeyboardInterrupt) else error) from None
