@@ -282,14 +282,19 @@ def _numbers(option: str, values: Iterable[str] | None, *, least: int, most: int
     words = _listed(values)
     for word in words:
         if not word.isdecimal() or int(word) < least or (most is not None and int(word) > most):
-            raise UsageError(f"{option} {word}: not a number it can be", hint=f"Use whole numbers from {least} on.")
+            hint = f"Use whole numbers from {least} {'on' if most is None else f'to {most}'}."
+            raise UsageError(f"{option} {word}: not a number it can be", hint=hint)
     return [int(word) for word in words]
 
 
 def _frame_size(text: str | None) -> tuple[int, int]:
     if text is None:
         return BENCH.frame
+    from stmcli.images import MAX_PIXELS  # takes a while
+
     width, times, height = text.lower().partition("x")
     if not (times and width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 16):
         raise UsageError(f"--frame-size {text}: not a size", hint="Use WIDTHxHEIGHT in pixels, 16 or more.")
+    if int(width) * int(height) > MAX_PIXELS:
+        raise UsageError(f"--frame-size {text}: absurd dimensions", hint=f"At most {MAX_PIXELS // 2**20} megapixels.")
     return int(width), int(height)
