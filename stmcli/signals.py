@@ -1,19 +1,41 @@
-"""Hear the signals that end a run, and know one behind an error that a library made of it."""
+"""Hear the signals that end a run, hold them back, and know one behind an error that a library made of it."""
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from stmcli.errors import Interrupted, PartialError, Terminated, WriteError
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
 _heard: list[KeyboardInterrupt] = []
 _OWN_WORDS = (Interrupted, PartialError, WriteError)  # say how far the run is, or what is lost
 
 
 def listen() -> None:
     """Have Ctrl-C and SIGTERM raise KeyboardInterrupt or Terminated, once; a second one ends the process at once."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's background jobs have it
             signal.signal(number, _stop)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let the signals that end a run wait until the block is over."""
+    waiting: list[int] = []
+    here = threading.current_thread() is threading.main_thread()  # no other hears any
+    handlers = {number: signal.getsignal(number) for number in STOPS if here}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    try:
+        for number in ours:
+            signal.signal(number, lambda number, _: waiting.append(number))
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+    if waiting:
+        signal.raise_signal(waiting[0])
 
 
 def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
@@ -28,7 +50,7 @@ def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    for either in (signal.SIGINT, signal.SIGTERM):
+    for either in STOPS:
         signal.signal(either, signal.SIG_DFL)  # twice means now
     _heard.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
     raise _heard[0]

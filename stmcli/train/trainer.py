@@ -2,11 +2,7 @@
 
 import copy
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +15,7 @@ from stmcli.errors import TrainingError
 from stmcli.model import SIZES, STM
 from stmcli.options import TrainOptions
 from stmcli.ranges import ranges_in_clips
+from stmcli.signals import held_back
 from stmcli.train.losses import clip_loss
 from stmcli.train.ranks import Ranks
 
@@ -112,7 +109,7 @@ class Trainer:
         if not math.isfinite(loss + norm):
             cause = f"the loss is {loss} and its gradient {norm} at step {self.step}"
             raise TrainingError(cause, hint="Start a new run with a lower --lr, perhaps with --init from this one")
-        with _undisturbed():
+        with held_back():
             self.whole = False
             self.optimizer.step()
             self._average()
@@ -220,24 +217,6 @@ class Trainer:
         """End the thread that makes clips."""
         if self.ahead is not None:
             self.ahead.close()
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let the signals that end a run wait until the block is over."""
-    waiting: list[int] = []
-    here = threading.current_thread() is threading.main_thread()  # no other hears any
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if here}
-    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
-    try:
-        for number in ours:
-            signal.signal(number, lambda number, _: waiting.append(number))
-        yield
-    finally:
-        for number, handler in ours.items():
-            signal.signal(number, handler)
-    if waiting:
-        signal.raise_signal(waiting[0])
 
 
 def _freeze_norm(model: nn.Module) -> None:
