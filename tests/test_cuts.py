@@ -42,6 +42,14 @@ def test_a_scene_that_comes_back_has_its_number_again():
     assert scenes == [0, 0, 1, 1, 0, 2, 1, 0, 0]
 
 
+def test_a_scene_that_is_only_a_little_like_one_before_is_a_new_one():
+    detector, scenes = CutDetector(), []
+    for white in [0, *[25] * 12, 10, 0]:  # percent of the picture
+        detector.is_cut(np.repeat(np.arange(100) < white, 300).reshape(100, 100, 3).astype(np.uint8) * 255)
+        scenes.append(detector.scene)
+    assert scenes == [0, *[1] * 12, 2, 2]
+
+
 def test_of_many_scenes_only_the_latest_are_known_again():
     detector, scenes = CutDetector(), []
     for seed in [*range(SCENES + 2), 0, SCENES + 1]:
@@ -104,6 +112,14 @@ def test_at_a_cut_only_the_given_frame_is_read(model):
     alone = follow(model, [one, two])[1]  # the given frame, and nothing else, is in memory
     assert torch.equal(predictions[7].prob, alone.prob)
     assert not torch.equal(follow(model, clip, deaf=True)[7].prob, alone.prob)
+
+
+def test_the_frame_before_a_cut_is_not_remembered(model, monkeypatch):
+    segmenter, written = Segmenter(model), []
+    monkeypatch.setattr(segmenter.bank, "write", lambda *_, age: written.append(age))
+    for t, seed in enumerate([1, 1, 1, 2, 2]):
+        segmenter.step(scene(seed), None if t else mask(1, 4))
+    assert written == [1, 3]
 
 
 @pytest.mark.parametrize("between", [np.zeros((72, 96, 3), np.uint8), np.full((72, 96, 3), 255, np.uint8), scene(2)])
