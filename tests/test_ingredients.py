@@ -30,7 +30,7 @@ def options(preset="scratch", given=None, *, without=(), with_=()):
 
 @pytest.mark.parametrize("name", INGREDIENTS)
 def test_every_ingredient_goes_by_a_name_that_changes_one_option(name):
-    field, off, on = INGREDIENTS[name]
+    field, (off, on) = name.replace("-", "_"), INGREDIENTS[name]
     default = asdict(TrainOptions()) | asdict(ClipOptions())
     assert default[field] in (off, on)
     for found, value in ((options(without=[name]), off), (options(with_=[name]), on)):

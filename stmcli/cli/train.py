@@ -82,10 +82,10 @@ class Training:
         """Merge options, the later over the earlier: of the preset, of ingredients, those given. Raises UsageError."""
         train, clips = PRESETS[one_of("--preset", self.preset, tuple(PRESETS))]
         changed: dict[str, Any] = {}
-        for option, names, place in (("--without", self.without, 1), ("--with", self.with_, 2)):
+        for option, names, place in (("--without", self.without, 0), ("--with", self.with_, 1)):
             for name in names or ():
-                ingredient = INGREDIENTS[one_of(option, name, tuple(INGREDIENTS))]
-                changed[ingredient[0]] = ingredient[place]
+                values = INGREDIENTS[one_of(option, name, tuple(INGREDIENTS))]
+                changed[name.replace("-", "_")] = values[place]
         changed |= {name: value for name, value in vars(self).items() if value is not None}
         changed["time_budget"] = None if self.time_budget is None else _seconds("--time-budget", self.time_budget)
         changed["validate_every"] = _seconds("--validate-every", self.validate_every)
