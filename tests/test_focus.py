@@ -69,6 +69,12 @@ def test_the_window_stays_while_the_object_fits_and_goes_with_it_when_it_leaves(
     assert moved.holds(Box(70, 60, 20, 30), margin=0.15)
 
 
+def test_the_whole_frame_is_looked_at_while_the_window_would_be_only_a_little_smaller():
+    edge = labels(0, 0, 80, 40)
+    assert Focus((HEIGHT, WIDTH), times=2, size=16).aim(edge, cut=False) == (0, 0, HEIGHT, WIDTH)
+    assert Focus((HEIGHT, WIDTH), times=1.5, size=16).aim(edge, cut=False) == (0, 0, 120, 200)
+
+
 def test_the_window_goes_down_slowly_behind_an_object_that_may_only_be_hidden():
     focus = Focus((HEIGHT, WIDTH), times=2, size=16)
     whole = focus.aim(labels(height=60, width=80), cut=False)
