@@ -13,9 +13,9 @@ from stmcli.earlier import edited
 from stmcli.errors import PartialError, UsageError, listed
 from stmcli.files import nearest_name
 from stmcli.identity import another_clip
-from stmcli.kinds import SOFT, Output, idle, open_writers, opened_writers, outputs
+from stmcli.kinds import Output, idle, open_writers, opened_writers, outputs
 from stmcli.listeners import Listener
-from stmcli.masks import MASKS, mask_folder
+from stmcli.masks import MASKS, SOFT, mask_folder
 from stmcli.options import SOFT_EXPORTS, SOFT_STILLS, ExportOptions, MattingOptions
 from stmcli.report import OWN_RATE, UNFINISHED, add_exports, first_number_of, fps_of, read_report
 from stmcli.results import REPORT, check_outputs, clear, lock, refuse_corrupt, require_writable

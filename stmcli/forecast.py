@@ -12,12 +12,13 @@ from stmcli.errors import StmError
 from stmcli.files import nearest_existing
 from stmcli.job import plan
 from stmcli.journal import JOURNAL, Journal
+from stmcli.masks import MASKS, SOFT
 from stmcli.pairing import Pair
 
 # Bytes for a pixel of a frame, by what an output is called: rough, for files of nobody's earlier batch.
 BYTES = {
-    "masks": 0.03,
-    "soft": 0.15,
+    MASKS: 0.03,
+    SOFT: 0.15,
     "overlay": 0.15,
     "matte": 0.05,
     "green": 0.15,
@@ -100,7 +101,7 @@ def _planned(batch: Batch, chosen: Sequence[Pair]) -> Iterator[Record]:
 
 def _bytes(facts: Record) -> int:
     width, height = map(int, facts["size"].split("x"))
-    kinds = ["soft" if Path(path).parent.name == "soft" else _stem(path) for path in facts["outputs"]]
+    kinds = [SOFT if Path(path).parent.name == SOFT else _stem(path) for path in facts["outputs"]]
     return int((facts["frames"] or 0) * width * height * sum(BYTES[kind] for kind in kinds))
 
 

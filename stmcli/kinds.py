@@ -9,6 +9,7 @@ from pathlib import Path
 from stmcli.datasets import FORMATS
 from stmcli.errors import UsageError
 from stmcli.flags import flag_of
+from stmcli.masks import SOFT
 from stmcli.options import DATASETS, EXPORTS, SOFT_EXPORTS, SOFT_STILLS, ExportOptions
 from stmcli.outputs import (
     AlphaWriter,
@@ -23,7 +24,6 @@ from stmcli.outputs import (
 from stmcli.video import ALPHA_CODECS, H264, H264_NVENC, Codec, Source, SourceInfo, opens
 
 H264_KINDS = ("overlay", "matte", "green")
-SOFT = "soft"  # the folder of the stored probabilities
 USED_BY = {  # the kinds that an option is of
     "per_object": SOFT_EXPORTS,
     "audio": ("overlay", "alpha", "green"),

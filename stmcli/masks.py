@@ -21,7 +21,7 @@ from stmcli.render import palette
 Labels = npt.NDArray[np.integer[Any]]
 Warn = Callable[[str], object]
 
-MASKS = "masks"  # their folder in that of a result
+MASKS, SOFT = "masks", "soft"  # their folder in that of a result, and that of stored probabilities
 VOID = 255
 ONE_OBJECT = (255, 65535)  # alone, in 8 and in 16 bits
 GREY_MODES = ("L",)

@@ -12,7 +12,7 @@ from stmcli.datasets import FORMATS, DavisWriter
 from stmcli.errors import ELSEWHERE, LockedError, PartialError, UsageError, counted, listed
 from stmcli.files import can_be, nearest_existing, writing
 from stmcli.journal import SUMMARY
-from stmcli.masks import MASKS
+from stmcli.masks import MASKS, SOFT
 from stmcli.options import SOFT_FILMS, SOFT_STILLS
 from stmcli.report import is_finished, read_report
 from stmcli.video import Source, last_number, list_frames, would_be_frame
@@ -21,7 +21,7 @@ REPORT, PAGE, INDEX, LOCK = "report.json", "report.html", "index.html", ".lock"
 STATE = ".state"  # what an unfinished run needs to go on
 DATASET = DavisWriter.file  # the one output that is a tree of folders
 FOLDERS = re.compile(  # that outputs are in
-    rf"{MASKS}|soft|soft/\d+|({'|'.join(SOFT_STILLS)})(-\d+)?|{DATASET}|\{STATE}|\{STATE}/.+"
+    rf"{MASKS}|{SOFT}|{SOFT}/\d+|({'|'.join(SOFT_STILLS)})(-\d+)?|{DATASET}|\{STATE}|\{STATE}/.+"
 )
 AT_ONCE = (REPORT, PAGE, SUMMARY, INDEX, *(kind.file for kind in FORMATS.values()))  # `.x.part` before
 UNFINISHED = re.compile(  # beside these folders
@@ -241,7 +241,7 @@ def _temporaries(out: Path) -> list[Path]:
 
 def _folders(out: Path) -> list[Path]:
     """List the folders that outputs are in, inner ones first."""
-    found = [path for pattern in ("soft/*", f"{STATE}/*", "*") for path in out.glob(pattern)]
+    found = [path for pattern in (f"{SOFT}/*", f"{STATE}/*", "*") for path in out.glob(pattern)]
     return [path for path in found if FOLDERS.fullmatch(path.relative_to(out).as_posix()) and path.is_dir()]
 
 

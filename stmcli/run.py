@@ -14,9 +14,8 @@ from stmcli.device import waits_for_cores
 from stmcli.earlier import holds, refuse_edited
 from stmcli.images import is_whole_png
 from stmcli.job import Opened
-from stmcli.kinds import SOFT
 from stmcli.listeners import Listener
-from stmcli.masks import MASKS, read_values
+from stmcli.masks import MASKS, SOFT, read_values
 from stmcli.matting import Matted
 from stmcli.options import SOFT_STILLS, MattingOptions
 from stmcli.outputs import Film, Writer
