@@ -11,7 +11,7 @@ from stmcli.matting import Matted
 from stmcli.matting import matted as matted_module
 from stmcli.matting.alpha import AT_ONCE, _mixed, refine
 from stmcli.matting.cells import find_window, grow, grown_at, moments, shrink, shrink_moments, shrink_pixels, spread
-from stmcli.matting.colours import foreground
+from stmcli.matting.colours import _corrected, foreground
 from stmcli.matting.lines import colour_lines, mix, solve
 from stmcli.options import MattingOptions
 from stmcli.outputs import AlphaWriter
@@ -415,3 +415,10 @@ def test_a_writer_takes_a_matted_frame(make_clip, tmp_path):
             writer.write(frame, Matted(frame.rgb, Prediction(torch.stack([1 - inside, inside]), (1,))))
         writer.close()
     assert (tmp_path / "alpha.mov").stat().st_size > 0
+
+
+def test_both_layers_of_a_mixed_pixel_move_so_that_together_they_are_what_is_seen():
+    generator = torch.Generator().manual_seed(0)
+    pixels, part, layers = (torch.rand(*shape, generator=generator) for shape in ((3, 50), (50,), (6, 50)))
+    front, back = _corrected(pixels, part, layers), _corrected(pixels, 1 - part, layers.roll(3, 0))
+    assert torch.allclose(part * front + (1 - part) * back, pixels, atol=1e-6)

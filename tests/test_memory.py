@@ -240,6 +240,16 @@ def test_useful_frames_stay_and_the_one_that_is_read_least_goes(half):
     assert ages == {0, 1, 3}  # 2 was read least, the oldest would have been 1
 
 
+def test_a_frame_that_could_not_be_read_yet_is_not_taken_for_useless():
+    bank = MemoryBank(MemoryOptions(every=1, max_slots=4, keep="useful"))
+    bank.pin(*keyed(0))
+    bank.write(*keyed(1), age=1)
+    bank.weigh(asked(1))
+    bank.write(*keyed(2), age=2)
+    bank.pin(*keyed(3))
+    assert {int(value) for value in bank.read()[1][0, 0, :, 0].tolist()} == {0, 2, 3}
+
+
 def test_what_was_read_for_long_stays_though_another_is_read_once():
     bank = MemoryBank(MemoryOptions(every=1, max_slots=4, keep="useful"))
     bank.pin(*keyed(0))

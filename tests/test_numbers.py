@@ -12,12 +12,13 @@ from PIL import Image
 
 from stmcli.datasets import DavisWriter
 from stmcli.datasets.pictures import Pictures
-from stmcli.errors import UsageError
+from stmcli.errors import UsageError, VideoError
 from stmcli.given import read_given
 from stmcli.outputs import OverlayWriter
 from stmcli.review import Review
 from stmcli.video import first_frame_from, last_frame_until, open_source, read_frame
 from stmcli.video.frame import Source
+from stmcli.video.numbering import whole_range
 
 
 def names(folder):
@@ -270,3 +271,10 @@ def test_masks_under_earlier_numbers_do_not_stay_beside_those_under_others(segme
     (tmp_path / "out" / "masks" / "mine.png").write_bytes(b"mine")
     assert segment(*words).exit_code == 0
     assert names(tmp_path / "out" / "masks") == ["mine.png", "shot.0.png", "shot.1.png", "shot.2.png"]
+
+
+def test_as_many_frames_may_be_missing_as_there_are(tmp_path):
+    files = {number: tmp_path / f"{number}.png" for number in (1, 2, 6)}
+    assert whole_range(tmp_path, files) == range(1, 7)
+    with pytest.raises(VideoError, match="more frames are missing than are there"):
+        whole_range(tmp_path, files | {15: tmp_path / "15.png"})
