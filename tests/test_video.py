@@ -525,6 +525,7 @@ def test_a_frame_out_of_step_is_named(make_folder):
     [
         ("25", Fraction(25)),
         (" 24 ", Fraction(24)),
+        ("5", Fraction(5)),
         ("23.976", Fraction(24000, 1001)),
         ("23.98", Fraction(24000, 1001)),
         ("29.97", Fraction(30000, 1001)),
