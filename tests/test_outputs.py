@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import decode, picture
 from PIL import Image
 
 from stmcli.errors import StmError, WriteError
@@ -189,6 +189,16 @@ def test_alpha_and_colours_come_back_within_one_level(make_clip, tmp_path):
         assert np.abs(rgba[30:, 30:, :3].astype(int) - frame.rgb[30:, 30:]).max() <= 3
 
 
+@pytest.mark.parametrize("premultiplied", [False, True])
+def test_colours_of_a_film_are_straight_or_times_alpha(make_clip, tmp_path, premultiplied):
+    source = open_source(make_clip(frames=2))
+    codec = ALPHA_CODECS["qtrle"]
+    path = convert(source, AlphaWriter(tmp_path / "a.mov", source.info, codec, premultiplied=premultiplied)).path
+    share = block(48, 64).alpha()[..., None] if premultiplied else 1
+    for frame, stored in zip(source, decode(path), strict=True):
+        assert np.abs(stored.to_ndarray(format="rgba")[..., :3] - frame.rgb * share).max() <= 1
+
+
 def test_a_matte_is_the_alpha_in_grey(make_clip, tmp_path):
     source = open_source(make_clip())
     path = convert(source, MatteWriter(tmp_path / "m.mp4", source.info)).path
@@ -325,6 +335,17 @@ def test_masks_keep_their_ids_names_and_palette(make_clip, tmp_path):
         assert image.mode == "P"
         assert (np.asarray(image) == block(48, 64, value=5).ids).all()
         assert image.getpalette()[:30] == palette()[:10].ravel().tolist()
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["removed", "emptied"])
+def test_a_mask_that_is_gone_at_the_end_is_an_error(make_clip, tmp_path, spoil):
+    source = open_source(make_clip(frames=2))
+    writer = MaskWriter(tmp_path / "masks", source.frame_name)
+    for frame in source:
+        writer.write(frame, block(48, 64))
+    spoil(tmp_path / "masks" / "00000.png")
+    with pytest.raises(WriteError, match=r"00000\.png: is not there any more"):
+        writer.close()
 
 
 def test_ids_above_255_make_16_bit_masks(tmp_path):
