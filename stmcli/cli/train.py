@@ -193,7 +193,7 @@ def _profile(
             clips=clips,
             device=where,
             init=init,
-            on_step=show.advance,
+            on_round=show.advance,
         )
     if not leads():
         return

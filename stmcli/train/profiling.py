@@ -16,7 +16,7 @@ from stmcli.options import ClipOptions, TrainOptions
 from stmcli.train.loop import build_trainer
 from stmcli.train.trainer import Trainer
 
-ROUNDS = 5  # of bare and of full steps in turn, so that a machine that slows down does so for both
+ROUNDS, EACH = 5, 4  # of as many bare and full steps in turn, so that a machine that slows down does so for both
 SAMPLE = 0.05  # seconds between two looks at the GPU
 
 
@@ -39,26 +39,24 @@ def profile(
     clips: ClipOptions,
     device: torch.device,
     init: str | None = None,
-    steps: int = 4 * ROUNDS,
-    on_step: Callable[[], None] = unheard,
+    on_round: Callable[[], None] = unheard,
 ) -> Profile:
-    """Measure `steps` bare and as many full steps of a run, in rounds. Raises what `train` does."""
+    """Measure bare and full steps of a run; `on_round` is called after each round. Raises what `train` does."""
     with build_trainer(stills, videos, options, clips, device, init) as trainer, closing(trainer):
         same = trainer.maker.batch(options.batch, options.objects, step=0, done=0.0)
-        each = max(1, steps // ROUNDS)
         bare: list[float] = []
         full: list[float] = []
         busy: list[float] = []
         _bare_step(trainer, same)  # the first one sets things up
         for _ in range(ROUNDS):
             trainer.settle()
-            bare.append(_time(trainer, lambda: _bare_step(trainer, same), each, on_step))
+            bare.append(_time(trainer, lambda: _bare_step(trainer, same), on_round))
             trainer.advance()  # whose clips are made before, as those of the steps after it
             with _gpu_load(trainer.device, busy):
-                full.append(_time(trainer, trainer.advance, each, on_step))
+                full.append(_time(trainer, trainer.advance, on_round))
         ratio = statistics.median(b / f for b, f in zip(bare, full, strict=True))
-        load, measure = (statistics.mean(busy), "nvidia-ml") if busy else _kernel_share(trainer, each)
-        made = options.batch * each
+        load, measure = (statistics.mean(busy), "nvidia-ml") if busy else _kernel_share(trainer)
+        made = options.batch * EACH
         return Profile(made / statistics.median(bare), made / statistics.median(full), ratio, load, measure)
 
 
@@ -70,14 +68,15 @@ def _bare_step(trainer: Trainer, clips: Clips) -> None:
     loss.item()  # as a run does, to see that it is a number
 
 
-def _time(trainer: Trainer, step: Callable[[], None], count: int, on_step: Callable[[], None]) -> float:
+def _time(trainer: Trainer, step: Callable[[], None], on_round: Callable[[], None] = unheard) -> float:
+    """Return the seconds that a round of a step takes."""
     _wait(trainer.device)
     began = time.perf_counter()
-    for _ in range(count):
+    for _ in range(EACH):
         step()
     _wait(trainer.device)
     seconds = time.perf_counter() - began
-    on_step()
+    on_round()
     return seconds
 
 
@@ -109,11 +108,11 @@ def _gpu_load(device: torch.device, found: list[float]) -> Iterator[None]:
             watcher.join()
 
 
-def _kernel_share(trainer: Trainer, steps: int) -> tuple[float | None, str]:
+def _kernel_share(trainer: Trainer) -> tuple[float | None, str]:
     """Return the share of the time of some full steps that the GPU spent in kernels."""
     if trainer.device.type != "cuda":
         return None, ""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
-        seconds = _time(trainer, trainer.advance, steps, unheard)
+        seconds = _time(trainer, trainer.advance)
     kernels = sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
     return min(1.0, kernels / seconds), "kernels"
