@@ -8,7 +8,7 @@ from torch import Tensor
 from stmcli.options import MemoryOptions
 from stmcli.transfer import upload
 
-SAMPLED = 4  # every so manieth row and column of query cells tells how much each slot is read
+SAMPLED = 4  # how much each slot is read is told by one query cell in so many rows and columns
 INERTIA = 0.9  # of what is known of a slot's use, a frame
 
 
@@ -28,11 +28,11 @@ class MemoryBank:
     """Keep keys and values of past frames in one preallocated buffer.
 
     Attention does not care about the order of what it reads, so nothing is ever moved: given and kept frames fill
-    the front, in the order in which they come, and then take the slots of the oldest kept ones; the previous frame
-    has the slot behind the filled ones until it is kept or overwritten. Or, where useful frames are kept, they take the
-    slot of the one that was read least. With enough slots this is the published
-    protocol (first, every N-th, previous) at every frame. When more frames are given than there are slots, the
-    first and the latest stay. An object that enters late reads only the slots that were filled since.
+    the front, in the order in which they come, and then take the slot of the oldest kept one, or of the one that was
+    read least (`keep`); the previous frame has the slot behind the filled ones until it is kept or overwritten. With
+    enough slots this is the published protocol (first, every N-th, previous) at every frame. When more frames are given
+    than there are slots, the first and the latest stay. An object that enters late reads only the slots that were
+    filled since.
     """
 
     def __init__(self, options: MemoryOptions) -> None:

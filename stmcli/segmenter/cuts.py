@@ -12,9 +12,7 @@ Levels = npt.NDArray[np.float64]
 SAMPLES = 64  # pixels looked at along the shorter side
 FINE, COARSE = 256, 16  # bins of each colour channel
 LEAST = 0.12  # change that may be a cut; 0.08 at most within the validation clips, 0.15 at least between them
-FAR = (
-    0.2  # of all levels: pixels that move so far count in full, as where all of an even picture changes bins by a hair
-)
+FAR = 0.2  # of all levels: pixels count in full that move so far, and less where they only cross the edge of a bin
 TIMES = 3.0  # how many times the level so far
 MEMORY = 0.8  # of the running level
 SCENES = 8  # that were left, and are known when they come back
