@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -217,14 +218,26 @@ class Segmenter:
         slot = self.bank.pin(*self.gate.trust(*self.guard.memorize(frame, masks)))
         if slot is not None:
             self._looks[slot] = Look(self._fitted, self.cuts.scene)
-        views = list_views(self.fit.augment, TIMES)[1:] if entered else []
-        for zoom, mirrored in views if self.bank.has_room(len(views)) else ():
-            view = (seen_as(x, zoom, mirrored=mirrored) for x in (frame, masks))
-            self.bank.pin(*self.guard.memorize(*view))
+        if entered:
+            self._show_otherwise(frame, masks)
         self.gauge.begin(len(self.object_ids), others=[place - 1 for place in known])
         self._pending = None
         answer = self._answer(prob, None)
         return replace(answer, given=tuple(sorted(given)) if known else answer.object_ids)
+
+    def _show_otherwise(self, frame: Tensor, masks: Tensor) -> None:
+        """Memorize a given frame in other ways too: where that was done before others entered, in the same slots."""
+        views = list_views(self.fit.augment, TIMES)[1:]
+        known, objects = self.bank.objects, masks.shape[1]
+        shared = [slot for slot in self.bank.pinned if slot not in self._looks and known[slot] < objects][: len(views)]
+        if len(shared) < len(views) and not self.bank.has_room(len(views) - len(shared)):
+            return
+        for (zoom, mirrored), slot in zip_longest(views, shared):
+            view = self.guard.memorize(*(seen_as(x, zoom, mirrored=mirrored) for x in (frame, masks)))
+            if slot is None:
+                self.bank.pin(*view)
+            else:
+                self.bank.complete(slot, *view)
 
     def _truth(self, labels: np.ndarray) -> Tensor:
         """(H, W) -> (N+1, H, W) of zeros and ones; void is background."""
