@@ -289,6 +289,7 @@ INGREDIENTS: dict[str, tuple[float, float]] = {
     "light": (0.0, ClipOptions.light),
     "flicker": (0.0, ClipOptions.flicker),
     "blur": (0.0, ClipOptions.blur),
+    "noise": (0.0, ClipOptions.noise),
     "jpeg": (0.0, 0.3),
     "motion-blur": (0.0, 0.2),
     "jump": (0.0, 0.2),

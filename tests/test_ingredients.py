@@ -38,6 +38,12 @@ def test_every_ingredient_goes_by_a_name_that_changes_one_option(name):
         assert now == default | {field: value}
 
 
+def test_every_change_to_made_clips_is_an_ingredient():
+    fields = [*asdict(ClipOptions())]
+    looks = {name.replace("_", "-") for name in fields[fields.index("pasted") : fields.index("skip")]}
+    assert looks - {"area"} <= {*INGREDIENTS}
+
+
 def test_what_is_given_overrides_ingredients_and_they_override_the_preset():
     paper = options("paper", {"lr": 3e-5, "crop": None}, with_=["light", "dice-loss"])
     assert (paper[0].lr, paper[0].dice_loss, paper[0].size) == (3e-5, 0.5, "resnet50")
