@@ -11,10 +11,13 @@ from conftest import picture
 from stmcli.model.layers import Anchor, _best, memory_read
 from stmcli.options import Fit, MemoryOptions
 from stmcli.segmenter import Segmenter, propagate
+from stmcli.segmenter.anchors import Anchors
 from stmcli.segmenter.geometry import TIMES, seen_as
 from stmcli.segmenter.prediction import Prediction, likeliest
 from stmcli.video import Frame
 from stmcli.weights import read
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,10 @@ def given(width=64, height=48, ids=(1,), dtype=np.uint8):
     for place, number in enumerate(ids):
         labels[8 * place : 8 * place + 8, : width // 4] = number
     return labels
+
+
+def anchors_of(segmenter, slots):
+    return segmenter.anchors.among(slots, segmenter._fitted, segmenter.cuts.scene, CPU)
 
 
 def follow(model, *, labels=None, clip=None, memory=None, **fit):
@@ -333,18 +340,20 @@ def test_given_frames_are_anchored_where_they_are_read_and_by_what_was_looked_at
     clip = [frame.rgb for frame in frames(6)]
     segmenter = Segmenter(model, memory=MemoryOptions(every=1, max_slots=6), fit=Fit(focus=2, anchor=9))
     segmenter.step(clip[0], given())
-    assert [anchor.slot for anchor in segmenter._anchors([0])] == [0]
+    assert [anchor.slot for anchor in anchors_of(segmenter, [0])] == [0]
     first = segmenter._fitted
     for place, rgb in enumerate(clip[1:], 1):
         segmenter.step(rgb, given() if place == 3 else None)
     assert segmenter.bank.pinned == [0, 3]
     rows, columns = segmenter._fitted.nearness(first, device=torch.device("cpu"))
     for slots, places in (([0, 1, 2, 3], [0, 3]), ([0, 3], [0, 1])):
-        anchors = segmenter._anchors(slots)
+        anchors = anchors_of(segmenter, slots)
         assert [anchor.slot for anchor in anchors] == places
         assert torch.allclose(anchors[0].rows, math.log(9) * rows)
         assert torch.equal(anchors[0].columns, columns)
-    assert Segmenter(model)._anchors([0]) == []
+    unmoved = Anchors(1)
+    unmoved.add(0, first, 0)
+    assert unmoved.among([0], first, 0, CPU) == []
 
 
 def test_another_scene_is_not_anchored_in_the_one_before(model):
@@ -352,11 +361,11 @@ def test_another_scene_is_not_anchored_in_the_one_before(model):
     segmenter = Segmenter(model, fit=Fit(anchor=9))
     segmenter.step(dark, given())
     segmenter.step(dark)
-    assert len(segmenter._anchors([0])) == 1
+    assert len(anchors_of(segmenter, [0])) == 1
     assert segmenter.step(bright).cut
-    assert segmenter._anchors([0]) == []
+    assert anchors_of(segmenter, [0]) == []
     segmenter.step(bright, given())
-    assert len(segmenter._anchors([*range(segmenter.bank.slots)])) == 1
+    assert len(anchors_of(segmenter, [*range(segmenter.bank.slots)])) == 1
 
 
 def test_a_frame_is_memorized_in_other_ways_where_objects_enter_and_there_is_room(model):
@@ -371,7 +380,7 @@ def test_a_frame_is_memorized_in_other_ways_where_objects_enter_and_there_is_roo
     cells = turned.bank.read()[1].shape[2]
     mirrored = segmenter.bank.read()[1][:, :, cells : 2 * cells]  # behind the frame as it is
     assert torch.allclose(mirrored, turned.bank.read()[1], atol=1e-5)
-    assert [anchor.slot for anchor in segmenter._anchors([*range(10)])] == [0]
+    assert [anchor.slot for anchor in anchors_of(segmenter, [*range(10)])] == [0]
     segmenter.step(rgb, labels)
     assert segmenter.bank.pinned == [*range(11)]
     more = labels.copy()

@@ -1,9 +1,7 @@
 """One frame in, one prediction out: the network, its memory, and the way from pixels to tensors and back."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -14,11 +12,12 @@ from torch import Tensor
 
 from stmcli.masks import object_ids
 from stmcli.memory import Gate, MemoryBank
-from stmcli.model import STM, Anchor, Segmentation
+from stmcli.model import STM, Segmentation
 from stmcli.options import Fit, MemoryOptions
+from stmcli.segmenter.anchors import Anchors
 from stmcli.segmenter.confidence import Gauge
 from stmcli.segmenter.cuts import CutDetector
-from stmcli.segmenter.focus import Box, Focus
+from stmcli.segmenter.focus import Focus
 from stmcli.segmenter.follower import State
 from stmcli.segmenter.geometry import TIMES, Geometry, list_views, seen_as
 from stmcli.segmenter.guard import Guard
@@ -37,13 +36,6 @@ class Found(NamedTuple):
     query: Tensor  # (1, Ck, H/16, W/16)
     confidence: Tensor  # (N,)
     looks: Tensor  # (1, N, Ck), of the objects
-
-
-class Look(NamedTuple):
-    """From where a given frame was seen."""
-
-    geometry: Geometry
-    scene: int
 
 
 class Segmenter:
@@ -79,7 +71,7 @@ class Segmenter:
         self.object_ids: tuple[int, ...] = ()  # in the order in which they entered
         self._geometry: Geometry | None = None
         self._focus: Focus | None = None
-        self._looks: dict[int, Look] = {}  # at the given frames, by their slots
+        self.anchors = Anchors(self.fit.anchor)
         self._left: dict[int, dict[str, Any]] = {}  # where other scenes were looked at last, by their numbers
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None  # frame, masks, confidence; to be remembered
         self._age = 0
@@ -137,7 +129,7 @@ class Segmenter:
             "bank": bank,
             "cuts": self.cuts.state(),
             "focus": self._aimed.state(),
-            "looks": [[slot, look.geometry.window, look.scene] for slot, look in self._looks.items()],
+            "looks": self.anchors.state(),
             "left": [[scene, aimed] for scene, aimed in self._left.items()],
             "strides": {name: tensor.stride() for name, tensor in pending.items()},  # they decide how sums are rounded
         }
@@ -152,7 +144,7 @@ class Segmenter:
         self._fit(tuple(facts["source"]))
         self._aimed.restore(facts["focus"])
         self._geometry = self._fitted.through(self._aimed.window)
-        self._looks = {slot: Look(self._fitted.through(Box(*box)), scene) for slot, box, scene in facts["looks"]}
+        self.anchors.restore(facts["looks"], self._fitted)
         self._left = dict(facts["left"])
         self.object_ids, self._age = tuple(facts["object_ids"]), facts["age"]
         self.bank.restore(tensors, facts["bank"])
@@ -217,7 +209,7 @@ class Segmenter:
         masks = self._fitted.enter(prob[None, 1:]).to(frame.dtype)  # (1, N, H, W)
         slot = self.bank.pin(*self.gate.trust(*self.guard.memorize(frame, masks)))
         if slot is not None:
-            self._looks[slot] = Look(self._fitted, self.cuts.scene)
+            self.anchors.add(slot, self._fitted, self.cuts.scene)
         if entered:
             self._show_otherwise(frame, masks)
         self.gauge.begin(len(self.object_ids), others=[place - 1 for place in known])
@@ -229,7 +221,7 @@ class Segmenter:
         """Memorize a given frame in other ways too: where that was done before others entered, in the same slots."""
         views = list_views(self.fit.augment, TIMES)[1:]
         known, objects = self.bank.objects, masks.shape[1]
-        shared = [slot for slot in self.bank.pinned if slot not in self._looks and known[slot] < objects][: len(views)]
+        shared = [slot for slot in self.bank.pinned if slot not in self.anchors and known[slot] < objects][: len(views)]
         if len(shared) < len(views) and not self.bank.has_room(len(views) - len(shared)):
             return
         for (zoom, mirrored), slot in zip_longest(views, shared):
@@ -250,8 +242,9 @@ class Segmenter:
         """Segment a frame; where a new scene begins only given frames are read."""
         whole = self.guard.recorder.active  # so that one graph serves the whole clip
         read = self.bank.read(given_only=new, whole=whole)
-        anchors = self._anchors(self.bank.read_slots(given_only=new, whole=whole))
-        looks = self.gauge.looks(read[0].shape[1], read[0].shape[3], self._weight.device)
+        slots, device = self.bank.read_slots(given_only=new, whole=whole), self._weight.device
+        anchors = self.anchors.among(slots, self._fitted, self.cuts.scene, device)
+        looks = self.gauge.looks(read[0].shape[1], read[0].shape[3], device)
         fit, find = self.fit, self.guard.segment
         found: Found = find(frame, read, looks, top_k=fit.top_k, reach=fit.reach, anchors=anchors, then=self._finish)
         self.bank.weigh(found.query)
@@ -261,15 +254,6 @@ class Segmenter:
         prob, query = torch.softmax(self._fitted.crop(segmentation.logits), dim=1), segmentation.query
         masks = F.pad(prob[:, 1:], self._fitted.pad)
         return Found(prob, masks, query, *self.gauge.measure(masks, query, looks))
-
-    def _anchors(self, slots: Sequence[int]) -> list[Anchor]:
-        """Return how much more the given frames among these slots count: what looks as it did then is as was given."""
-        if self.fit.anchor <= 1:
-            return []
-        times, here, device = self.fit.anchor, self._fitted, self._weight.device
-        looks = [(place, self._looks[slot]) for place, slot in enumerate(slots) if slot in self._looks]
-        near = [(place, look.geometry) for place, look in looks if look.scene == self.cuts.scene]
-        return [Anchor(place, *_bonus(times, here, there, device)) for place, there in near]
 
     def _answer(self, prob: Tensor, measured: Tensor | None) -> Prediction:
         """Sort the channels (N+1, H, W) by their ids, with an empty one for each object that is still to come."""
@@ -309,13 +293,6 @@ class Segmenter:
     def _aimed(self) -> Focus:
         assert self._focus is not None
         return self._focus
-
-
-@lru_cache(maxsize=16)  # a window stays for many frames
-def _bonus(times: float, here: Geometry, there: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return by what cells match better that show the same place, where that counts so many times as much."""
-    rows, columns = here.nearness(there, device=device)
-    return math.log(times) * rows, columns
 
 
 def _by_id(ids: Sequence[int], known: Sequence[int], found: Tensor) -> Tensor:
