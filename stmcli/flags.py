@@ -43,7 +43,7 @@ FLAGS = {
     },
 }
 SWITCHES = {
-    "network": {"compile": "--compile"},
+    "network": {"compile": "--compile", "together": "--together"},
     "memory": {"half": "--mem-half"},
     "segment": {"keep_soft": "--keep-soft", "keep_memory": "--keep-memory", "page": "--no-page"},
     "export": {"per_object": "--per-object", "refine": "--no-refine", "contour": "--no-contour"},

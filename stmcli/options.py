@@ -59,7 +59,7 @@ class Fit:
     size: int = 0  # shorter side inside the network, px; 0 = the source's
     top_k: int = 0  # memory cells that a cell reads, the best matching; 0 = all
     reach: float = 0.0  # how far from its own place a cell reads, in cells of 16 px; 0 = anywhere
-    focus: float = 0.0  # window that is looked at, in lengths of the objects; 0 = the whole frame
+    focus: float = 0.0  # window in which an object is looked for, in lengths of it; 0 = the whole frame
     anchor: float = 1.0  # how many times as much a given frame counts near a place; 1 = as any other
     augment: tuple[str, ...] = ()  # how else a frame is memorized where objects enter: flip = mirrored, scale = resized
     gate: float = 0.0  # frames in which an object has a lower confidence are not remembered for it; 0 = all are
@@ -84,6 +84,7 @@ class NetworkOptions:
     adapt: int = 0  # steps of training the decoder on the given frame first
     compile: bool = False  # by torch.compile
     focus: float | None = None
+    together: bool = False  # one window for all objects, not one for each
     anchor: float | None = None
     augment: tuple[str, ...] | None = None
     gate: float | None = None

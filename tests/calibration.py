@@ -88,7 +88,7 @@ def area_jumps(signs):
 
 
 def watch_all(root, **options):
-    network = NetworkOptions(**options)
+    network = NetworkOptions(**options, together=True)  # in one segmenter
     model = load_model(network)
     return [watch(model, network, clip) for clip in list_sequences(root, "davis2016")]
 

@@ -393,7 +393,7 @@ def memory() -> Iterator[str]:
 @torch.inference_mode()
 def memory_line(name: str, options: NetworkOptions, objects: int, device: torch.device) -> str:
     model = load_model(options)
-    follower = make_follower(model, replace(options, augment=()))
+    follower = make_follower(model, replace(options, augment=(), together=True))
     follower.step(moving_frames(*FRAME)[0], stripes(FRAME[1], FRAME[0], objects))
     keys, values = follower.bank.read()[:2]
     cells = keys.shape[2]  # of the only slot so far

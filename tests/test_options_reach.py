@@ -20,6 +20,7 @@ NETWORK = {
     "--adapt 9": {"network.adapt": 9},
     "--compile": {"network.compile": True},
     "--focus 2.5": {"network.focus": 2.5},
+    "--together": {"network.together": True},
     "--anchor 50": {"network.anchor": 50.0},
     "--augment scale": {"network.augment": ("scale",)},
     "--memory-gate 0.4": {"network.gate": 0.4},

@@ -32,6 +32,7 @@ from stmcli.peak import Peak
 from stmcli.ranges import ranges_in_clips
 from stmcli.registry import find, registered
 from stmcli.segmenter import Follower, Segmenter
+from stmcli.segmenter.apart import Apart
 from stmcli.segmenter.ensemble import Ensemble, make_follower
 from stmcli.segmenter.recorder import unrecorded
 from stmcli.weights import Card, load_model, pick_precision, save, suited
@@ -154,7 +155,9 @@ def fill_memory(follower: Follower, *, slots: int) -> None:
 
 def _segmenters(follower: Follower) -> list[Segmenter]:
     if isinstance(follower, Ensemble):
-        return [view.segmenter for view in follower.views]
+        return [one for view in follower.views for one in _segmenters(view.segmenter)]
+    if isinstance(follower, Apart):
+        return [*follower.segmenters]
     assert isinstance(follower, Segmenter)
     return [follower]
 

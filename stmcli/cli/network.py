@@ -51,10 +51,13 @@ class AnyNetwork:
     focus: Annotated[
         float | None,
         typer.Option(
-            help="Look at a window this many times as long as the objects; 0 = the whole frame.",
+            help="Look for each object in a window this many times as long as it is; 0 = in the whole frame.",
             show_default=SUITED,
         ),
     ] = NETWORK.focus
+    together: Annotated[
+        bool, typer.Option("--together", help="Look at all objects through one window: faster, where there are many.")
+    ] = NETWORK.together
     anchor: Annotated[
         float | None,
         typer.Option(
@@ -109,6 +112,7 @@ class AnyNetwork:
             adapt=self.adapt,
             compile=self.compile,
             focus=focus,
+            together=self.together,
             anchor=anchor,
             augment=_augment(self.augment),
             gate=self.memory_gate,

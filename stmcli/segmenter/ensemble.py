@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 
 from stmcli.model import STM
 from stmcli.options import MemoryOptions, NetworkOptions
+from stmcli.segmenter.apart import Apart
 from stmcli.segmenter.follower import Follower, State
 from stmcli.segmenter.geometry import list_views
 from stmcli.segmenter.prediction import Prediction
@@ -21,7 +23,7 @@ ZOOMS = (0.85, 1.15)  # of the working size, by `scale`, beside that size itself
 class View:
     """A segmenter that sees every frame as it is, or mirrored."""
 
-    segmenter: Segmenter
+    segmenter: Segmenter | Apart
     mirrored: bool = False
 
     def step(self, rgb: np.ndarray, labels: np.ndarray | None = None, *, whole: bool = False) -> Prediction:
@@ -105,9 +107,15 @@ def views_of(network: NetworkOptions) -> list[tuple[float, bool]]:
 
 
 def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | None = None) -> Follower:
-    """Return what follows a clip as the options say: a Segmenter, or an Ensemble of them."""
+    """Return what follows a clip as the options say: a Segmenter, several of them Apart, or an Ensemble of either.
+
+    Where objects are looked for in windows, each has one of its own, unless they are to be followed together.
+    """
     fit = suited(network)
-    views = [
-        View(Segmenter(model, memory=memory, fit=fit, zoom=zoom), mirrored) for zoom, mirrored in views_of(network)
-    ]
+
+    def one(zoom: float) -> Segmenter | Apart:
+        make = partial(Segmenter, model, memory=memory, fit=fit, zoom=zoom)
+        return Apart(model, make) if fit.focus and not network.together else make()
+
+    views = [View(one(zoom), mirrored) for zoom, mirrored in views_of(network)]
     return Ensemble(views) if len(views) > 1 else views[0].segmenter

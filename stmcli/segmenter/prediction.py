@@ -52,3 +52,12 @@ def likeliest(background: Tensor, objects: Tensor, object_ids: Sequence[int]) ->
     won = (best > background).to(number)
     found = (won if places is None else won * (1 + places.to(number))).cpu().numpy()
     return found if ids.dtype == np.uint8 and np.array_equal(ids, np.arange(len(ids))) else ids[found]
+
+
+def by_id(ids: Sequence[int], known: Sequence[int], found: Tensor) -> Tensor:
+    """Return what was found of every id, in their order (N, ...), and zeros for those that are not known.
+
+    Places in a list would go to the device as a tensor, for which the host waits.
+    """
+    nothing = torch.zeros_like(found[0])
+    return torch.stack([found[known.index(number)] if number in known else nothing for number in ids])

@@ -1,6 +1,5 @@
 """One frame in, one prediction out: the network, its memory, and the way from pixels to tensors and back."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from stmcli.segmenter.focus import Focus
 from stmcli.segmenter.follower import State
 from stmcli.segmenter.geometry import TIMES, Geometry, list_views, seen_as
 from stmcli.segmenter.guard import Guard
-from stmcli.segmenter.prediction import Prediction
+from stmcli.segmenter.prediction import Prediction, by_id
 from stmcli.transfer import upload
 
 TINY = 1e-7
@@ -112,8 +111,7 @@ class Segmenter:
         if self._pending is None or prediction.measured is None:
             return
         masks, measured = (
-            _by_id(self.object_ids, prediction.object_ids, found)
-            for found in (prediction.prob[1:], prediction.measured)
+            by_id(self.object_ids, prediction.object_ids, found) for found in (prediction.prob[1:], prediction.measured)
         )
         self._pending = self._pending[0], self._fitted.enter(masks[None]), measured
 
@@ -260,9 +258,9 @@ class Segmenter:
         ids = tuple(sorted({*self.object_ids, *self.expected}))
         if ids == self.object_ids:
             return Prediction(prob, ids, measured)
-        answer = torch.cat([prob[:1], _by_id(ids, self.object_ids, prob[1:])])
+        answer = torch.cat([prob[:1], by_id(ids, self.object_ids, prob[1:])])
         if measured is not None:
-            measured = _by_id(ids, self.object_ids, measured)
+            measured = by_id(ids, self.object_ids, measured)
         return Prediction(answer, ids, measured)
 
     def _remember(self) -> None:
@@ -293,15 +291,6 @@ class Segmenter:
     def _aimed(self) -> Focus:
         assert self._focus is not None
         return self._focus
-
-
-def _by_id(ids: Sequence[int], known: Sequence[int], found: Tensor) -> Tensor:
-    """Return what was found of every id, in their order (N, ...), and zeros for those that are not known.
-
-    Places in a list would go to the device as a tensor, for which the host waits.
-    """
-    nothing = torch.zeros_like(found[0])
-    return torch.stack([found[known.index(number)] if number in known else nothing for number in ids])
 
 
 def _packed(tensor: Tensor) -> Tensor:
