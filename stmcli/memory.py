@@ -64,13 +64,6 @@ class MemoryBank:
         self._put(slot, key, value)
         return slot
 
-    def complete(self, slot: int, key: Tensor, value: Tensor) -> None:
-        """Show the objects that a slot does not know yet as in another given frame: key and value as in `pin`."""
-        known, rows = self.objects[slot], slice(slot * self._cells, (slot + 1) * self._cells)
-        self._keys[:, known:, rows] = key[:, known:]
-        self._values[:, known:, rows] = value[:, known:]
-        self.objects[slot] = key.shape[1]
-
     def has_room(self, count: int) -> bool:
         """Tell whether so many more given frames fit, and leave half of the memory to others."""
         return len(self.pinned) + count <= min(given_room(self.options), self.options.max_slots // 2)

@@ -27,10 +27,6 @@ class Anchors:
         self.times = times  # as much as a frame that was not given
         self._looks: dict[int, Look] = {}
 
-    def __contains__(self, slot: int) -> bool:
-        """Tell whether a slot holds a given frame as it is."""
-        return slot in self._looks
-
     def add(self, slot: int, geometry: Geometry, scene: int) -> None:
         """Take note of a given frame, which may take the place of another one."""
         self._looks[slot] = Look(geometry, scene)

@@ -1,7 +1,6 @@
 """One frame in, one prediction out: the network, its memory, and the way from pixels to tensors and back."""
 
 from dataclasses import replace
-from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -208,26 +207,14 @@ class Segmenter:
         slot = self.bank.pin(*self.gate.trust(*self.guard.memorize(frame, masks)))
         if slot is not None:
             self.anchors.add(slot, self._fitted, self.cuts.scene)
-        if entered:
-            self._show_otherwise(frame, masks)
+        views = list_views(self.fit.augment, TIMES)[1:] if entered else []
+        for zoom, mirrored in views if self.bank.has_room(len(views)) else ():
+            view = (seen_as(x, zoom, mirrored=mirrored) for x in (frame, masks))
+            self.bank.pin(*self.guard.memorize(*view))
         self.gauge.begin(len(self.object_ids), others=[place - 1 for place in known])
         self._pending = None
         answer = self._answer(prob, None)
         return replace(answer, given=tuple(sorted(given)) if known else answer.object_ids)
-
-    def _show_otherwise(self, frame: Tensor, masks: Tensor) -> None:
-        """Memorize a given frame in other ways too: where that was done before others entered, in the same slots."""
-        views = list_views(self.fit.augment, TIMES)[1:]
-        known, objects = self.bank.objects, masks.shape[1]
-        shared = [slot for slot in self.bank.pinned if slot not in self.anchors and known[slot] < objects][: len(views)]
-        if len(shared) < len(views) and not self.bank.has_room(len(views) - len(shared)):
-            return
-        for (zoom, mirrored), slot in zip_longest(views, shared):
-            view = self.guard.memorize(*(seen_as(x, zoom, mirrored=mirrored) for x in (frame, masks)))
-            if slot is None:
-                self.bank.pin(*view)
-            else:
-                self.bank.complete(slot, *view)
 
     def _truth(self, labels: np.ndarray) -> Tensor:
         """(H, W) -> (N+1, H, W) of zeros and ones; void is background."""
