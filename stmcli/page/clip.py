@@ -112,8 +112,8 @@ def _worst(worst: Sequence[Picture], report: Mapping[str, Any], folder: Path) ->
         return
     yield "<section><h2>Look at these first</h2>"
     yield (
-        f"<p>The frames with the lowest confidence, one of each stretch. Below {DOUBTFUL} a mask is more likely wrong "
-        "than right. To mend one, paint its objects over the frame, with their ids, and run the clip again:</p>"
+        f"<p>The frames with the lowest confidence, one of each stretch. Below {DOUBTFUL} a mask may well be "
+        "wrong. To mend one, paint its objects over the frame, with their ids, and run the clip again:</p>"
     )
     by_number = {frame["frame"]: frame for frame in report.get("frames", [])}
     yield "<div class=worst>"
