@@ -10,7 +10,7 @@ from torch import Tensor
 from stmcli.masks import object_ids
 from stmcli.model import STM
 from stmcli.segmenter.follower import State
-from stmcli.segmenter.prediction import Prediction, by_id
+from stmcli.segmenter.prediction import Prediction
 from stmcli.segmenter.segmenter import TINY, Segmenter
 
 
@@ -55,19 +55,15 @@ class Apart:
             segmenter.revise(prediction)
 
     def state(self) -> State:
-        """Return what it takes to go on from here, as copies; the tensors are named `<id>.<name>`."""
-        states = {number: segmenter.state() for number, segmenter in self._each.items()}
-        tensors = {f"{number}.{name}": x for number, state in states.items() for name, x in state.tensors.items()}
-        return State(tensors, {"objects": [[number, state.facts] for number, state in states.items()]})
+        """Return what it takes to go on from here, as copies."""
+        return State.joined({number: segmenter.state() for number, segmenter in self._each.items()})
 
     def restore(self, state: State) -> None:
         """Go on from a state of an Apart with the same network and options."""
         self.reset()
-        for number, facts in state.facts["objects"]:
-            mine = f"{number}."
-            tensors = {name.removeprefix(mine): x for name, x in state.tensors.items() if name.startswith(mine)}
+        for number, one in state.parted().items():
             self._each[number] = self._make()
-            self._each[number].restore(State(tensors, facts))
+            self._each[number].restore(one)
 
     def notes(self) -> list[str]:
         """Return what is to be said of how it was computed."""
@@ -85,15 +81,13 @@ class Apart:
 
     def _answer(self, seen: Sequence[Prediction], given: Sequence[int]) -> Prediction:
         """Put together what is said of each object, sorted by id, with empty channels for those that are to come."""
-        known, ids = self.object_ids, tuple(sorted({*self._each, *self.expected}))
-        prob = seen[0].prob
+        known, prob = self.object_ids, seen[0].prob
         sure = torch.cat([prob.new_ones(1) if found.measured is None else found.measured for found in seen])
         if len(seen) > 1:
             prob = shared([found.prob[1] for found in seen], [known.index(number) for number in given])
             sure = sure * (prob[1:].amax((1, 2)) > 0.5)  # others may have taken all that it claimed
-        if ids != known:
-            prob, sure = torch.cat([prob[:1], by_id(ids, known, prob[1:])]), by_id(ids, known, sure)
-        return replace(seen[0], prob=prob, object_ids=ids, measured=sure, given=self._told(ids, given))
+        answer = replace(seen[0], prob=prob, object_ids=known, measured=sure).arranged(self.expected)
+        return replace(answer, given=self._told(answer.object_ids, given))
 
     def _told(self, ids: tuple[int, ...], given: Sequence[int]) -> tuple[int, ...]:
         """Return the objects of a frame that come out as they were given: all, where all that are there were."""

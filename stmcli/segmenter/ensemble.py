@@ -79,17 +79,13 @@ class Ensemble:
         return prediction
 
     def state(self) -> State:
-        """Return what it takes to go on from here, as copies; the tensors are named `<view>.<name>`."""
-        states = [view.segmenter.state() for view in self.views]
-        tensors = {f"{place}.{name}": x for place, state in enumerate(states) for name, x in state.tensors.items()}
-        return State(tensors, {"views": [state.facts for state in states]})
+        """Return what it takes to go on from here, as copies."""
+        return State.joined({place: view.segmenter.state() for place, view in enumerate(self.views)})
 
     def restore(self, state: State) -> None:
         """Go on from a state of an Ensemble with the same network and options."""
-        for place, (view, facts) in enumerate(zip(self.views, state.facts["views"], strict=True)):
-            mine = f"{place}."
-            tensors = {name.removeprefix(mine): x for name, x in state.tensors.items() if name.startswith(mine)}
-            view.segmenter.restore(State(tensors, facts))
+        for view, one in zip(self.views, state.parted().values(), strict=True):
+            view.segmenter.restore(one)
 
     def notes(self) -> list[str]:
         """Return what is to be said of how it was computed."""

@@ -1,6 +1,6 @@
 """What follows the objects of a clip, and the loop that hands it every frame."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +18,19 @@ class State(NamedTuple):
 
     tensors: dict[str, Tensor]  # in the network's precision
     facts: dict[str, Any]  # that JSON can hold
+
+    @classmethod
+    def joined(cls, states: Mapping[int, "State"]) -> "State":
+        """Return the states of several followers as one; the tensors are named `<key>.<name>`."""
+        tensors = {f"{key}.{name}": x for key, state in states.items() for name, x in state.tensors.items()}
+        return cls(tensors, {"each": [[key, state.facts] for key, state in states.items()]})
+
+    def parted(self) -> dict[int, "State"]:
+        """Return the states that were joined, by their keys."""
+        return {key: State(self._named(f"{key}."), facts) for key, facts in self.facts["each"]}
+
+    def _named(self, prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): x for name, x in self.tensors.items() if name.startswith(prefix)}
 
 
 class Follower(Protocol):

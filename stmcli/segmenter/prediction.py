@@ -1,7 +1,7 @@
 """What comes out of the network for one frame."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,15 @@ class Prediction:
     measured: Tensor | None = None  # (N,) confidence in each object, 0..1; None: a mask that was given or stored
     cut: bool = False  # whether a new scene begins here
     given: tuple[int, ...] = ()  # objects whose masks the user gave, which are to come out as they are
+
+    def arranged(self, expected: Sequence[int] = ()) -> "Prediction":
+        """Return it with its channels in the order of their ids, and an empty one for each other id expected."""
+        ids = tuple(sorted({*self.object_ids, *expected}))
+        if ids == self.object_ids:
+            return self
+        prob = torch.cat([self.prob[:1], by_id(ids, self.object_ids, self.prob[1:])])
+        measured = None if self.measured is None else by_id(ids, self.object_ids, self.measured)
+        return replace(self, prob=prob, object_ids=ids, measured=measured)
 
     def labels(self) -> np.ndarray:
         """Return the most likely id of every pixel: (H, W) uint8, or uint16 when an id is above 255."""

@@ -177,7 +177,8 @@ class Segmenter:
         self._age += 1
         self._pending = frame, found.masks, found.confidence
         self.gauge.learn(found.looks)
-        return self._answer(self._fitted.leave(found.prob)[0], found.confidence)
+        prob = self._fitted.leave(found.prob)[0]
+        return Prediction(prob, self.object_ids, found.confidence).arranged(self.expected)
 
     def _take(self, pixels: Tensor, labels: np.ndarray, whole: bool, new: bool) -> Prediction:
         """Take what is given of a frame, segment the rest of it, and keep it in memory for good.
@@ -213,7 +214,7 @@ class Segmenter:
             self.bank.pin(*self.guard.memorize(*view))
         self.gauge.begin(len(self.object_ids), others=[place - 1 for place in known])
         self._pending = None
-        answer = self._answer(prob, None)
+        answer = Prediction(prob, self.object_ids).arranged(self.expected)
         return replace(answer, given=tuple(sorted(given)) if known else answer.object_ids)
 
     def _truth(self, labels: np.ndarray) -> Tensor:
@@ -239,16 +240,6 @@ class Segmenter:
         prob, query = torch.softmax(self._fitted.crop(segmentation.logits), dim=1), segmentation.query
         masks = F.pad(prob[:, 1:], self._fitted.pad)
         return Found(prob, masks, query, *self.gauge.measure(masks, query, looks))
-
-    def _answer(self, prob: Tensor, measured: Tensor | None) -> Prediction:
-        """Sort the channels (N+1, H, W) by their ids, with an empty one for each object that is still to come."""
-        ids = tuple(sorted({*self.object_ids, *self.expected}))
-        if ids == self.object_ids:
-            return Prediction(prob, ids, measured)
-        answer = torch.cat([prob[:1], by_id(ids, self.object_ids, prob[1:])])
-        if measured is not None:
-            measured = by_id(ids, self.object_ids, measured)
-        return Prediction(answer, ids, measured)
 
     def _remember(self) -> None:
         """Put the frame before into memory, if the policy wants to read it."""
