@@ -14,7 +14,7 @@ import time
 import traceback
 from pathlib import Path
 
-import stmcli.cli
+import stmcli.cli.segment
 import stmcli.pipeline  # noqa: F401  (the network's library takes seconds to import)
 from stmcli.__main__ import main
 

@@ -12,23 +12,11 @@ from conftest import picture
 from PIL import Image
 
 from stmcli import __version__
+from stmcli.cli.app import COMMANDS
 from stmcli.masks import read_values, write_labels
 from stmcli.options import MemoryOptions, NetworkOptions
 
-COMMANDS = (
-    "segment",
-    "batch",
-    "frame",
-    "evaluate",
-    "train",
-    "weights",
-    "weights list",
-    "weights path",
-    "weights verify",
-    "mask",
-    "mask check",
-    "mask fix",
-)
+BELOW = ("weights list", "weights path", "weights verify", "weights import", "mask check", "mask fix")
 
 
 def plain(text):
@@ -40,7 +28,7 @@ def run_python(code, **settings):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **settings)
 
 
-@pytest.mark.parametrize("library", ["torch", "av", "numpy", "rich.console"])
+@pytest.mark.parametrize("library", ["torch", "av", "numpy", "rich.console", "stmcli.cli.segment"])
 def test_help_does_not_wait_for(library):
     code = f"""
 import sys
@@ -61,12 +49,18 @@ def test_version(stm):
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"stm {__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *BELOW])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_command_has_help(stm, command, flag):
     result = stm(*command.split(), flag)
     assert result.exit_code == 0
     assert "Usage: " in result.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_their_help_says_first(stm, name):
+    _, _, text = stm(name, "--help").stdout.partition("\n\n")  # behind the usage
+    assert plain(text).startswith(COMMANDS[name])
 
 
 @pytest.mark.parametrize("words", [(), ("mask",), ("weights",)])

@@ -14,8 +14,8 @@ PACKAGE = README.parent / "stmcli"
 def command_of(words):
     """Return the command that a line begins with, and the words behind its name."""
     command = typer.main.get_command(app)
-    while words and words[0] in getattr(command, "commands", {}):
-        command, words = command.commands[words[0]], words[1:]
+    while words and hasattr(command, "commands"):
+        command, words = command.get_command(None, words[0]), words[1:]
     return command, words
 
 

@@ -2,20 +2,6 @@
 
 import sys
 
-from stmcli.cli import (  # noqa: F401  (each adds its commands to the app)
-    batch,
-    bench,
-    doctor,
-    evaluate,
-    export,
-    info,
-    mask,
-    report,
-    review,
-    segment,
-    train,
-    weights,
-)
 from stmcli.cli.app import app, set_up_warnings
 
 

@@ -5,6 +5,7 @@ import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,11 +17,22 @@ from stmcli.errors import ManyErrors, PartialError, StmError, UsageError, exit_c
 from stmcli.options import MEMORY_KEEPS, MEMORY_POLICIES, MemoryOptions, NetworkOptions
 from stmcli.signals import stop_behind
 
-# In the list of commands, what people come for first
-ORDER = (
-    *("segment", "batch", "info", "frame", "mask", "report", "review", "export"),
-    *("evaluate", "train", "weights", "bench", "doctor"),
-)
+# The list of commands, what people come for first. Each is in the module of its name, which is loaded when it is needed
+COMMANDS = {
+    "segment": "Follow the objects of a first-frame mask through a clip.",
+    "batch": "Segment many clips.",
+    "info": "Say what a clip holds, and whether it can be segmented.",
+    "frame": "Write one frame, upright and at source size, to paint a mask on.",
+    "mask": "Look at mask files, and clean them.",
+    "report": "Write the page of a result again.",
+    "review": "Look through a result in the browser, and paint corrections.",
+    "export": "Make other files of masks that are there, without the network.",
+    "evaluate": "Score masks against ground truth.",
+    "train": "Train a network.",
+    "weights": "The bundled network and imported checkpoints.",
+    "bench": "Measure how fast the network is, or a whole command.",
+    "doctor": "Say what is installed here and what works.",
+}
 NETWORK, MEMORY = NetworkOptions(), MemoryOptions()
 
 _EXTRA = re.compile(r"Got unexpected extra argument\(s\) \((.*)\)")  # typer's
@@ -68,12 +80,22 @@ class Group(TyperGroup):
         with _interruptible():
             return super().make_context(*words, **extra)
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         """Return the commands, the first ones first."""
-        return sorted(super().list_commands(ctx), key=ORDER.index)
+        return [*COMMANDS]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """List the commands in a help text."""
+        with formatter.section("Commands"):
+            formatter.write_dl([*COMMANDS.items()])
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command whose help leaves out environment variables, which hold lists as a shell does."""
+        if cmd_name not in self.commands:
+            for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:  # one like an unknown one is suggested
+                import_module(f"stmcli.cli.{name}")
+            loaded: Any = typer.main.get_command(app)
+            self.commands = loaded.commands
         command: Any = super().get_command(ctx, cmd_name)
         for one in (command, *getattr(command, "commands", {}).values()) if command else ():
             for param in one.params:

@@ -1,7 +1,6 @@
-"""stm segment, and stm frame for the mask that it needs."""
+"""stm segment."""
 
 import json
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,28 +9,23 @@ import typer
 
 from stmcli.cli.app import (
     MEMORY,
-    FirstNumberOption,
-    FpsOption,
     JsonOption,
-    OverwriteOption,
     QuietOption,
     VerboseOption,
     app,
     give,
     part_of,
-    rate_of,
     say,
 )
+from stmcli.cli.frame import POSITION, frame_number
 from stmcli.cli.groups import Clip, Exports, Memory, grouped
 from stmcli.cli.network import Network
 from stmcli.cli.review import serve
 from stmcli.errors import Faults, PartialError, counted
-from stmcli.options import FPS, OUTPUT, ExportOptions, NetworkOptions, SegmentOptions
+from stmcli.options import OUTPUT, ExportOptions, NetworkOptions, SegmentOptions
 
 if TYPE_CHECKING:
     from stmcli.pipeline import Result
-
-POSITION = "its number, or a time like 10s or 00:01:30.500"
 
 
 @app.command()
@@ -65,7 +59,7 @@ def segment(
     verbose: VerboseOption = 0,
 ) -> None:
     """Follow the objects of a first-frame mask through a clip."""
-    number = partial(_frame_number, video, first_number=clip.first_number, fps=clip.fps)
+    number = partial(frame_number, video, first_number=clip.first_number, fps=clip.fps)
     faults = Faults()  # an option that is wrong leaves a value with which the rest can be checked
     choices = (
         faults.look(lambda: clip.options(start=number(start), end=number(end, last=True)))
@@ -120,18 +114,6 @@ def _give_result(result: "Result", *, as_json: bool, verbose: int) -> None:
         give("\n".join(files))
 
 
-def _frame_number(
-    video: Path, text: str | None, *, first_number: int | None, fps: str, last: bool = False
-) -> int | None:
-    """Return the number of the first frame at a position or later, or of the `last` one until there."""
-    from stmcli.video import first_frame_from, last_frame_until, parse_position
-
-    if text is None:
-        return None
-    find = last_frame_until if last else first_frame_from
-    return find(video, parse_position(text), first_number=first_number, rate=Fraction(rate_of("--fps", fps)))
-
-
 def _give_facts(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         give(json.dumps(facts))
@@ -157,31 +139,3 @@ def _summary(report: dict[str, Any]) -> str:
 
 def _speed(frames: int, seconds: float) -> str:
     return f"{counted(frames, 'frame')} in {seconds:.1f} s ({frames / max(seconds, 1e-9):.1f} per second)"
-
-
-@app.command()
-def frame(
-    video: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a pattern.")],
-    at: Annotated[
-        str | None,
-        typer.Option(help=f"Which frame: {POSITION}.", metavar="FRAME|TIME", show_default="the first"),
-    ] = None,
-    first_number: FirstNumberOption = None,
-    fps: FpsOption = FPS,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A PNG.")] = Path("frame.png"),
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Write one frame, upright and at source size, to paint a mask on."""
-    from stmcli.masks import write_picture
-    from stmcli.report import OWN_RATE
-    from stmcli.results import check_picture, require_png
-    from stmcli.video import read_frame
-
-    require_png(output)
-    index = _frame_number(video, at, first_number=first_number, fps=fps)
-    picture = read_frame(video, index, first_number=first_number).rgb
-    check_picture(output, video, overwrite=overwrite)
-    write_picture(output, picture)
-    if video.is_file() and rate_of("--fps", fps) != FPS:
-        say(f"note: {OWN_RATE}")
-    give(output)
