@@ -12,7 +12,7 @@ from stmcli.model import Dims
 from stmcli.model.stm import STRIDE
 from stmcli.options import MemoryOptions, NetworkOptions
 from stmcli.registry import find
-from stmcli.segmenter.ensemble import views_of
+from stmcli.segmenter.ensemble import is_apart, views_of
 from stmcli.segmenter.geometry import Geometry
 from stmcli.weights import card_of, pick_precision, suited
 
@@ -28,7 +28,8 @@ class Footprint:
     """Bytes on the device, beside the weights."""
 
     memory: int  # keys and values of all slots
-    working: int  # what one frame takes while it is computed, about
+    network: int  # what the network takes for a frame while it computes, about
+    planes: int  # and what comes out of it, at the size of the source
 
 
 def slot_bytes(dims: Dims, cells: int, *, width: int) -> int:
@@ -36,8 +37,10 @@ def slot_bytes(dims: Dims, cells: int, *, width: int) -> int:
     return cells * (dims.key + dims.value) * width
 
 
-def footprint(dims: Dims, geometry: Geometry, objects: int, slots: int, *, width: int, kept: int) -> Footprint:
-    """Estimate what it takes to follow `objects` with a memory of `slots`.
+def footprint(
+    dims: Dims, geometry: Geometry, objects: int, slots: int, *, width: int, kept: int, at_once: int = 0
+) -> Footprint:
+    """Estimate what it takes to follow `objects` with a memory of `slots`, all or so many of them `at_once`.
 
     Numbers are `width` bytes wide, and in memory `kept`.
     """
@@ -48,7 +51,8 @@ def footprint(dims: Dims, geometry: Geometry, objects: int, slots: int, *, width
     planes = PLANES * 4 * (objects + 1) * geometry.source[0] * geometry.source[1]
     cells = (height // STRIDE) * (across // STRIDE)
     memory = slots * objects * slot_bytes(dims, cells, width=kept)
-    return Footprint(memory, BASE + MAPS * width * objects * max(stem, decoder) + planes)
+    network = BASE + MAPS * width * (at_once or objects) * max(stem, decoder)
+    return Footprint(memory, network, planes)
 
 
 def check_room(source: tuple[int, int], objects: int, network: NetworkOptions, memory: MemoryOptions) -> None:
@@ -75,14 +79,16 @@ def needs(
     """Return what tells how many bytes of a device a `size` inside the network and a number of slots take."""
     device, weights, views = pick_device(network.device), find(network.weights), len(views_of(network))
     dims, precision = card_of(weights).dims, pick_precision(network)
-    width = pick_dtype(precision, device).itemsize
+    width, apart = pick_dtype(precision, device).itemsize, is_apart(network)
     kept = torch.bfloat16.itemsize if memory.half else memory_dtype(precision, device).itemsize
 
     def needed(size: int, slots: int) -> int:
-        found = footprint(dims, Geometry.fit(*source, size), objects, slots, width=width, kept=kept)
-        recorded = found.working if device.type == "cuda" else 0  # graphs work in memory of their own
+        geometry, at_once = Geometry.fit(*source, size), 1 if apart else objects
+        found = footprint(dims, geometry, objects, slots, width=width, kept=kept, at_once=at_once)
+        graphs = objects // at_once if device.type == "cuda" else 0  # each works in memory of its own
         copied = found.memory  # where objects enter and it grows, and for the state that is saved now and then
-        return 2 * weights.stat().st_size + found.working + recorded + views * (found.memory + copied)
+        working = (1 + graphs) * found.network + found.planes
+        return 2 * weights.stat().st_size + working + views * (found.memory + copied)
 
     return needed
 

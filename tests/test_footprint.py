@@ -34,7 +34,7 @@ def test_memory_grows_with_objects_and_slots_and_nothing_with_the_clip():
     assert estimate(objects=4).memory == 4 * estimate().memory
     assert estimate(slots=40).memory == 2 * estimate().memory
     assert estimate(width=4).memory == estimate().memory == estimate(kept=4).memory // 2
-    assert estimate(objects=8).working > estimate().working
+    assert estimate(objects=8).network > estimate().network
 
 
 def test_what_does_not_fit_is_refused_before_the_run_and_the_proposals_fit(monkeypatch):
@@ -48,6 +48,20 @@ def test_what_does_not_fit_is_refused_before_the_run_and_the_proposals_fit(monke
     check_room(frame, objects, NetworkOptions("compact", "cpu", "bf16", size=size), MemoryOptions(max_slots=200))
     if "--mem-max" in words:
         check_room(frame, objects, whole, MemoryOptions(max_slots=int(words[words.index("--mem-max") + 1])))
+
+
+@pytest.mark.parametrize(("device", "together", "apart"), [("cpu", 4, 1), ("cuda", 2 * 4, 1 + 4)])
+def test_objects_apart_are_computed_one_by_one_but_each_has_graphs_of_its_own(device, together, apart, monkeypatch):
+    monkeypatch.setattr(module, "pick_device", lambda _: torch.device(device))
+    monkeypatch.setattr(module, "pick_precision", lambda _: "bf16")
+    network = replace(COMPACT, focus=2)
+    one, four = estimate(), estimate(objects=4)
+    maps = (four.network - one.network) // 3  # of one object
+    found = [
+        needs((1080, 1920), 4, replace(network, together=joined), MemoryOptions())(480, 20) for joined in (True, False)
+    ]
+    graphs = device == "cuda"
+    assert found[0] - found[1] == (together - apart) * maps - graphs * 3 * module.BASE
 
 
 @pytest.mark.parametrize("tta", [(), ("flip",)])

@@ -102,16 +102,18 @@ def views_of(network: NetworkOptions) -> list[tuple[float, bool]]:
     return list_views(network.tta, ZOOMS)
 
 
-def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | None = None) -> Follower:
-    """Return what follows a clip as the options say: a Segmenter, several of them Apart, or an Ensemble of either.
+def is_apart(network: NetworkOptions) -> bool:
+    """Tell whether every object is followed by itself: where it has a window, unless they are to be together."""
+    return bool(suited(network).focus) and not network.together
 
-    Where objects are looked for in windows, each has one of its own, unless they are to be followed together.
-    """
+
+def make_follower(model: STM, network: NetworkOptions, memory: MemoryOptions | None = None) -> Follower:
+    """Return what follows a clip as the options say: a Segmenter, several of them Apart, or an Ensemble of either."""
     fit = suited(network)
 
     def one(zoom: float) -> Segmenter | Apart:
         make = partial(Segmenter, model, memory=memory, fit=fit, zoom=zoom)
-        return Apart(model, make) if fit.focus and not network.together else make()
+        return Apart(model, make) if is_apart(network) else make()
 
     views = [View(one(zoom), mirrored) for zoom, mirrored in views_of(network)]
     return Ensemble(views) if len(views) > 1 else views[0].segmenter
