@@ -132,7 +132,7 @@ def _adapted(model: STM, opened: Opened, listener: Listener) -> STM:
 
 @contextmanager
 def _writing(opened: Opened, report: Report) -> Iterator[list[Writer]]:
-    """Open the writers; on any error leave no unfinished film, and a report only if there are masks to keep."""
+    """Open the writers; on any error leave no unfinished film, and a report if anything was begun."""
     out, frames = opened.job.output, opened.source.count
     try:
         with (

@@ -109,13 +109,9 @@ class Report:
         self._saved = True
 
     def fail(self, status: str, error: str) -> None:
-        """Write why the run ended, remove its file when there is no frame, or leave another's. Raises WriteError."""
-        if not self._saved:
-            return
-        if self._frames:
+        """Write why the run ended, also in its first frame, whose files it vouches for. Raises WriteError."""
+        if self._saved:  # and not another's report is there
             self.save(status, error=error, frames_written=self.count)
-        else:
-            self.path.unlink(missing_ok=True)
 
 
 def cut_note(cuts: Sequence[int]) -> list[str]:

@@ -107,3 +107,15 @@ def test_a_full_disk_in_the_middle_ends_a_run_that_goes_on_when_there_is_room(no
         assert len(masks_in(noisy.output)) < FRAMES
         subprocess.run(["mount", "-o", "remount,size=8m", str(home)], check=True)
         check_finished(noisy, segment(*words), whole)
+
+
+def test_a_disk_that_is_full_within_the_first_frame_ends_a_run_that_begins_again_when_there_is_room(noisy, segment):
+    words = (*noisy.job, "-e", "cutout", "--no-page")
+    Image.fromarray(np.ones((48, 64), np.uint8)).save(noisy.mask)
+    with no_file_larger_than(8000):  # its mask is smaller, its cutout is larger
+        result = segment(*words)
+    assert result.exit_code == 1
+    assert masks_in(noisy.output).keys() == {"00000.png"}, result.stderr
+    result = segment(*words)
+    assert result.exit_code == 0, result.stderr
+    assert len(masks_in(noisy.output)) == FRAMES
