@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import hashlib
 import json
@@ -541,6 +542,18 @@ def test_a_worker_that_is_killed_costs_only_its_clip(batch_of, shots, tmp_path):
     assert lines["b"]["tries"] == 2
     assert len({worker.pid for worker in killed}) == 2
     assert not workers(os.getpid())
+
+
+def test_a_system_that_starts_no_worker_is_told_in_one_line(many, shots, tmp_path, monkeypatch):
+    def refuse(_):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    shots("a.mp4")
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refuse)
+    result = many("-q", "--engine", "processes")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1), (result.stderr, result.exception)
+    assert "no worker can be started (Resource temporarily unavailable)" in result.stderr
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "failed"
 
 
 def start(tmp_path, weights, *more):

@@ -16,7 +16,7 @@ import torch
 
 from stmcli.engines.sharing import threads_each
 from stmcli.engines.task import Advanced, Hear, Outcome, Task, do, loss
-from stmcli.errors import Interrupted
+from stmcli.errors import Interrupted, StmError
 from stmcli.options import BatchOptions, NetworkOptions
 from stmcli.signals import listen
 from stmcli.weights import load_model
@@ -80,13 +80,18 @@ class _Worker:
         self.task: Task | None = None
 
     def start(self, task: Task) -> None:
-        """Begin a task, in a fresh process where there is none."""
+        """Begin a task, in a fresh process where there is none. Raises StmError when none can be started."""
         self.task = task
         if self._process is None or not self._process.is_alive():
             self.kill()
-            self.pipe, theirs = _SPAWN.Pipe()
-            self._process = _SPAWN.Process(target=_serve, args=(theirs, *self._settings), daemon=True)
-            self._process.start()
+            try:
+                self.pipe, theirs = _SPAWN.Pipe()
+                process = _SPAWN.Process(target=_serve, args=(theirs, *self._settings), daemon=True)
+                process.start()
+            except OSError as error:
+                cause = f"no worker can be started ({error.strerror})"
+                raise StmError(cause, hint="Do fewer clips at a time with --jobs.") from error
+            self._process = process
             theirs.close()
         with suppress(OSError):  # it has just died: listen() says so
             self.pipe.send(task)
