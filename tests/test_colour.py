@@ -199,3 +199,13 @@ def test_hdr_is_known_by_its_curve_and_warned_of(tmp_path, curve):
         assert source.info.color.primaries == "BT.2020"
         assert "HDR" in " ".join(source.warnings)
     assert not Color(transfer="BT.709").hdr
+
+
+@pytest.mark.parametrize(("primaries", "name"), [(1, None), (6, None), (9, "BT.2020"), (12, "Display P3")])
+def test_wide_primaries_that_are_not_converted_are_warned_of(tmp_path, primaries, name):
+    planes = yuv_planes("420", 48, 64, bits=8, full=False)
+    tags = {"colorspace": 1, "color_trc": 1, "color_primaries": primaries, "color_range": 1}
+    path = write_planes(tmp_path / "c.mkv", planes, "yuv420p", bits=8, codec="libx264", tags=tags)
+    with open_source(path) as source:
+        said = [f"its primaries, {name}, are taken as BT.709, in which its colours are paler"] if name else []
+        assert list(source.warnings) == said

@@ -43,6 +43,7 @@ _MATRICES = {
 _CONVERTED = {0, 1, 4, 5, 6, 7, 9}  # matrices that the conversion to RGB knows
 _UNTAGGED = (0, 2)  # the numbers of "unspecified"; 0 is also the matrix of RGB
 _HDR_CURVES = ("PQ", "HLG")
+_WIDE = ("BT.2020", "DCI-P3", "Display P3")  # primaries
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def oddities(color: Color) -> list[str]:
         odd.append("linear light is processed as 8-bit sRGB, and what is brighter than white as white")
     elif color.bits > 8:
         odd.append("processed with 8 bits per colour")
+    if color.primaries in _WIDE and not color.hdr:
+        odd.append(f"its primaries, {color.primaries}, are taken as BT.709, in which its colours are paler")
     if color.matrix not in (None, color.matrix_used):
         odd.append(f"its colour matrix, {color.matrix}, is taken as {color.matrix_used}")
     if color.alpha:
