@@ -202,7 +202,8 @@ class _Run:
         batch, counts, sums = self._batch, Counter[str](), Counter[str]()
 
         def clips() -> Iterator[Record]:
-            return (latest.get(pair.output) or _pending(batch.out, pair) for pair in batch.pairs)
+            for pair in batch.pairs:  # the folder may have been moved since a clip was done
+                yield (latest.get(pair.output) or _pending(batch.out, pair)) | {"output": str(batch.out / pair.output)}
 
         for clip in clips():
             counts[clip["status"]] += 1

@@ -147,6 +147,16 @@ def test_a_rerun_does_what_is_missing(many, shots, tmp_path, monkeypatch):
     assert len(records(tmp_path / "out")) == 3
 
 
+def test_results_that_were_moved_are_where_they_are_now(many, shots, tmp_path):
+    shots("a.mp4")
+    assert many("-q").exit_code == 0
+    (tmp_path / "out").rename(tmp_path / "moved")
+    result = many("-q", "-o", tmp_path / "moved")
+    assert result.exit_code == 0, result.stderr
+    (clip,) = json.loads((tmp_path / "moved" / "summary.json").read_text())["results"]
+    assert (clip["status"], clip["output"]) == ("ok", str(tmp_path / "moved" / "a"))
+
+
 def test_the_network_is_loaded_once(many, shots, monkeypatch):
     from stmcli.weights import load_model
 
