@@ -257,7 +257,7 @@ def _oddities(stream: VideoStream, picture: VideoFrame) -> list[str]:
     """Return what this clip loses or keeps on the way to square, progressive, opaque 8-bit frames."""
     odd = oddities(color_of(picture))
     if picture.interlaced_frame:
-        odd.append("interlaced frames are processed as they are")
+        odd.append("interlaced frames are processed as they are, and films of them say that they are progressive")
     if stream.sample_aspect_ratio not in (None, 0, 1):
         odd.append("pixels are not square; masks have the size of the stored frames")
     return odd
