@@ -65,9 +65,9 @@ class Networks(AnyNetwork):
 
     def options(self) -> list[NetworkOptions]:
         """Check the values; every combination, weights first. Raises UsageError."""
-        weights = _weights(self.weights) or [NETWORK.weights]
-        devices = _listed(self.device) or [NETWORK.device]
-        precisions = _listed(self.precision) or [NETWORK.precision]
+        weights = _weights("--weights", self.weights) or [NETWORK.weights]
+        devices = _listed("--device", self.device) or [NETWORK.device]
+        precisions = _listed("--precision", self.precision) or [NETWORK.precision]
         sizes: Sequence[int | None] = _numbers("--size", self.size, least=0) or [NETWORK.size]
         return [
             self.one(weights=name, device=device, precision=precision, size=size)
@@ -269,17 +269,20 @@ def _refuse(where: str, given: dict[str, Any]) -> None:
             raise UsageError(f"{name}: not {where}", hint="See stm bench --help.")
 
 
-def _listed(values: Iterable[str] | None) -> list[str]:
+def _listed(option: str, values: Iterable[str] | None) -> list[str]:
     """Split at commas what was given once or several times."""
-    return [word.strip() for value in values or () for word in value.split(",")]
+    words = [word.strip() for value in values or () for word in value.split(",")]
+    if "" in words:
+        raise UsageError(f"{option}: a value is empty", hint="Give one, or several like a,b; or leave the option out.")
+    return words
 
 
-def _weights(values: Iterable[str] | None) -> list[str]:
-    return [word for value in values or () for word in ([value] if Path(value).is_file() else _listed([value]))]
+def _weights(option: str, values: Iterable[str] | None) -> list[str]:
+    return [word for value in values or () for word in ([value] if Path(value).is_file() else _listed(option, [value]))]
 
 
 def _numbers(option: str, values: Iterable[str] | None, *, least: int, most: int | None = None) -> list[int]:
-    words = _listed(values)
+    words = _listed(option, values)
     for word in words:
         if not word.isdecimal() or int(word) < least or (most is not None and int(word) > most):
             hint = f"Use whole numbers from {least} {'on' if most is None else f'to {most}'}."
