@@ -107,8 +107,9 @@ def test_notes_are_said_by_the_first_process_unless_it_is_to_be_quiet(stm, tmp_p
     assert ("note: stills: 1 mask without an object: left out\n" in done.stderr) == said
 
 
-def test_ingredients_are_listed(stm):
-    assert stm("train", "--without", "list").stdout.split() == list(INGREDIENTS)
+@pytest.mark.parametrize("option", ["--without", "--with"])
+def test_ingredients_are_listed(stm, option):
+    assert stm("train", option, "list").stdout.split() == list(INGREDIENTS)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ class Training:
         list[str] | None, typer.Option(metavar="NAME", help="Leave out an ingredient; repeatable. `list` names them.")
     ] = None
     with_: Annotated[
-        list[str] | None, typer.Option("--with", metavar="NAME", help="Put in an ingredient; repeatable.")
+        list[str] | None,
+        typer.Option("--with", metavar="NAME", help="Put in an ingredient; repeatable. `list` names them."),
     ] = None
     size: Annotated[str | None, typer.Option(help="compact or resnet50.", show_default=_preset(TRAIN.size))] = None
     stills_share: Annotated[
@@ -123,7 +124,7 @@ def train(
 
     `torchrun --nproc-per-node N -m stmcli train ...` trains in N processes, each with its own GPU.
     """
-    if "list" in (training.without or []):
+    if "list" in (*(training.without or ()), *(training.with_ or ())):
         give("\n".join(INGREDIENTS))
         return
     import torch
