@@ -118,6 +118,7 @@ def test_ingredients_are_listed(stm, option):
         ((), "error: nothing to train on. Give stills, or videos by --video"),
         (("--video", "gone"), "error: gone: no such file"),
         (("--video", "a", "--without", "moon"), "error: --without moon: unknown"),
+        (("--video", "a", "--without", "kin", "--with", "kin"), "error: --without and --with both name kin. Leave out"),
         (("--video", "a", "--preset", "moon"), "error: --preset moon: unknown"),
         (("--video", "a", "--seed", "-1"), "error: Invalid value for '--seed': "),
         (("--video", "a", "--seed", 2**63), "error: Invalid value for '--seed': "),
