@@ -126,6 +126,12 @@ def test_stills_of_one_name_in_several_folders_keep_their_own_masks(tmp_path):
             assert one.pixels[:3, top + 2, left + 2].argmax() == np.argmax(RED if top else BLUE)
 
 
+def test_no_stills_are_read_when_some_are_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr("stmcli.clips.stills._still", lambda *_, **__: pytest.fail("read a still"))
+    with pytest.raises(UsageError, match="gone: no such file"):
+        load_stills([write_stills(tmp_path / "red", {"red": still()}), tmp_path / "gone"])
+
+
 def test_images_and_masks_without_each_other_are_counted_and_left_out(tmp_path):
     write_stills(tmp_path / "a", dict.fromkeys(("cat", "dog", "cow", "owl"), still()))
     for name in ("masks/cat", "masks/dog", "images/owl"):

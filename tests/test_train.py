@@ -373,6 +373,12 @@ def test_options_that_cannot_work_are_refused_at_once(tmp_path, options, clips, 
         train([tmp_path], tmp_path / "a", options=options, clips=clips, device="cpu")
 
 
+def test_weights_that_are_none_are_refused_before_stills_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("stmcli.train.loop.load_stills", lambda *_, **__: pytest.fail("read stills"))
+    with pytest.raises(UsageError, match="nothere: no such weights"):
+        train([tmp_path], tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu", init="nothere")
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(stills, tmp_path, monkeypatch):
     real, calls = trainer.clip_loss, []
 

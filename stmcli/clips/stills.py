@@ -47,10 +47,11 @@ def load_stills(
     path does not exist, TrainingError when nothing usable is in it; warns of images and masks that lack the
     other, and of masks without an object.
     """
+    for path in paths:  # before any is read, which takes long
+        require_file(path, hint="Give folders or tars with images/ and masks/", folders=True)
     stills = []
     with ThreadPoolExecutor(usable_cores(), "stills") as threads:
         for path in paths:
-            require_file(path, hint="Give folders or tars with images/ and masks/", folders=True)
             read = threads.map(lambda pair, path=path: _still(path, *pair, canvas=canvas), _spread(_pairs(path), most))
             every = [still and replace(still, pixels=still.pixels.to(device)) for still in read]
             found = [still for still in every if still is not None]

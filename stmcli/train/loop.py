@@ -165,11 +165,12 @@ def build_trainer(
     sequences: Sequence[Clip] = (),
 ) -> Iterator[Trainer]:
     """Read what a run needs and join its other processes for the block. Raises UsageError, TrainingError."""
+    model = _first_model(init, options)  # before what takes long: its weights may be none
     sets = _load_videos(videos, sequences)
     with joined(pick_device(str(device))) as (ranks, where):
         images = load_stills(stills, device=where, canvas=max(CANVAS, clips.crop))
         maker = ClipMaker(images, sets, clips, device=where, seed=options.seed, rank=ranks.rank, processes=ranks.local)
-        trainer = Trainer(_first_model(init, options), maker, options, ranks)
+        trainer = Trainer(model, maker, options, ranks)
         trainer.init, trainer.scored_on = init or "", what_scores(sequences)
         yield trainer
 
