@@ -132,11 +132,11 @@ COMMANDS = {
 }
 # Options that are for the command itself, or name files.
 OTHERS = {
-    "segment": "--mask --output --review --dry-run --json --quiet --verbose",
+    "segment": "--mask --output --review --threads --dry-run --json --quiet --verbose",
     "batch": "--masks --manifest --output --only-failed --limit --dry-run --json --quiet --verbose",
     "export": "--video --to --output --json --quiet --verbose",
-    "evaluate": "--gt --run --output --policies --csv --plot --seen --submission --json --quiet",
-    "bench": "--mask --objects --frame-size --against --json --quiet",
+    "evaluate": "--gt --run --output --policies --csv --plot --seen --submission --threads --json --quiet",
+    "bench": "--mask --objects --frame-size --against --threads --json --quiet",
     "train": "--output --video --val --preset --profile --device --threads --quiet",
 }
 
@@ -184,6 +184,18 @@ def test_no_option_is_left_out_here(words):
     named = {option.split()[0] for option in COMMANDS[words][1]}
     options = [one for one in STM.get_command(None, name).params if one.param_type_name == "option"]
     assert {one.opts[0] for one in options if not named & {*one.opts, *one.secondary_opts}} == {*OTHERS[name].split()}
+
+
+@pytest.mark.parametrize("name", [name for name, options in OTHERS.items() if "--threads" in options.split()])
+def test_a_network_has_the_threads_that_it_is_given(monkeypatch, tmp_path, name):
+    words = next(words for words in COMMANDS if words.split()[0] == name)
+    said = list[int]()
+    monkeypatch.setattr("torch.set_num_threads", said.append)
+    monkeypatch.setattr(COMMANDS[words][0], call)
+    monkeypatch.chdir(tmp_path)
+    for more in ("", " --threads 3"):
+        handed_over(words + more)
+    assert said == [3]
 
 
 def test_a_field_is_called_as_the_option_that_changes_it():

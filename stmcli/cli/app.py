@@ -215,6 +215,7 @@ app = typer.Typer(
 )
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all.")]
 EveryOption = Annotated[int, typer.Option(min=0, help="Keep each N-th frame in memory; 0: first and previous only.")]
 MaxOption = Annotated[int, typer.Option(min=2, help="Most frames in memory, first and previous included.")]
 PolicyOption = Annotated[str, typer.Option(help=f"{', '.join(MEMORY_POLICIES)}.")]
@@ -284,6 +285,14 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise UsageError(f"{option} {value}: unknown", hint=f"Use one of {', '.join(allowed)}.")
     return value
+
+
+def use_threads(number: int) -> None:
+    """Let the network have so many threads of the CPU; 0: as many as it takes by itself."""
+    if number:
+        import torch
+
+        torch.set_num_threads(number)
 
 
 def memory_options(every: int, most: int, policy: str, keep: str, *, half: bool) -> MemoryOptions:

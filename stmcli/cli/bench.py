@@ -15,9 +15,11 @@ from stmcli.cli.app import (
     JsonOption,
     MaxOption,
     QuietOption,
+    ThreadsOption,
     app,
     give,
     say,
+    use_threads,
 )
 from stmcli.cli.exports import EXPORT, kinds_of
 from stmcli.cli.groups import grouped
@@ -119,6 +121,7 @@ def bench(
     ] = BENCH.rounds,
     *,
     networks: Networks,
+    threads: ThreadsOption = 0,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -129,6 +132,7 @@ def bench(
     Weights, device, precision, size and objects may be several, as a,b or by repeating the option: without VIDEO every
     combination is a row.
     """
+    use_threads(threads)
     if video is None:
         others = {"--adapt": networks.adapt, "--mem-renew": networks.mem_renew}  # every step memorizes there
         _refuse("without VIDEO", {"--mask": mask, "--export": export, **others})

@@ -12,10 +12,12 @@ from stmcli.cli.app import (
     JsonOption,
     OverwriteOption,
     QuietOption,
+    ThreadsOption,
     app,
     give,
     one_of,
     say,
+    use_threads,
 )
 from stmcli.cli.exports import RefineOption
 from stmcli.cli.groups import Memory, grouped
@@ -73,6 +75,7 @@ def evaluate(
     ] = None,
     *,
     network: Network,
+    threads: ThreadsOption = 0,
     memory: Memory,
     refine: RefineOption = ExportOptions.refine,
     overwrite: OverwriteOption = False,
@@ -108,6 +111,7 @@ def evaluate(
         raise UsageError(hidden, hint=NOT_PUBLIC)
     if hidden and (as_json or csv or plot):
         raise UsageError(f"not to be scored: {hidden}", hint="Leave out --json, --csv and --plot.")
+    use_threads(threads)
     if policies:
         if run is None or plot or submission or kept.policy != MEMORY.policy:
             cause = "--policies segments with every policy and makes one table"
@@ -122,7 +126,7 @@ def evaluate(
             from stmcli.pipeline import segment_dataset  # takes seconds
 
             predictions = segment_dataset(run, output, **how, listener=show.listener)
-    elif (network, memory, refine, output) != (Network(), Memory(), ExportOptions.refine, Path(OUTPUT)):
+    elif (network, threads, memory, refine, output) != (Network(), 0, Memory(), ExportOptions.refine, Path(OUTPUT)):
         tell(
             quiet,
             "note: without --run nothing is segmented, so --output and the options of network and memory do nothing",

@@ -11,11 +11,13 @@ from stmcli.cli.app import (
     MEMORY,
     JsonOption,
     QuietOption,
+    ThreadsOption,
     VerboseOption,
     app,
     give,
     part_of,
     say,
+    use_threads,
 )
 from stmcli.cli.frame import POSITION, frame_number
 from stmcli.cli.groups import Clip, Exports, Memory, grouped
@@ -48,6 +50,7 @@ def segment(
     *,
     clip: Clip,
     network: Network,
+    threads: ThreadsOption = 0,
     memory: Memory,
     exports: Exports,
     review: Annotated[
@@ -79,6 +82,7 @@ def segment(
     if dry_run:
         _give_facts(plan(job), as_json=as_json)
         return
+    use_threads(threads)
     with show_progress(video.name, quiet=quiet) as show:
         fault = None
         try:

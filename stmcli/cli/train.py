@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from stmcli.cli.app import NETWORK, DeviceOption, QuietOption, app, give, one_of, say
+from stmcli.cli.app import NETWORK, DeviceOption, QuietOption, ThreadsOption, app, give, one_of, say, use_threads
 from stmcli.cli.groups import grouped
 from stmcli.errors import UsageError
 from stmcli.options import INGREDIENTS, PRESETS, ClipOptions, TrainOptions
@@ -117,7 +117,7 @@ def train(
         bool, typer.Option("--profile", help="Only measure: steps on the same clips, and full steps with new ones.")
     ] = False,
     device: DeviceOption = NETWORK.device,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all.")] = 0,
+    threads: ThreadsOption = 0,
     quiet: QuietOption = False,
 ) -> None:
     """Train a network.
@@ -129,16 +129,13 @@ def train(
     if "list" in (*(training.without or ()), *(training.with_ or ())):
         give("\n".join(INGREDIENTS))
         return
-    import torch
-
     from stmcli.cli.progress import show_progress
     from stmcli.clips import parse_root
     from stmcli.device import pick_device
     from stmcli.train import train as run_training
     from stmcli.train.ranks import leads
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     options, clips = training.options()
     videos = [parse_root(text) for text in video or []]
     if quiet := quiet or not leads():
