@@ -127,6 +127,7 @@ def test_ingredients_are_listed(stm, option):
         (("--video", "a", "--time-budget", "0"), "error: --time-budget 0: not a time above 0. Write it like 90s"),
         (("--video", "a", "--time-budget=-5m"), "error: --time-budget -5m: not a time above 0"),
         (("--video", "a", "--time-budget", "nan"), "error: --time-budget nan: not a time above 0"),
+        (("--video", "a", "--lr", "inf"), "error: --lr inf: not a learning rate. Use a number like 0.0"),
         (("--video", "a", "--validate-every", "inf"), "error: --validate-every inf: not a time above 0"),
     ],
 )

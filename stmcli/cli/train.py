@@ -89,6 +89,8 @@ class Training:
                 changed[name.replace("-", "_")] = values[place]
         if both := [name for name in self.without or () if name in (self.with_ or ())]:
             raise UsageError(f"--without and --with both name {both[0]}", hint="Leave out one of them.")
+        if self.lr == math.inf:
+            raise UsageError("--lr inf: not a learning rate", hint=f"Use a number like {TRAIN.lr:g}.")
         changed |= {name: value for name, value in vars(self).items() if value is not None}
         changed["time_budget"] = None if self.time_budget is None else _seconds("--time-budget", self.time_budget)
         changed["validate_every"] = _seconds("--validate-every", self.validate_every)
