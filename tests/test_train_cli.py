@@ -107,6 +107,22 @@ def test_notes_are_said_by_the_first_process_unless_it_is_to_be_quiet(stm, tmp_p
     assert ("note: stills: 1 mask without an object: left out\n" in done.stderr) == said
 
 
+@pytest.mark.parametrize(
+    ("words", "notes"),
+    [
+        (("stills", "--stills-share", 0.2, "--skip", 3, "--skip-end", 2), ["--stills-share", "--skip", "--skip-end"]),
+        (("--video", "set", "--stills-share", 0.2, "--skip", 3), ["--stills-share"]),
+        (("stills", "--video", "set", "--stills-share", 0.2, "--skip", 3, "--skip-end", 2), []),
+        (("stills",), []),
+        (("stills", "--skip", 3, "-q"), []),
+    ],
+)
+def test_options_that_do_nothing_with_what_is_trained_on_are_noted(stm, monkeypatch, words, notes):
+    monkeypatch.setattr("stmcli.train.train", lambda *_, **__: None)
+    lines = stm("train", *words, "--device", "cpu").stderr.splitlines()
+    assert [line.split()[1] for line in lines if " does nothing without " in line] == notes
+
+
 @pytest.mark.parametrize("option", ["--without", "--with"])
 def test_ingredients_are_listed(stm, option):
     assert stm("train", option, "list").stdout.split() == list(INGREDIENTS)

@@ -98,6 +98,19 @@ class Training:
             changed["skip_end"] = min(clips.skip_end, changed["skip"])
         return _replaced(train, changed), _replaced(clips, changed)
 
+    def idle(self, *, stills: bool, videos: bool) -> list[str]:
+        """Say which of the options given do nothing with what there is to train on."""
+        needs = {
+            "--stills-share": (self.stills_share, stills and videos, "both stills and videos"),
+            "--skip": (self.skip, videos, "videos"),
+            "--skip-end": (self.skip_end, videos, "videos"),
+        }
+        return [
+            f"{option} does nothing without {what}"
+            for option, (value, is_there, what) in needs.items()
+            if value is not None and not is_there
+        ]
+
 
 @app.command()
 @grouped
@@ -150,6 +163,8 @@ def train(
     if not options.train_norm and not init and not resume and leads():
         say("note: batch norm keeps the statistics of a random network; start from trained weights by --init")
     if not quiet:
+        for note in training.idle(stills=bool(stills), videos=bool(videos)):
+            say(f"note: {note}")
         say("reading what to train on")
     with show_progress(output.name, quiet=quiet) as show:
         result = run_training(
