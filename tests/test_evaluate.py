@@ -308,7 +308,8 @@ def test_a_dataset_that_lists_no_clips_of_the_protocol_is_noted(tree):
 def test_missing_frames_are_counted(tree):
     for index in (1, 3):
         (tree / "predicted" / "dog" / f"{index:05}.png").unlink()
-    refusal(tree, tree / "predicted" / "dog", "no mask for frame 00001 and 1 more")
+    hint = "Every frame needs one, called as in the ground truth: 00001.png"
+    refusal(tree, tree / "predicted" / "dog", "no mask for frame 00001 and 1 more", hint)
 
 
 def test_clip_too_short_to_score_is_refused(tree):

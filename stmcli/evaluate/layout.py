@@ -1,6 +1,6 @@
 """Where the clips of a dataset are: folders of frames and of masks, in the DAVIS or YouTube-VOS layout."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +97,12 @@ def by_frame(files: Iterable[Path]) -> dict[str, Path]:
 def frame_key(name: str) -> str:
     """Return what the names of a frame have in common, whatever its zeros in front."""
     return name.lstrip("0")
+
+
+def no_mask_for(missing: Sequence[str], prediction: Path) -> UsageError:
+    """Return what to say of frames that a clip's masks lack, or that go by another name."""
+    hint = f"Every frame needs one, called as in the ground truth: {missing[0]}.png"
+    return UsageError(f"no mask for frame {listed(missing, 1)}", path=prediction, hint=hint)
 
 
 def require_folder(path: Path) -> None:

@@ -13,6 +13,7 @@ from stmcli.evaluate.layout import (
     by_frame,
     frame_key,
     mask_files,
+    no_mask_for,
     predicted_folders,
     unlisted_note,
 )
@@ -136,7 +137,7 @@ def _score_clip(
             missing += [path.stem] if is_scored and other is None and entered else []
             frames.append({} if other is None else _score_frame(labels, path, other, truth, found))
     if missing:
-        raise UsageError(f"no mask for frame {listed(missing, 1)}", path=prediction, hint="Segment the whole clip")
+        raise no_mask_for(missing, prediction)
     objects = _collect(frames, truth, _scored_frames(truth, entered, wanted), wanted or {})
     if not objects:
         raise _nothing_to_score(truth, entered)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stmcli.errors import UsageError, listed
-from stmcli.evaluate.layout import annotation_folders, by_frame, frame_key, mask_files, predicted_folders
+from stmcli.evaluate.layout import annotation_folders, by_frame, frame_key, mask_files, no_mask_for, predicted_folders
 from stmcli.evaluate.ytvos import META, Wanted, frame_order, read_meta
 from stmcli.files import NO_DATE, whole
 from stmcli.layout import ANNOTATIONS
@@ -74,7 +74,7 @@ def _masks(prediction: Path, truth: Path, required: Required) -> Iterator[tuple[
     predicted, given = by_frame(mask_files(prediction)), mask_files(truth)
     missing = [frame for frame in required if frame_key(frame) not in predicted]
     if missing:
-        raise UsageError(f"no mask for frame {listed(missing, 1)}", path=prediction, hint="Segment the whole clip")
+        raise no_mask_for(missing, prediction)
     height, width = read_values(given[0]).shape
     for frame, ids in required.items():
         path = predicted[frame_key(frame)]
