@@ -93,13 +93,15 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class MattingOptions:
-    """How alpha is refined. Lengths are shares of the frame's shorter side."""
+    """How alpha is refined. Lengths are shares of the frame's shorter side, but for that of gaps."""
 
     refine: bool = True  # off: the network's own probabilities, and the source's colours
     radius: float = 0.03  # window in which the colours inside and outside are compared
     band: float = 0.0105  # how far from the contour colours may overrule the network
     noise: float = 0.01  # of the frame, standard deviation, 0..1
     prior: float = 2.0  # weight of the network against the colours
+    closing: float = 0.1  # half the width of gaps of a mask that are closed, as a share of its sides
+    least: float = 0.2  # probability of what is taken for the object there
     colours: float = 0.015  # window in which foreground colours are averaged
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stmcli.matting import tiles
 from stmcli.matting.cells import CELLS, TINY, find_window, shrink, shrink_pixels, spread
+from stmcli.matting.gaps import close_gaps
 from stmcli.matting.lines import ColourLines, colour_lines, mix
 from stmcli.options import MattingOptions
 from stmcli.transfer import upload
@@ -36,11 +37,11 @@ def refine(rgb: RGB | Tensor, prob: Tensor, *, options: MattingOptions = Matting
     it is when refined alone, so that alphas sum to at most 1 and no seam opens where two objects touch. Alpha is
     exactly 0 or 1 where the probabilities are sure all around.
     """
-    rgb, prob = upload(rgb, prob.device), prob.float()
-    union = _refine_one(rgb, _decided(1 - prob[0]), options)
-    if len(prob) == 2:
+    rgb, objects = upload(rgb, prob.device), close_gaps(prob.float(), options)
+    union = _refine_one(rgb, _decided(objects.sum(0)), options)
+    if len(objects) == 1:
         return union[None]
-    alone = _decided(prob[1:].clone())
+    alone = _decided(objects)
     parts = torch.stack([_refine_one(rgb, p, options) for p in alone])
     parts = parts + TINY * alone  # what no object claims alone goes to the likeliest
     return union * (parts / parts.sum(0).clamp(min=TINY**2)).clamp(max=1)  # (N, H, W)
