@@ -12,7 +12,7 @@ from conftest import picture
 from PIL import Image
 
 from stmcli import __version__
-from stmcli.cli.app import COMMANDS
+from stmcli.cli.commands import COMMANDS
 from stmcli.masks import read_values, write_labels
 from stmcli.options import MemoryOptions, NetworkOptions
 
