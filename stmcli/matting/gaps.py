@@ -8,7 +8,6 @@ from stmcli.matting.cells import find_window, grow
 from stmcli.options import MattingOptions
 
 CELLS = 8  # from the middle of the square that closes a mask to its edge, about
-TOUCHED = 0.3  # a pixel is of a gap that covers so much of the cells around it
 TAKEN = 0.75  # of what an object and the background have of a pixel, that the object has in a gap
 
 
@@ -39,7 +38,7 @@ def _close(objects: Tensor, number: int, options: MattingOptions) -> None:
         return
     rows, columns = (slice(side.start * step, side.stop * step) for side in cells)
     p, background = p[rows, columns], 1 - objects[:, rows, columns].sum(0)
-    gap = grow(gaps[:, *cells], step, p.shape)[0] > TOUCHED
+    gap = grow(gaps[:, *cells], step, p.shape)[0] > 0.5
     p, background = p[: len(gap), : gap.shape[1]], background[: len(gap), : gap.shape[1]]
     taken = gap & (p > options.least) & (p < background)
     p.copy_(torch.where(taken, TAKEN * (p + background), p))
