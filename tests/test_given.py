@@ -160,6 +160,14 @@ def test_a_frame_that_the_clip_does_not_have_is_named_with_those_it_has(make_cli
     assert given(clip, mask, f"9:{mask}")[0] == {0: (1,), 9: (1,)}
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_first_frame_beyond_the_end_is_named_with_those_there_are(make_clip, put, suffix):
+    clip, mask = make_clip(f"clip{suffix}"), put("masks/0.png", 1)
+    for words in ([mask.parent], [mask, f"3:{mask}"]):
+        message = refusal(UsageError, clip, *words, start=12)
+        assert f"clip{suffix}: has no frame 12. It has 10 frames, numbered 0 to 9." in message
+
+
 def test_two_masks_of_one_frame_are_refused(make_clip, put):
     message = refusal(UsageError, make_clip(), put("a.png", 1), f"0:{put('b.png', 1)}")
     assert "b.png: a second mask for frame 0, beside " in message

@@ -4,6 +4,7 @@ from stmcli.errors import UsageError, counted
 from stmcli.given.words import MaskFile
 from stmcli.masks import Warn
 from stmcli.video import Source, first_frame_from, frame_times
+from stmcli.video.frame import no_such_frame
 
 
 def place(files: list[MaskFile], source: Source, warn: Warn) -> dict[int, MaskFile]:
@@ -41,7 +42,7 @@ def _takes_place(file: MaskFile, before: MaskFile) -> bool:
 
 
 def _numbers(source: Source, files: list[MaskFile]) -> tuple[range, range]:
-    """Return the numbers of all frames of a source, and of those that were chosen."""
+    """Return the numbers of all frames of a source, and of those that were chosen. Raises UsageError without any."""
     info = source.info
     if info.is_video:
         count = info.frames
@@ -53,8 +54,12 @@ def _numbers(source: Source, files: list[MaskFile]) -> tuple[range, range]:
         numbers = list(source.times())
         step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
         whole = range(numbers[0], numbers[-1] + 1, step)
-    last = whole[-1] if info.end is None else min(info.end, whole[-1])
-    return whole, range(info.first_chosen, last + 1, whole.step)
+    stop = whole.stop if info.end is None else min(info.end + 1, whole.stop)
+    chosen = range(info.first_chosen, stop, whole.step)
+    if not chosen:
+        first, last = whole.start, whole.stop - 1
+        raise no_such_frame(info.path, info.first_chosen, first=first, last=last, count=len(whole))
+    return whole, chosen
 
 
 def _frame_of(file: MaskFile, source: Source, chosen: range) -> int:
