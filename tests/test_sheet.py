@@ -1,11 +1,13 @@
 """The picture of how a clip was scored."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from stmcli.diagram import ticks
-from stmcli.errors import MaskError, UsageError
+from stmcli.errors import MaskError, UsageError, WriteError
 from stmcli.evaluate import ObjectScores, draw_sheets, evaluate_folder
 from stmcli.evaluate.sheet import PREDICTION, TRUTH, WIDTH, _view, worst_frames
 from stmcli.masks import write_labels
@@ -105,6 +107,11 @@ def test_a_clip_of_one_scored_frame_is_drawn(root):
         for path in sorted((root / kind / "clip").glob("*.png"))[3:]:
             path.unlink()
     assert load(draw(root, root / "short.png")[0]).width == WIDTH
+
+
+def test_a_folder_that_cannot_be_made_is_named(root):
+    with pytest.raises(WriteError, match="/proc/sheets: cannot be written"):
+        draw(root, Path("/proc/sheets"))
 
 
 def test_a_missing_or_odd_frame_is_named(root):

@@ -19,6 +19,7 @@ from stmcli.evaluate.layout import (
 )
 from stmcli.evaluate.scores import ObjectScores, Scores
 from stmcli.evaluate.scoring import Truth, read_prediction
+from stmcli.files import writing
 from stmcli.images import check_size, load_image
 from stmcli.metrics import Mask
 from stmcli.render import outline, palette, palette_index
@@ -54,7 +55,8 @@ def draw_sheets(scores: Scores, predictions: Path, truth: Path, *, protocol: str
     if target.suffix.lower() == ".png":
         write_image(target, _stack([sheet for _, sheet in sheets]))
         return [target]
-    target.mkdir(parents=True, exist_ok=True)
+    with writing(target):
+        target.mkdir(parents=True, exist_ok=True)
     written = []
     for name, sheet in sheets:
         written.append(target / f"{name}.png")
