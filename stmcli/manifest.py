@@ -105,7 +105,7 @@ def _json_rows(text: str, manifest: Path) -> Iterator[tuple[int, Mapping[str, An
             continue
         try:
             row = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise UsageError(f"line {line}: not a JSON object", path=manifest, hint=FORM)

@@ -259,7 +259,11 @@ def test_another_machine_or_torch_is_said():
     )
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"rows": 3}', '{"rows": [{}], "machine": {}}', '{"rows": []}', "\0"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "[" * 10**5, "{}", '{"rows": 3}', '{"rows": [{}], "machine": {}}', '{"rows": []}', "\0"],
+    ids=lambda text: text[:40],
+)
 def test_a_file_that_is_no_measurement_is_refused(tmp_path, text):
     (tmp_path / "before.json").write_text(text)
     with pytest.raises(UsageError, match=r"before\.json: not what"):

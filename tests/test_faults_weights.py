@@ -72,6 +72,13 @@ def another_safetensors(scene):
     save_file({"a": torch.zeros(3)}, scene.weights)
 
 
+def deep_header(scene):
+    from safetensors.torch import save_file
+
+    scene.weights = scene.folder / "bad.pth"
+    save_file({"a": torch.zeros(3)}, scene.weights, metadata={"stm": "[" * 10**5})
+
+
 FAULTS = {
     "missing": (missing, 2, r"tony\.pth: no such weights\. Did you mean tiny\.pth\?"),
     "folder": (special("folder"), 2, r"bad\.pth: .*not a regular file"),
@@ -87,6 +94,7 @@ FAULTS = {
     "cut safetensors": (changed(lambda _: None, 0.6), 1, r"bad\.pth: damaged or cut short"),
     "another network": (another_network, 1, r"\d+ of 558 tensors missing, 2 unknown, first missing: decoder\.enter"),
     "another safetensors": (another_safetensors, 1, r"bad\.pth: not made by stm.*what stm train wrote"),
+    "header in too many brackets": (deep_header, 1, r"bad\.pth: its header is damaged"),
     "tensors missing": (changed(lose_two), 1, r"2 of \d+ tensors missing, 0 unknown, first missing: decoder\.predict"),
     "not a number": (changed(not_a_number), 1, r"bad\.pth: .*query_head\.key\.bias.*NaN"),
     "pickle that runs code": (runs_code(2), 1, r"bad\.pth: refused, .*could run code"),

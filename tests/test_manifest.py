@@ -112,7 +112,11 @@ def test_a_table_that_cannot_be_used_names_the_line(manifest, text, cause):
         manifest(text)
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '"x"', '{"video": 3, "mask": "m"}', '{"video": "x", "mask": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[1]", "[" * 10**5, '"x"', '{"video": 3, "mask": "m"}', '{"video": "x", "mask": {"a": 1}}'],
+    ids=lambda line: line[:40],
+)
 def test_json_that_cannot_be_used_names_the_line(manifest, line):
     with pytest.raises(UsageError, match="line 2: "):
         manifest('{"video": "x.mp4", "mask": "m.png"}\n' + line, "jobs.jsonl")

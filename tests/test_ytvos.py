@@ -159,7 +159,8 @@ def test_seen_categories_are_read_from_a_list_or_a_training_set(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", '{"videos": {"a": {}}}', '{"videos": {"a": {"objects": {"x": {}}}}}', '{"videos": []}'],
+    ["", "[]", "[" * 10**5, '{"videos": {"a": {}}}', '{"videos": {"a": {"objects": {"x": {}}}}}', '{"videos": []}'],
+    ids=lambda content: content[:40],
 )
 def test_a_meta_file_of_another_form_is_refused(root, content):
     (root / "truth" / "meta.json").write_text(content)

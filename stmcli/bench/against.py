@@ -46,7 +46,7 @@ def read_earlier(path: Path) -> dict[str, Any]:
         facts["machine"].items()
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", path=path, hint="Give a file.") from None
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         hint = "Write one with stm bench --json > FILE."
         raise UsageError("not what stm bench --json prints without a clip", path=path, hint=hint) from None
     return facts

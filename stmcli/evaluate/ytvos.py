@@ -70,7 +70,7 @@ def _parse(path: Path) -> dict[str, dict[int, Wanted]]:
     try:
         clips = json.loads(path.read_text(encoding="utf-8"))["videos"]
         return {clip: {int(i): _wanted(one) for i, one in item["objects"].items()} for clip, item in clips.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
         cause = "is not of the form {videos: {id: {objects: {id: {category, frames}}}}}"
         raise UsageError(cause, path=path, hint="Take it from the dataset") from None
 

@@ -72,7 +72,7 @@ def read_header(path: Path) -> tuple[Card, list[str]]:
             values["augment"] = tuple(values["augment"])
         fit = replace(DEFAULT_FIT, **values)
         return Card(**{**facts, "dims": Dims(**facts["dims"]), "fit": fit}), names
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, RecursionError, TypeError, KeyError):
         raise WeightsError("its header is damaged", path=path, hint="Get the file again") from None
 
 
