@@ -113,6 +113,23 @@ def test_what_is_no_collection_is_named(tmp_path, name, content, error, text):
         load_stills([tmp_path / name])
 
 
+def test_what_is_no_still_is_not_read(tmp_path):
+    folder = write_stills(tmp_path / "a", {"a": still()})
+    for name in ("takes.mov", "images/notes.txt", "images/.a.png"):
+        (folder / name).symlink_to("/proc/self/mem")  # nobody can read its beginning
+    assert len(load_stills([folder])) == 1
+    (folder / "images/b.png").symlink_to("/proc/self/mem")
+    with pytest.raises(TrainingError, match=r"images/b\.png: cannot be read \(Input/output error\)"):
+        load_stills([folder])
+
+
+def test_a_link_in_a_tar_to_what_is_not_there_is_named(tmp_path):
+    folder = write_stills(tmp_path / "a", {"a": still()})
+    (folder / "images/b.png").symlink_to("gone.png")
+    with pytest.raises(TrainingError, match=r"a\.tar: not a tar that can be read \(.*gone\.png"):
+        load_stills([pack(folder, tmp_path / "a.tar")])
+
+
 def test_stills_of_one_name_in_several_folders_keep_their_own_masks(tmp_path):
     write_stills(tmp_path / "all/a", {"0001": still(RED), "0002": still(RED)})
     write_stills(tmp_path / "all/b", {"0001": still(BLUE, box=(0, 0, 10, 10)), "0002": still(BLUE)})

@@ -24,6 +24,7 @@ CANVAS = 256  # side of the square that a layer is cut from, px, unless the crop
 MASK_MODES = ("1", "L", "P")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
+BROKEN_TAR = (tarfile.TarError, OSError, EOFError, zlib.error, KeyError)  # KeyError: a link to what is not there
 
 
 Pair: TypeAlias = tuple[str, bytes, bytes]  # stem, image file, mask file
@@ -69,9 +70,7 @@ def _pairs(path: Path) -> Iterator[Pair]:
     images: dict[tuple[Path, str], bytes] = {}
     masks: dict[tuple[Path, str], bytes] = {}
     for name, content in _members(path):
-        folder = {"images": images, "masks": masks}.get(name.parent.name)
-        if folder is not None and name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith("."):
-            folder[name.parent.parent, name.stem] = content
+        (images if name.parent.name == "images" else masks)[name.parent.parent, name.stem] = content
     lone = [(len(images.keys() - masks.keys()), "image", "mask"), (len(masks.keys() - images.keys()), "mask", "image")]
     if left := [f"{counted(count, one)} without {other} of the same name" for count, one, other in lone if count]:
         warnings.warn(f"{path}: {', '.join(left)}: left out", stacklevel=2)
@@ -86,20 +85,31 @@ def _spread(pairs: Iterator[Pair], most: int | None) -> Iterable[Pair]:
 
 
 def _members(path: Path) -> Iterator[tuple[Path, bytes]]:
+    """Read the images and masks of a folder or tar, and nothing else, which may be large."""
     if path.is_dir():
         for file in sorted(path.rglob("*.*")):
-            if file.is_file():
-                yield file, file.read_bytes()
+            if _is_wanted(file) and file.is_file():
+                yield file, _content(file)
         return
     try:
         with tarfile.open(path) as tar:
             for member in tar:
-                content = tar.extractfile(member)
-                if content is not None:
+                if _is_wanted(Path(member.name)) and (content := tar.extractfile(member)):
                     yield Path(member.name), content.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except BROKEN_TAR as error:
         cause = str(error).split(":", 1)[0]  # and then what each way of packing has found
         raise TrainingError(f"not a tar that can be read ({cause})", path=path, hint="Copy it again") from None
+
+
+def _is_wanted(name: Path) -> bool:
+    return name.parent.name in ("images", "masks") and name.suffix.lower() in IMAGE_SUFFIXES and name.name[0] != "."
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise TrainingError(f"cannot be read ({error.strerror})", path=file, hint="Replace or remove it") from None
 
 
 def _still(path: Path, stem: str, image: bytes, mask: bytes, *, canvas: int) -> Still | None:
