@@ -292,6 +292,14 @@ def test_frames_that_do_not_fit_are_decoded_again_to_the_same_clips(tmp_path):
     assert torch.equal(one.masks, other.masks)
 
 
+def test_a_frame_that_a_short_video_repeats_is_decoded_once(tmp_path, monkeypatch):
+    clips = VideoClips([load_videos(write_video(tmp_path, numbers=range(2)))], PLAIN)
+    clips.frames.room, decode, decoded = 0, clips.frames._decode, []
+    monkeypatch.setattr(clips.frames, "_decode", lambda shot: decoded.append(shot.number) or decode(shot))
+    assert numbers(clips.batch(1, frames=5)) == [[0, 1, 1, 1, 1]]
+    assert [number for number in decoded if number] == [1]
+
+
 @pytest.mark.parametrize(
     ("damage", "text"),
     [

@@ -163,8 +163,10 @@ class VideoClips:
 
     def _read(self, video: Video, shots: Sequence[Shot]) -> tuple[Tensor, Tensor]:
         """Return RGB (T, 3, h, w) and ids (T, h, w), both uint8. Raises TrainingError."""
-        read = map(self.frames.pixels, shots) if self.readers is None else self.readers.map(self.frames.pixels, shots)
-        frames = list(read)
+        once, pixels_of = [*dict.fromkeys(shots)], self.frames.pixels  # a short video repeats its last
+        read = map(pixels_of, once) if self.readers is None else self.readers.map(pixels_of, once)
+        found = dict(zip(once, read, strict=True))
+        frames = [found[shot] for shot in shots]
         for frame, shot in zip(frames, shots, strict=True):
             if frame.shape != frames[0].shape:
                 cause = f"is of another size than {shots[0].image.path.name}"
