@@ -491,8 +491,9 @@ def test_frames_that_are_missing_are_like_damaged_ones(make_folder):
     assert_refused(folder, "frame 11 is missing after s.09.png", code=1, start=11)
 
 
-def test_more_missing_frames_than_frames_are_refused(make_folder):
-    folder = make_folder(["1.png", "2.png", "20241129.png"])
+@pytest.mark.parametrize("far", ["20241129", "123456789012345678901234"])
+def test_more_missing_frames_than_frames_are_refused(make_folder, far):
+    folder = make_folder(["1.png", "2.png", f"{far}.png"])
     assert_refused(folder, "more frames are missing than are there, the first after 2.png", code=1, on_corrupt="skip")
 
 
