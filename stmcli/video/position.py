@@ -13,8 +13,9 @@ Position = int | Fraction  # a frame number, or seconds since its first frame
 FASTEST = 1000  # frames a second
 ROUNDED = Fraction(1, 150)  # how far 23.97 and 23.98 are from 24000/1001
 _RATE = re.compile(r"[0-9]{1,6}(\.[0-9]{0,12})?|[0-9]{1,9}/0*[1-9][0-9]{0,6}")
-_SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s")
-_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d{2}(?:\.\d*)?)")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_SECONDS = re.compile(r"([0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})s")
+_CLOCK = re.compile(r"(?:([0-9]{1,9}):)?([0-9]{1,9}):([0-9]{2}(?:\.[0-9]{0,18})?)")
 
 
 def parse_position(text: str) -> Position:
@@ -23,7 +24,7 @@ def parse_position(text: str) -> Position:
     Raises UsageError for anything else.
     """
     text = text.strip()
-    if text.isdecimal() and text.isascii():
+    if _NUMBER.fullmatch(text):
         return int(text)
     if match := _SECONDS.fullmatch(text):
         return Fraction(match.group(1))
