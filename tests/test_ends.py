@@ -98,6 +98,11 @@ def test_a_live_recording_in_mkv_that_ends_within_a_packet_is_refused(make_clip,
             probe(path)
 
 
+def test_a_part_of_rm_without_a_length_is_passed(tmp_path):
+    (tmp_path / "clip.rm").write_bytes(b".RMF" + bytes(100))
+    assert end_loss(tmp_path / "clip.rm", "rm") is None
+
+
 @pytest.mark.parametrize(
     "content", [b"\0\0\1\xba" + bytes(40), bytes(50), b"\0\0\1\xba\x44" + bytes(9) + b"junk at the end"]
 )

@@ -106,7 +106,7 @@ def _mkv_loss(file: BinaryIO, head: bytes, size: int) -> str | None:
 def _rm_loss(file: BinaryIO, _: bytes, size: int) -> str | None:
     end, kind = 0, b""
     while kind != b"DATA" and (kind := (head := file.read(8))[:4]) in _RM_PARTS:
-        end += int.from_bytes(head[4:], "big")
+        end += max(len(head), int.from_bytes(head[4:], "big"))  # which counts the head
         file.seek(end)
     return _fewer(size, end) if size + _RM_DATA < end else None
 
