@@ -366,6 +366,7 @@ def test_videos_are_not_trained_on_and_validated_on(dataset, tmp_path):
         (OPTIONS, replace(CLIPS, crop=40), "multiple of 16"),
         (replace(OPTIONS, objects=9), CLIPS, "9 objects.*Use a smaller --objects"),
         (OPTIONS, replace(CLIPS, frames_end=1), "at least 2 frames"),
+        (OPTIONS, replace(CLIPS, frames_end=0), "at least 2 frames"),
     ],
 )
 def test_options_that_cannot_work_are_refused_at_once(tmp_path, options, clips, text):

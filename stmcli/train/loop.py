@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from stmcli.clips import CANVAS, ClipMaker, Videos, load_stills, load_videos
+from stmcli.clips.schedule import clip_length
 from stmcli.device import pick_device
 from stmcli.errors import Interrupted, NoRoomError, UsageError
 from stmcli.evaluate import Clip
@@ -118,7 +119,7 @@ def _interrupted(trainer: Trainer, files: RunFiles, stop: KeyboardInterrupt) -> 
     return Interrupted(f"stopped after {trainer.step} steps", path=files.path, by=stop, hint=hint)
 
 
-def _score_if_due(trainer: Trainer, sequences: Sequence[Clip], files: "RunFiles") -> bool:
+def _score_if_due(trainer: Trainer, sequences: Sequence[Clip], files: RunFiles) -> bool:
     """Validate when it is time to, and keep the averaged weights when they are the best so far."""
     since = trainer.seconds - trainer.validated
     if not sequences or since <= 0 or (since < trainer.options.validate_every and trainer.done < 1):
@@ -143,7 +144,7 @@ def check_options(options: TrainOptions, clips: ClipOptions, *, stills: bool, vi
         raise UsageError(f"no network size {options.size!r}", hint=f"The sizes are {', '.join(SIZES)}")
     if clips.crop < STRIDE or clips.crop % STRIDE:
         raise UsageError(f"a crop of {clips.crop} px is no multiple of {STRIDE}", hint="Use 160, 256 or 384")
-    if min(clips.frames, clips.frames_end or clips.frames) < 2:
+    if min(clips.frames, clip_length(clips, 1.0)) < 2:
         raise UsageError("a training clip needs at least 2 frames")
     if options.objects < 1 or (options.objects > 1 + clips.pasted and not videos):
         cause = f"{options.objects} objects cannot be tracked in clips of 1 to {1 + clips.pasted}"
