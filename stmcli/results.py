@@ -160,6 +160,9 @@ def lock(out: Path) -> Iterator[None]:
             file.seek(0)
             owner = file.read().decode(errors="replace")
             raise LockedError(f"in use by process {owner}", path=out, hint="Wait for it, or stop it.") from None
+        except OSError as error:  # some file systems of a network know no locks
+            (out / LOCK).unlink(missing_ok=True)
+            raise UsageError(f"cannot be locked ({error.strerror})", path=out, hint=ELSEWHERE) from None
         if not _is_still(out / LOCK, file.fileno()):  # the run before removed it between our two steps
             raise LockedError("another run has just ended here", path=out, hint="Run the same command again.")
         try:

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -27,7 +28,7 @@ from stmcli.engines.here import Here
 from stmcli.engines.processes import _serve, networks
 from stmcli.engines.sharing import shared_cores, threads_each
 from stmcli.engines.task import Advanced, Task, do
-from stmcli.errors import Interrupted, LockedError, PartialError, StmError, Terminated
+from stmcli.errors import Interrupted, LockedError, PartialError, StmError, Terminated, UsageError
 from stmcli.forecast import BYTES
 from stmcli.job import Job
 from stmcli.options import EXPORTS, BatchOptions, ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
@@ -308,6 +309,13 @@ def test_a_lock_that_was_removed_and_made_anew_is_another_runs(tmp_path, monkeyp
     with pytest.raises(LockedError, match="another run has just ended here"), lock(tmp_path):
         raise AssertionError
     assert (tmp_path / ".lock").exists()
+
+
+def test_a_folder_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+    with pytest.raises(UsageError, match=r"cannot be locked \(No locks available\)"), lock(tmp_path):
+        raise AssertionError
+    assert not any(tmp_path.iterdir())
 
 
 def test_two_batches_do_not_mix(many, shots, tmp_path):
