@@ -9,6 +9,7 @@ from PIL import Image
 from stmcli.diagram import ticks
 from stmcli.errors import MaskError, UsageError, WriteError
 from stmcli.evaluate import ObjectScores, draw_sheets, evaluate_folder
+from stmcli.evaluate.layout import mask_files
 from stmcli.evaluate.sheet import PREDICTION, TRUTH, WIDTH, _view, worst_frames
 from stmcli.masks import write_labels
 
@@ -82,6 +83,15 @@ def test_worst_frames_are_apart_and_in_order():
         ("00012", 1, 0.3),
         ("00017", 4, 0.0),
     ]
+
+
+@pytest.mark.parametrize("names", [("8", "9", "10"), ("00008", "9", "00010"), ("end", "mid", "top"), ("aa", "b", "cc")])
+def test_the_worst_frames_come_in_the_order_of_the_masks(names, tmp_path):
+    for name in reversed(names):
+        (tmp_path / f"{name}.png").touch()
+    assert tuple(path.stem for path in mask_files(tmp_path)) == names
+    objects = {1: ObjectScores(np.zeros(3), np.zeros(3), names)}
+    assert tuple(one.frame for one in worst_frames(objects)) == names
 
 
 def test_frames_before_an_object_enters_need_no_prediction(root):

@@ -19,7 +19,7 @@ from stmcli.evaluate.layout import (
 )
 from stmcli.evaluate.scores import ObjectScores, Scores
 from stmcli.evaluate.scoring import Truth, read_prediction
-from stmcli.files import writing
+from stmcli.files import natural_key, writing
 from stmcli.images import check_size, load_image
 from stmcli.metrics import Mask
 from stmcli.render import outline, palette, palette_index
@@ -69,7 +69,7 @@ def worst_frames(objects: Objects, *, among: Container[str] | None = None) -> li
 
     `among` holds the keys of those that can be shown: before an object enters no mask need be predicted.
     """
-    order = sorted({frame for one in objects.values() for frame in one.frames}, key=lambda name: (len(name), name))
+    order = _frames_of(objects)
     places = {frame: place for place, frame in enumerate(order)}
     pairs = [(number, one) for number, one in objects.items()]
     ranked = sorted(
@@ -87,6 +87,11 @@ def worst_frames(objects: Objects, *, among: Container[str] | None = None) -> li
         if len(chosen) < TILES and all(distance >= max(1, APART * len(order)) for distance in near):
             chosen.append(worst)
     return sorted(chosen, key=lambda worst: places[worst.frame])
+
+
+def _frames_of(objects: Objects) -> list[str]:
+    """Return the names of all scored frames, in the order of the clip."""
+    return sorted({frame for one in objects.values() for frame in one.frames}, key=natural_key)
 
 
 def _sheets(scores: Scores, predictions: Path, truth: Path, protocol: str) -> Iterator[tuple[str, Image.Image]]:
@@ -146,7 +151,7 @@ def _in_rows(legend: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
 
 def _draw_curves(draw: ImageDraw.ImageDraw, above: int, objects: Objects, worst: list[Worst]) -> None:
     """Draw J of every object against the numbers of the frames, and ring the worst."""
-    names = sorted({frame for one in objects.values() for frame in one.frames}, key=lambda name: (len(name), name))
+    names = _frames_of(objects)
     numeric = all(name.isdecimal() for name in names)
     place = {name: float(name) if numeric else float(index) for index, name in enumerate(names)}
     span = min(place.values()), max(place.values())
