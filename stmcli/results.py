@@ -66,15 +66,15 @@ def check_folder(out: Path, names: Iterable[str], *inputs: Path) -> None:
     `names` and masks are written, what an earlier result names is removed; where that is finished, there may be nothing
     to write. An input is a file that is read, or the folder or pattern of a clip's frames.
     """
-    if not can_be(out):
-        raise UsageError("no folder can have this name", path=out, hint=ELSEWHERE)
-    if not is_finished(read_report(out / REPORT)):
+    if not can_be(out) or not is_finished(read_report(out / REPORT)):
         require_writable(out)
     check_outputs([out / name for name in (MASKS, *names, *output_names(out), REPORT, PAGE)], *inputs)
 
 
 def require_writable(out: Path) -> None:
     """Raise UsageError when `out` is no folder, may not be written, or cannot be created where it would be."""
+    if not can_be(out):
+        raise UsageError("no folder can have this name", path=out, hint=ELSEWHERE)
     if out.exists() and not out.is_dir():
         raise UsageError("is a file, not a folder", path=out, hint=ELSEWHERE)
     if is_writable(out):

@@ -105,6 +105,7 @@ def empty_tar(scene):
     tarfile.open(scene.folder / "stills.tar", "w").close()
 
 
+TOO_LONG = 256 * "x"
 EXPORT = ("export", "masks", "--video", "clip.mp4", "--to", "overlay")
 QUIET = (*EXPORT, "-q")
 FIRST = "masks/00000.png"
@@ -125,6 +126,7 @@ EXPORT_FAULTS = {
     "mask without a frame": (touch("masks/00003.png"), EXPORT, 2, r"00003\.png: empty|has no frame 3"),
     "unknown kind": (nothing, (*EXPORT[:-1], "gif"), 2, r"--to gif: unknown"),
     "output is a file": (nothing, (*EXPORT, "-o", "mask.png"), 2, r"mask\.png: is a file, not a folder"),
+    "output has too long a name": (nothing, (*QUIET, "-o", TOO_LONG), 2, "no folder can have this name"),
     "output has no place": (nothing, (*QUIET, "-o", "/proc/out"), 2, r"/proc/out: cannot be written"),
     "output is there": (touch("overlay.mp4", b"precious"), EXPORT, 2, r"overlay\.mp4: exists already.*-y"),
     "output is the clip": (linked_film, (*EXPORT, "-y"), 2, r"overlay\.mp4: is an input"),
@@ -202,6 +204,12 @@ TRAIN_FAULTS = {
         r"clip\.mp4: is a file, not a folder",
     ),
     "output has no place": (nothing, ("train", "stills", "-o", "/proc/run", *TRAIN[4:]), 1, r"/proc/run: cannot be wr"),
+    "output has too long a name": (
+        nothing,
+        ("train", "stills", "-o", TOO_LONG, *TRAIN[4:]),
+        2,
+        "no folder can have this name",
+    ),
     "output holds a run": (holds_run, TRAIN, 2, r"run: holds a run already.*--resume"),
     "no run to go on with": (nothing, (*TRAIN, "--resume"), 2, r"last\.pt: no run to go on with"),
     "run is damaged": (touch("run/last.pt", b"PK\3\4" + bytes(99)), (*TRAIN, "--resume"), 1, r"last\.pt: damaged"),
