@@ -143,11 +143,9 @@ def _require_all(masks: Mapping[int, Path], source: Source) -> None:
     """Raise UsageError when a frame between the first mask and the last has none."""
     whole = range(min(masks), max(masks) + 1)
     frames = whole if source.info.is_video else [number for number in source.times() if number in whole]
-    if lost := [number for number in frames if number not in masks]:
+    if (lost := next((number for number in frames if number not in masks), None)) is not None:
         folder = next(iter(masks.values())).parent
-        raise UsageError(
-            f"no mask of frame {lost[0]}", path=folder, hint="Complete the masks, or segment the clip again."
-        )
+        raise UsageError(f"no mask of frame {lost}", path=folder, hint="Complete the masks, or segment the clip again.")
 
 
 def _first_number(job: ExportJob) -> int | None:

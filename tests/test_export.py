@@ -227,6 +227,11 @@ def test_what_is_there_is_replaced_only_with_y(done):
     ("spoil", "error", "words"),
     [
         (lambda out: (out / "masks/00002.png").unlink(), UsageError, "no mask of frame 2"),
+        (
+            lambda out: write_labels(out / f"masks/{10**12}.png", np.ones((48, 70), np.uint8)),
+            UsageError,
+            "no mask of frame 6",
+        ),
         (lambda out: (out / "masks/00002.png").write_bytes(b""), MaskError, "00002.png: empty file"),
         (lambda out: (out / "soft/3/00002.png").unlink(), MaskError, "soft/3/00002.png: no such file"),
         (lambda out: write_labels(out / "masks/00002.png", np.ones((5, 5), np.uint8)), MaskError, "is 5x5 but"),
