@@ -203,7 +203,7 @@ TRAIN_FAULTS = {
         2,
         r"clip\.mp4: is a file, not a folder",
     ),
-    "output has no place": (nothing, ("train", "stills", "-o", "/proc/run", *TRAIN[4:]), 1, r"/proc/run: cannot be wr"),
+    "output has no place": (nothing, ("train", "stills", "-o", "/proc/run", *TRAIN[4:]), 2, r"/proc/run: cannot be wr"),
     "output has too long a name": (
         nothing,
         ("train", "stills", "-o", TOO_LONG, *TRAIN[4:]),

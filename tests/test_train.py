@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import re
 import shutil
 import signal
@@ -16,11 +17,12 @@ from test_clips import pack, still, write_stills
 from test_faults_room import no_file_larger_than
 
 from stmcli.clips import ClipMaker, Clips, StillClips, load_stills
-from stmcli.errors import Interrupted, NoRoomError, TrainingError, UsageError, WeightsError
+from stmcli.errors import Interrupted, LockedError, NoRoomError, TrainingError, UsageError, WeightsError
 from stmcli.evaluate import list_sequences
 from stmcli.masks import read_values, write_labels
 from stmcli.model import SIZES, Dims
 from stmcli.options import ClipOptions, TrainOptions
+from stmcli.results import lock
 from stmcli.train import losses, train, trainer
 from stmcli.train.curve import CURVE, draw_curve
 from stmcli.train.losses import clip_loss, unroll
@@ -351,6 +353,13 @@ def test_a_run_is_never_overwritten(stills, tmp_path):
     assert (tmp_path / "a" / "last.pt").read_bytes() == before
     with pytest.raises(UsageError, match="no run to go on with"):
         train(stills, tmp_path / "b", options=OPTIONS, clips=CLIPS, device="cpu", resume=True)
+
+
+def test_two_runs_do_not_mix(stills, tmp_path):
+    with lock(tmp_path / "a"):
+        with pytest.raises(LockedError, match=f"a: in use by process {os.getpid()}"):
+            train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu")
+        assert [path.name for path in (tmp_path / "a").iterdir()] == [".lock"]
 
 
 def test_videos_are_not_trained_on_and_validated_on(dataset, tmp_path):

@@ -1,7 +1,7 @@
 """Train a network on clips made of stills, of videos, or of both: the run from its options to its files."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from stmcli.model import SIZES, STM
 from stmcli.model.stm import STRIDE
 from stmcli.options import ClipOptions, NetworkOptions, TrainOptions
 from stmcli.registry import find
+from stmcli.results import lock
 from stmcli.segmenter.guard import device_explained
 from stmcli.train.curve import draw_curve
-from stmcli.train.ranks import joined
+from stmcli.train.ranks import joined, leads
 from stmcli.train.runfiles import RunFiles
 from stmcli.train.trainer import Progress, Trainer, new_model
 from stmcli.train.validation import validate, validation_clips, what_scores
@@ -62,15 +63,19 @@ def train(
     `resume` needs; kept at any interruption too), `best.safetensors`, `curve.csv` and `curve.png`. `validation` is
     a dataset in the DAVIS layout. `init` names weights that a new run starts from. Under `torchrun` the first
     process writes, validates and calls `on_step`. Raises UsageError for inputs that do not fit and for an `output`
-    that holds a run already, TrainingError when a resumed run had other options or data or the loss is not a number,
-    Interrupted, when it was stopped at a step, to say how to go on.
+    that holds a run already, LockedError when another run works in it, TrainingError when a resumed run had other
+    options or data or the loss is not a number, Interrupted, when it was stopped at a step, to say how to go on.
     """
     options, clips = options or TrainOptions(), clips or ClipOptions()
     check_options(options, clips, stills=bool(stills), videos=bool(videos))
     files = RunFiles(output)
     files.check(resume=resume, init=init)
     sequences = validation_clips(validation) if validation else []
-    with build_trainer(stills, videos, options, clips, device, init, sequences) as trainer, closing(trainer):
+    with (
+        lock(output) if leads() else nullcontext(),
+        build_trainer(stills, videos, options, clips, device, init, sequences) as trainer,
+        closing(trainer),
+    ):
         if resume:
             trainer.restore(files.load(trainer))
         with device_explained(trainer.device, "Use a smaller --batch or --crop."):
