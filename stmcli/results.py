@@ -144,11 +144,12 @@ def _refuse_kind(path: Path) -> None:
 
 @contextmanager
 def lock(out: Path) -> Iterator[None]:
-    """Create the folder, keep a second run out of it, and remove it again if nothing came into it.
+    """Create the folder, keep a second run out of it, and remove it again, with those above, if nothing came into it.
 
     The system drops the lock of a process that dies. Raises UsageError, LockedError.
     """
     try:
+        above = [folder for folder in out.absolute().parents if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
         file = (out / LOCK).open("ab+", buffering=0)  # closing it writes nothing, which a full disk would refuse
     except OSError as error:
@@ -173,7 +174,7 @@ def lock(out: Path) -> Iterator[None]:
             yield
         finally:
             (out / LOCK).unlink(missing_ok=True)
-            for folder in (*_folders(out), out):
+            for folder in (*_folders(out), out, *above):
                 with suppress(OSError):  # not empty
                     folder.rmdir()
 

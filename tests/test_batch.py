@@ -311,6 +311,15 @@ def test_a_lock_that_was_removed_and_made_anew_is_another_runs(tmp_path, monkeyp
     assert (tmp_path / ".lock").exists()
 
 
+def test_a_lock_leaves_no_folders_where_nothing_came_into_them(tmp_path):
+    with lock(tmp_path / "a/b/c"):
+        assert [path.name for path in (tmp_path / "a/b/c").iterdir()] == [".lock"]
+    assert not any(tmp_path.iterdir())
+    with lock(tmp_path / "a/b/c"):
+        (tmp_path / "a/x").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "x"]
+
+
 def test_a_folder_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
     with pytest.raises(UsageError, match=r"cannot be locked \(No locks available\)"), lock(tmp_path):
