@@ -167,6 +167,15 @@ EVALUATE_FAULTS = {
     "csv is there": (touch("a.csv", b"precious"), (*EVALUATE, "--csv", "a.csv"), 2, r"a\.csv: exists already.*-y"),
     "csv without a folder": (nothing, (*EVALUATE, "--csv", "no/a.csv"), 2, r"no: no such folder"),
     "csv without a place": (nothing, (*EVALUATE, "--csv", "/proc/a.csv"), 1, r"/proc/a\.csv: cannot be written"),
+    "plot without a place": (nothing, (*EVALUATE, "--plot", "/proc/x"), 1, r"/proc/x: cannot be written"),
+    "masks have too long a name": (
+        nothing,
+        ("evaluate", TOO_LONG, *EVALUATE[2:]),
+        2,
+        r"xx\.{3}: too long",
+    ),
+    "ground truth has too long a name": (nothing, (*EVALUATE[:3], TOO_LONG), 2, r"xx\.{3}: too long"),
+    "plot has too long a name": (nothing, (*EVALUATE, "--plot", TOO_LONG), 2, r"xx\.{3}: too long"),
     "plot is a file": (nothing, (*EVALUATE, "--plot", "clip.mp4"), 2, r"clip\.mp4: is neither a folder nor a PNG"),
 }
 

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from errno import ENAMETOOLONG
 from importlib import import_module
 from typing import Any
 
@@ -31,6 +32,7 @@ COMMANDS = {
 }
 
 _EXTRA = re.compile(r"Got unexpected extra argument\(s\) \((.*)\)")  # typer's
+SHOWN = 60  # characters of a name that is too long
 NO_WORDS = "NoArgsIsHelpError"  # typer's, without a public name: its message is the help
 BadUsage: Any = typer.BadParameter.__base__  # typer's own errors: an unknown option, a value that is no number
 
@@ -62,11 +64,12 @@ class Group(TyperGroup):
         except BrokenPipeError:  # nobody reads our output any more
             raise SystemExit(1) from None
         except OSError as error:
-            if error.filename is not None:
+            fault = _fault_behind(error)
+            if fault is None:
                 raise
             with suppress(OSError):
-                _say_error(StmError(f"cannot print: {error.strerror}"))  # stdout is a full disk
-            raise SystemExit(1) from None
+                _say_error(fault)
+            raise SystemExit(fault.exit_code) from None
 
     def make_context(self, *words: Any, **extra: Any) -> Any:
         """Read the words of the command line."""
@@ -108,6 +111,15 @@ class Group(TyperGroup):
                 messages.print_exception()
             _say_error(error)
             raise typer.Exit(error.exit_code) from None
+
+
+def _fault_behind(error: OSError) -> StmError | None:
+    """Return what a person can act on of an error that no command expects."""
+    if error.filename is None:
+        return StmError(f"cannot print: {error.strerror}")  # stdout is a full disk
+    if error.errno == ENAMETOOLONG:
+        return UsageError("too long for a name", path=f"{str(error.filename)[:SHOWN]}...", hint="Check it.")
+    return None
 
 
 @contextmanager

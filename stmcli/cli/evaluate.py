@@ -153,6 +153,8 @@ def tell(quiet: bool, text: str) -> None:
 
 def _check_targets(csv: Path | None, submission: Path | None, *, plot: Path | None, overwrite: bool) -> None:
     """Refuse files that cannot be written, or would be lost, before the work is done."""
+    from stmcli.results import require_writable
+
     picture = plot if plot and plot.suffix.lower() == ".png" else None
     for path in filter(None, (csv, picture, submission)):
         if not path.parent.is_dir():
@@ -164,6 +166,8 @@ def _check_targets(csv: Path | None, submission: Path | None, *, plot: Path | No
     is_file = plot and (plot.exists() or plot.suffix.lower() in NOT_DRAWN)
     if plot and plot != picture and is_file and not plot.is_dir():
         raise UsageError("is neither a folder nor a PNG", path=plot, hint="Give a folder, or FILE.png.")
+    if plot and plot != picture:
+        require_writable(plot)
     if plot and any(plot.glob("*.png")) and not overwrite:
         raise UsageError("holds pictures already", path=plot, hint="Choose another folder, or replace them with -y.")
 
