@@ -301,7 +301,7 @@ def enlarged(source: Path, folder: Path, size: tuple[int, int]) -> Path:
 
 def timed_command(clip: Path, options: NetworkOptions, frames: int) -> Timing:
     """Random weights find nothing of the shape of an object: the given mask, as soft as theirs, then stands for it."""
-    mask, answer = clip.with_suffix(".png"), Segmenter._answer
+    mask, follow = clip.with_suffix(".png"), Segmenter._follow
     labels = read_labels(mask)
 
     @cache
@@ -311,11 +311,11 @@ def timed_command(clip: Path, options: NetworkOptions, frames: int) -> Timing:
         soft = geometry.leave(geometry.crop(geometry.enter(given)))[0]
         return torch.cat([1 - soft, soft])
 
-    def found(self: Segmenter, prob: torch.Tensor, measured: torch.Tensor | None) -> Prediction:
-        return answer(self, prob if measured is None else shape(prob.device), measured)
+    def found(self: Segmenter, pixels: torch.Tensor, new: bool) -> Prediction:
+        return replace(follow(self, pixels, new), prob=shape(pixels.device))
 
     is_random = options.weights != NetworkOptions.weights
-    with mock.patch.object(Segmenter, "_answer", found) if is_random else nullcontext():
+    with mock.patch.object(Segmenter, "_follow", found) if is_random else nullcontext():
         return bench_command(Job(clip, (str(mask),), Path("speed"), network=options), frames=frames, rounds=1)
 
 
