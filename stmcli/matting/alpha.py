@@ -38,29 +38,23 @@ def refine(rgb: RGB | Tensor, prob: Tensor, *, options: MattingOptions = Matting
     exactly 0 or 1 where the probabilities are sure all around.
     """
     rgb, objects = upload(rgb, prob.device), close_gaps(prob.float(), options)
-    union = _refine_one(rgb, _decided(objects.sum(0)), options)
     if len(objects) == 1:
-        return union[None]
-    alone = _decided(objects)
-    parts = torch.stack([_refine_one(rgb, p, options) for p in alone])
-    parts = parts + TINY * alone  # what no object claims alone goes to the likeliest
+        return _refine_one(rgb, objects[0], options)[None]
+    union = _refine_one(rgb, objects.sum(0), options)
+    parts = torch.stack([_refine_one(rgb, p, options) for p in objects])
+    parts = parts + TINY * objects  # what no object claims alone goes to the likeliest
     return union * (parts / parts.sum(0).clamp(min=TINY**2)).clamp(max=1)  # (N, H, W)
 
 
-def _decided(prob: Tensor) -> Tensor:
-    """Take for 0 or 1 in place what is as good as that, and spread what is between."""
-    return prob.sub_(SURE).div_(1 - 2 * SURE).clamp_(0, 1)
-
-
 def _refine_one(rgb: Tensor, p: Tensor, options: MattingOptions) -> Tensor:
-    """rgb (H, W, 3), p (H, W) -> alpha (H, W); only what is near a contour is computed."""
+    """rgb (H, W, 3), p (H, W) -> alpha (H, W); only what is near a contour is computed, and p changes there."""
     side = min(p.shape)
     radius, band = options.radius * side, max(2.0, options.band * side)
     alpha = torch.zeros_like(p)
-    window = find_window(p, above=FAR, margin=round(radius + band))
+    window = find_window(p, above=SURE + FAR * (1 - 2 * SURE), margin=round(radius + band))
     if window is None:
         return alpha
-    rgb, p = rgb[window], p[window]
+    rgb, p = rgb[window], p[window].sub_(SURE).div_(1 - 2 * SURE).clamp_(0, 1)  # what is between is spread
     step = max(1, round(radius / CELLS))
     cells = shrink(p[None], step)
     near = spread(cells, band / step)
