@@ -163,13 +163,13 @@ def _check_targets(csv: Path | None, submission: Path | None, *, plot: Path | No
             raise UsageError("is a folder", path=path, hint="Give the name of a file.")
         if path.exists() and not overwrite:
             raise UsageError("exists already", path=path, hint="Choose another name, or replace it with -y.")
-    is_file = plot and (plot.exists() or plot.suffix.lower() in NOT_DRAWN)
-    if plot and plot != picture and is_file and not plot.is_dir():
-        raise UsageError("is neither a folder nor a PNG", path=plot, hint="Give a folder, or FILE.png.")
     if plot and plot != picture:
+        if not plot.is_dir() and (plot.exists() or plot.suffix.lower() in NOT_DRAWN):
+            raise UsageError("is neither a folder nor a PNG", path=plot, hint="Give a folder, or FILE.png.")
         require_writable(plot)
-    if plot and any(plot.glob("*.png")) and not overwrite:
-        raise UsageError("holds pictures already", path=plot, hint="Choose another folder, or replace them with -y.")
+        if any(plot.glob("*.png")) and not overwrite:
+            hint = "Choose another folder, or replace them with -y."
+            raise UsageError("holds pictures already", path=plot, hint=hint)
 
 
 def _give_scores(scores: "Scores", *, csv: Path | None, as_json: bool, quiet: bool) -> None:

@@ -19,7 +19,7 @@ class Prediction:
     cut: bool = False  # whether a new scene begins here
     given: tuple[int, ...] = ()  # objects whose masks the user gave, which are to come out as they are
 
-    def arranged(self, expected: Sequence[int] = ()) -> "Prediction":
+    def arranged(self, expected: Sequence[int]) -> "Prediction":
         """Return it with its channels in the order of their ids, and an empty one for each other id expected."""
         ids = tuple(sorted({*self.object_ids, *expected}))
         if ids == self.object_ids:
