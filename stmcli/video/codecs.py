@@ -66,8 +66,9 @@ def has_alpha(layout: VideoFormat) -> bool:
 
 
 # A second look, not an archive: 1.7 times as fast as `veryfast`, and more bits instead. A sixth of the rest would go
-# into where to place B-frames, for 0.1 to 0.6 dB and more bits for them.
-H264 = Codec(".mp4", "libx264", "yuv420p", {"preset": "superfast", "crf": "18", "b_strategy": "0"}, even=True)
+# into where to place B-frames, for 0.1 to 0.6 dB and more bits for them; a fifth into arithmetic codes, for 12 % less.
+_SUPERFAST = {"preset": "superfast", "crf": "18", "b_strategy": "0", "coder": "vlc"}
+H264 = Codec(".mp4", "libx264", "yuv420p", _SUPERFAST, even=True)
 H264_NVENC = Codec(
     ".mp4", "h264_nvenc", "yuv420p", {"preset": "p4", "rc": "vbr", "cq": "19", "b": "0"}, even=True, fallback=H264
 )

@@ -20,7 +20,10 @@ def encode_picture(picture: RGB, pix_fmt: str) -> VideoFrame:
     YUV becomes BT.709, limited range, and is tagged so; alpha is always full range.
     """
     layout = "rgba" if picture.shape[2] == 4 else "rgb24"
-    frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), layout)
+    picture = np.ascontiguousarray(picture)
+    if pix_fmt == layout:
+        return VideoFrame.from_ndarray(picture, layout)
+    frame = VideoFrame.from_numpy_buffer(picture, layout)  # read once, for what is a copy
     if not pix_fmt.startswith("yuv"):
         return frame.reformat(format=pix_fmt, threads=_ONE_THREAD)
     frame = frame.reformat(
