@@ -18,6 +18,7 @@ from stmcli.report import is_finished, read_report
 from stmcli.video import Source, last_number, list_frames, would_be_frame
 
 REPORT, PAGE, INDEX, LOCK = "report.json", "report.html", "index.html", ".lock"
+CORRECTIONS = "corrections"  # a folder of masks that stm review has saved
 STATE = ".state"  # what an unfinished run needs to go on
 DATASET = DavisWriter.file  # the one output that is a tree of folders
 FOLDERS = re.compile(  # that outputs are in

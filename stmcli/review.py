@@ -27,11 +27,10 @@ from stmcli.options import DOUBTFUL
 from stmcli.page import ASSETS, fix_command, moved, open_clip, result_report
 from stmcli.render import vivid
 from stmcli.report import first_number_of, worst_in
-from stmcli.results import REPORT
+from stmcli.results import CORRECTIONS, REPORT
 from stmcli.video import read_frame
 
 LOOPBACK = "127.0.0.1"
-CORRECTIONS = "corrections"
 ASIDE = ".old"  # behind the name of one that is none any more
 LARGEST = 1920  # px, the longer side of a picture
 CACHED = 32  # pictures
@@ -109,26 +108,32 @@ class Review:
             self._correction(number).unlink(missing_ok=True)
 
     def command(self) -> str:
-        """Return the command that uses the corrections; empty when there are none."""
-        corrected, folder = [n for n in self._stems if self._correction(n).is_file()], self.corrections.absolute()
-        if not corrected:
+        """Return the command that makes the result of the corrections there are; empty when it has nothing to do."""
+        corrected = [number for number in self._stems if self._correction(number).is_file()]
+        used = {mask["frame"] for mask in self.report["masks"] if self._is_own(Path(mask["path"]).parent)}
+        removed = not used <= {*corrected}
+        words = [word for word in self.report.get("mask_words", []) if not self._is_own(Path(word))]
+        if not corrected and not (removed and words):
             return ""
-        words = [word for word in self.report.get("mask_words", []) if Path(word).absolute() != folder]
         report = {**self.report, "mask_words": words} if "mask_words" in self.report else self.report
-        return fix_command(report, self.folder, str(folder), frames=corrected)
+        mask = str(self.corrections.absolute()) if corrected else ""
+        return fix_command(report, self.folder, mask, frames=corrected, fewer=removed)
 
     def _set_aside(self) -> list[str]:
         """Rename corrections in whose place the result has taken another mask since, and say so of each."""
         said = []
-        for mask in self.report.get("masks", []):
+        for mask in self.report["masks"]:
             path = self._correction(mask["frame"]) if mask["frame"] in self else None
-            if path is None or Path(mask["path"]) == path.absolute() or not path.is_file():
+            if path is None or self._is_own(Path(mask["path"]).parent) or not path.is_file():
                 continue
             if path.stat().st_mtime_ns <= (self.folder / REPORT).stat().st_mtime_ns:
                 with writing(path):
                     path.rename(path.with_suffix(f".png{ASIDE}"))
                 said.append(f"{path} is older than the mask of that frame that was used since: now {path.name}{ASIDE}")
         return said
+
+    def _is_own(self, folder: Path) -> bool:
+        return folder.resolve() == self.corrections.resolve()
 
     def _correction(self, number: int) -> Path:
         return self.corrections / f"{self._stems[number]}.png"

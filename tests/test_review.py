@@ -52,6 +52,15 @@ def result(tmp_path):
     return out
 
 
+def use_correction(folder):
+    """Paint a correction of the second frame, and report that the result was made with it."""
+    Review(folder).correct(FIRST + 1, painted())
+    report = json.loads((folder / "report.json").read_text())
+    report["mask_words"] += [str(folder / "corrections")]
+    report["masks"] += [{"frame": FIRST + 1, "path": str(folder / "corrections" / f"{FIRST + 1:05d}.png"), "ids": [3]}]
+    (folder / "report.json").write_text(json.dumps(report))
+
+
 @contextmanager
 def serving(folder):
     with ReviewServer(Review(folder)) as server:
@@ -229,16 +238,40 @@ def test_a_corrected_given_mask_takes_its_place_in_the_command(server, result):
 
 
 def test_corrections_of_an_earlier_command_are_named_once_and_need_no_leave(result):
-    report = json.loads((result / "report.json").read_text())
-    report["mask_words"] += [str(result / "corrections")]
-    report["masks"] += [{"frame": FIRST + 1, "path": str(result / "corrections" / f"{FIRST + 1:05d}.png"), "ids": [3]}]
-    (result / "report.json").write_text(json.dumps(report))
+    use_correction(result)
     review = Review(result)
     review.correct(FIRST + 2, painted())
     words = shlex.split(review.command())
     assert words[3:7] == ["--mask", "m.png", "--mask", str(result / "corrections")]
     assert words.count("--mask") == 2
     assert "-y" not in words
+
+
+def test_the_command_makes_the_result_anew_without_corrections_that_were_removed(result):
+    use_correction(result)
+    review = Review(result)
+    review.correct(FIRST + 2, painted())
+    review.forget(FIRST + 1)
+    words = shlex.split(review.command())
+    assert words[3:7] == ["--mask", "m.png", "--mask", str(result / "corrections")]
+    assert words[-1] == "-y"  # without leave it is done already
+    review.forget(FIRST + 2)
+    words = shlex.split(review.command())
+    assert words[3:5] == ["--mask", "m.png"]
+    assert words.count("--mask") == 1
+    assert words[-1] == "-y"
+
+
+@pytest.mark.parametrize("place", ["moved", "frames/../out"])
+def test_corrections_that_a_result_was_made_with_are_its_own_wherever_it_is(result, tmp_path, place):
+    use_correction(result)
+    if place == "moved":
+        result.rename(tmp_path / place)
+    review = Review(tmp_path / place)
+    assert review.doubts == []
+    words = shlex.split(review.command())
+    assert words[3:7] == ["--mask", "m.png", "--mask", str(tmp_path / place / "corrections")]
+    assert words.count("--mask") == 2
 
 
 @pytest.mark.parametrize("older", [True, False])
@@ -255,6 +288,13 @@ def test_a_correction_that_another_mask_has_taken_the_place_of_since_does_not_co
     assert file.exists() != older == file.with_name(f"{file.name}.old").exists()
     assert bool(review.command()) != older
     assert [f"now {file.name}.old" in doubt for doubt in review.doubts] == [True] * older
+
+
+@pytest.mark.parametrize("command", ["review", "report"])
+def test_a_folder_that_does_not_exist_is_no_empty_one(stm, result, command):
+    answer = stm(command, result.with_name("oot"))
+    assert answer.exit_code == 2
+    assert f"{result.with_name('oot')}: no such folder of a result. Did you mean out?" in answer.stderr
 
 
 def test_corrections_that_are_all_the_masks_of_a_run_are_named_once(result):
@@ -317,6 +357,7 @@ def test_links_out_of_the_result_are_refused(result, tmp_path):
 
 
 def test_a_folder_without_a_result_and_a_lost_clip_are_named(result, tmp_path, stm):
+    (tmp_path / "nothing").mkdir()
     answer = stm("review", tmp_path / "nothing")
     assert answer.exit_code == 2
     assert "holds no result" in answer.stderr

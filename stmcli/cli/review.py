@@ -47,7 +47,7 @@ def serve(folder: Path, *, video: Path | None = None, port: int = 0, browser: bo
         except KeyboardInterrupt:
             pass
         command = server.review.command()
-    say(f"To use the corrections: {command}" if command else "No corrections.")
+    say(f"To run the clip again with the corrections there are now: {command}" if command else "No corrections.")
 
 
 def _has_display() -> bool:

@@ -26,21 +26,24 @@ def frame_command(report: Mapping[str, Any], frame: int, picture: str) -> str:
     return in_shell(["stm", "frame", _path(_source(report)), "--at", str(frame), *renumbered, "-o", picture])
 
 
-def fix_command(report: Mapping[str, Any], output: Path, mask: str, *, frames: Collection[int]) -> str:
-    """Return the command that segments the same clip with one more word of `--mask`, of masks of `frames`.
+def fix_command(
+    report: Mapping[str, Any], output: Path, mask: str, *, frames: Collection[int], fewer: bool = False
+) -> str:
+    """Return the command that segments the same clip with one more word of `--mask`, if any, of masks of `frames`.
 
     A word `FRAME:PATH` takes the place of the file that was given for that frame; a folder may come beside it.
-    A new mask of the frame that the clip is followed from makes it another job, and so does another clip: it needs
-    leave to replace the result.
+    A new mask of the frame that the clip is followed from makes it another job, and so do another clip and `fewer`
+    masks than the result was made with: it needs leave to replace the result.
     """
     words = ["stm", "segment", _path(_source(report))]
-    for word in [*_given(report, [frame for frame in frames if mask.startswith(f"{frame}:")]), mask]:
+    given = _given(report, [frame for frame in frames if mask.startswith(f"{frame}:")])
+    for word in [*given, *([mask] if mask else [])]:
         words += ["--mask", word]
-    masks = [(given["frame"], given["ids"]) for given in report.get("masks", [])]
+    masks = [(one["frame"], one["ids"]) for one in report.get("masks", [])]
     direction = report.get("options", {}).get("segment", {}).get("direction", "forward")
     start = start_of([*masks, *((frame, (1,)) for frame in frames)], direction)  # they show an object
     words += [*_options(report.get("options", {})), "-o", str(output.absolute())]
-    return in_shell([*words, *["-y"] * (start in frames or bool(report.get("another_clip")))])
+    return in_shell([*words, *["-y"] * (start in frames or fewer or bool(report.get("another_clip")))])
 
 
 def in_shell(words: Iterable[str]) -> str:

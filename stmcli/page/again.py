@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from stmcli.errors import UsageError
+from stmcli.files import nearest_name
 from stmcli.identity import another_clip, clip_identity
 from stmcli.listeners import Listener
 from stmcli.masks import MASKS, read_values
 from stmcli.page.clip import write_page
 from stmcli.page.pictures import Pictures
 from stmcli.report import UNFINISHED, first_number_of, read_report, worst_in
-from stmcli.results import PAGE, REPORT
+from stmcli.results import CORRECTIONS, PAGE, REPORT
 from stmcli.video import Source, open_source
 from stmcli.video.folder import is_pattern
 
@@ -44,6 +45,8 @@ def remake_page(folder: Path, *, video: Path | None = None, listener: Listener =
 
 def result_report(folder: Path) -> dict[str, Any]:
     """Return the report of a result with frames. Raises UsageError when there is none."""
+    if not folder.exists():
+        raise UsageError("no such folder of a result", path=folder, hint=nearest_name(folder.absolute()))
     report = read_report(folder / REPORT)
     if not report and (folder / REPORT).is_file():
         raise UsageError("damaged, or no report of stm", path=folder / REPORT, hint="Segment the clip again.")
@@ -52,7 +55,20 @@ def result_report(folder: Path) -> dict[str, Any]:
         raise UsageError(cause, path=folder, hint="Wait for it, or finish it by its own command.")
     if not report.get("frames"):
         raise UsageError("holds no result of stm segment", path=folder, hint=f"It must hold {REPORT} and {MASKS}/.")
-    return report
+    return _with_corrections(report, folder.absolute() / CORRECTIONS)
+
+
+def _with_corrections(report: Mapping[str, Any], now: Path) -> dict[str, Any]:
+    """Return a report that names its own corrections in their folder `now`, also where the result was moved since."""
+
+    def was(folder: Path) -> bool:
+        return folder.name == CORRECTIONS and not folder.exists() and now.is_dir()
+
+    masks = [(mask, Path(mask["path"])) for mask in report.get("masks", [])]
+    found = {**report, "masks": [{**one, "path": str(now / at.name)} if was(at.parent) else one for one, at in masks]}
+    if words := report.get("mask_words"):
+        found["mask_words"] = [str(now) if was(Path(word)) else word for word in words]
+    return found
 
 
 def open_clip(report: Mapping[str, Any], video: Path | None) -> Source:
