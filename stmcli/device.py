@@ -11,7 +11,7 @@ from time import perf_counter
 
 import torch
 
-from stmcli.errors import UsageError
+from stmcli.errors import StmError, UsageError
 from stmcli.machine import is_intel
 from stmcli.model import can_convolve
 from stmcli.options import PRECISIONS, NetworkOptions
@@ -24,7 +24,7 @@ FEATURE_MAP = 2**30  # bytes: larger than any that is asked for at once
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that is there."""
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device. Raises UsageError, or StmError when it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -34,7 +34,7 @@ def pick_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"--device {name}: not supported", hint="Use auto, cpu, cuda or cuda:1")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: there is no such CUDA device here", hint="Use --device auto or cpu")
+        raise StmError(f"--device {name}: there is no such CUDA device here", hint="Use --device auto or cpu")
     return device
 
 

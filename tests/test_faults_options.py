@@ -36,20 +36,21 @@ def test_a_wrong_option_is_one_line_and_leaves_everything_as_it_was(scene, segme
 
 
 @pytest.mark.parametrize(
-    ("device", "cause"),
+    ("device", "code", "cause"),
     [
         pytest.param(
             "cuda",
+            1,
             "there is no such CUDA device here",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here"),
         ),
-        ("cuda:99", "there is no such CUDA device here"),
-        ("meta", "not supported"),
-        ("tpu", "no such device"),
+        ("cuda:99", 1, "there is no such CUDA device here"),
+        ("meta", 2, "not supported"),
+        ("tpu", 2, "no such device"),
     ],
 )
-def test_a_device_that_is_not_there_is_an_error_that_leaves_nothing(scene, stm, tiny_weights, device, cause):
-    row = (lambda _: None, 2, f"^error: --device {device}: {cause}")
+def test_a_device_that_is_not_there_is_an_error_that_leaves_nothing(scene, stm, tiny_weights, device, code, cause):
+    row = (lambda _: None, code, f"^error: --device {device}: {cause}")
     check_fault(scene, row, lambda: stm("segment", *scene.job, "-w", tiny_weights, "--device", device))
 
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from stmcli import outputs
-from stmcli.errors import Interrupted, LockedError, PartialError, UsageError, VideoError, WriteError
+from stmcli.errors import Interrupted, LockedError, PartialError, StmError, UsageError, VideoError, WriteError
 from stmcli.identity import fingerprint
 from stmcli.job import Job, default_output, plan
 from stmcli.listeners import Listener
@@ -413,7 +413,7 @@ def test_a_failed_job_goes_on_with_another_way_to_take_corrupt_frames(job, make_
 
 
 def test_a_job_that_could_not_begin_leaves_no_folder_in_the_way(job):
-    with pytest.raises(UsageError):
+    with pytest.raises(StmError, match="no such CUDA"):
         segment_video(replace(job, network=replace(job.network, device="cuda:99")))
     assert not job.output.exists()
 

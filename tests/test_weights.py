@@ -16,7 +16,7 @@ from test_clips import still, write_stills
 
 from stmcli import registry, weights
 from stmcli.clips import load_stills
-from stmcli.errors import UsageError, WeightsError
+from stmcli.errors import StmError, UsageError, WeightsError
 from stmcli.model import SIZES, STM, Dims
 from stmcli.options import Fit, NetworkOptions
 from stmcli.ranges import ranges_in_stills
@@ -279,7 +279,7 @@ def test_precisions_and_devices_are_checked():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
 def test_cuda_without_cuda_is_refused_before_the_weights_are_read(tmp_path):
-    with pytest.raises(UsageError, match="--device cuda"):
+    with pytest.raises(StmError, match="--device cuda"):
         load_model(NetworkOptions(str(tmp_path / "none"), "cuda"))
 
 
