@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stmcli.cli.app import NETWORK, JsonOption, OverwriteOption, app, give, say
+from stmcli.cli.app import NETWORK, OverwriteOption, app, give, say
 from stmcli.errors import UsageError
 
 weights_app = typer.Typer(no_args_is_help=True, help="The bundled network and imported checkpoints.")
@@ -15,7 +15,9 @@ app.add_typer(weights_app, name="weights")
 
 
 @weights_app.command("list")
-def list_weights(as_json: JsonOption = False) -> None:
+def list_weights(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
     """List the weights that can be named, with their licences."""
     from rich.table import Table
 
