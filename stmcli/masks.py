@@ -223,9 +223,7 @@ def without_idle_alpha(image: Image.Image) -> Image.Image:
     """Return a picture without its alpha when that is opaque everywhere: the object is in the other channels then."""
     if image.mode not in OPAQUE_MODES or image.getextrema()[-1][0] < 255:  # type: ignore[index]
         return image
-    left = image.convert(OPAQUE_MODES[image.mode])
-    left.format = image.format
-    return left
+    return image.convert(OPAQUE_MODES[image.mode])
 
 
 def has_soft_edges(image: Image.Image) -> bool:

@@ -13,7 +13,16 @@ from PIL import Image
 
 from stmcli import images
 from stmcli.errors import MaskError, UsageError, WriteError
-from stmcli.masks import Convention, check_fits, object_ids, read_labels, read_values, select_objects, write_labels
+from stmcli.masks import (
+    Convention,
+    check_fits,
+    is_inverted,
+    object_ids,
+    read_labels,
+    read_values,
+    select_objects,
+    write_labels,
+)
 from stmcli.render import palette
 
 
@@ -133,12 +142,15 @@ def test_palette_colours_in_rgb_are_ids(path):
 def test_black_and_white_in_rgb_is_object_one(path):
     rgb = np.repeat(squares(255)[..., None], 3, axis=2)
     assert np.array_equal(read_labels(save(path, rgb)), squares(1))
+    assert np.array_equal(read_values(path), squares(255))  # void where other masks have ids
 
 
 def test_unknown_rgb_colour_is_named_with_a_pixel(path):
     rgb = palette()[squares(1, 2)].copy()
     rgb[5, 6] = (1, 2, 250)
     refusal(save(path, rgb), "#0102fa", "x=6, y=5", "palette PNG")
+    rgb[5, 6] = (250, 250, 250)
+    refusal(save(path, rgb), "#fafafa", "x=6, y=5", "palette PNG")
 
 
 def test_alpha_above_127_is_object_one(path):
@@ -378,6 +390,22 @@ def test_photograph_as_jpeg_is_refused_and_png_asked_for(tmp_path):
     refusal(path, "JPEG", "PNG")
 
 
+def test_a_jpeg_of_ids_is_refused(tmp_path):
+    labels = np.zeros((128, 256), np.uint8)
+    labels[20:100, 30:90] = 1  # as dark as black
+    refusal(save(tmp_path / "colours.jpg", palette()[labels]), "JPEG", "PNG")
+    grey = np.where(labels, 255, 0).astype(np.uint8)
+    grey[40:80, 150:190] = 128  # a twentieth of the picture
+    refusal(save(tmp_path / "grey.jpg", grey), "JPEG", "PNG")
+
+
+@pytest.mark.parametrize("value", [-1, 70_000])
+def test_ids_that_no_sixteen_bits_hold_are_refused(tmp_path, value):
+    labels = squares(300).astype(np.int32)
+    labels[0, 0] = value
+    refusal(save(tmp_path / "mask.tif", labels), "ids outside 0..65535", "16-bit PNG")
+
+
 def test_colour_mode_without_a_rule_is_refused(tmp_path):
     path = tmp_path / "mask.tif"
     Image.new("CMYK", (8, 8)).save(path)
@@ -410,6 +438,20 @@ def test_mask_of_another_size_is_refused_with_both_sizes():
 def test_mask_with_swapped_sides_looks_rotated():
     with pytest.raises(MaskError, match=r"mask\.png: .* 40x64 but clip\.mp4 is 64x40; it looks rotated"):
         check_fits(squares(1, height=64, width=40), Path("mask.png"), 64, 40, "clip.mp4")
+
+
+def test_a_mask_that_takes_most_of_the_frame_and_of_its_edge_looks_inverted():
+    labels = np.ones((40, 60), np.uint8)
+    labels[10:25, 20:40] = 0
+    assert is_inverted(labels)
+    assert not is_inverted(1 - labels)
+    assert not is_inverted(np.pad(labels[1:-1, 1:-1] | 1, 1))  # large, and away from the edge
+    hollow = np.ones((40, 60), np.uint8)
+    hollow[1:-1, 1:-1] = 0
+    assert not is_inverted(hollow)
+    corner = np.ones((40, 60), np.uint8)
+    corner[36:, :] = corner[:, 54:] = 0  # two of the four sides
+    assert not is_inverted(corner)
 
 
 def test_selected_objects_keep_their_ids_and_void():
@@ -447,6 +489,11 @@ def test_ids_above_255_are_written_as_sixteen_bit_grey(path, dtype):
     assert np.array_equal(read_labels(path), labels)
 
 
+def test_id_256_alone_is_written_in_sixteen_bits(path):
+    write_labels(path, squares(256))
+    assert np.array_equal(read_labels(path), squares(256))
+
+
 def test_small_ids_of_a_wide_type_are_written_in_eight_bits(path):
     write_labels(path, squares(1, 2).astype(np.int64))
     with Image.open(path) as image:
@@ -456,6 +503,8 @@ def test_small_ids_of_a_wide_type_are_written_in_eight_bits(path):
 def test_labels_that_are_no_ids_are_a_programming_error(path):
     with pytest.raises(ValueError, match="must be"):
         write_labels(path, np.full((4, 4), 70_000))
+    with pytest.raises(ValueError, match="must be"):
+        write_labels(path, np.full((4, 4), -1))
     with pytest.raises(ValueError, match="must be"):
         write_labels(path, np.zeros((1, 4, 4), np.uint8))
     assert not path.exists()
