@@ -131,9 +131,17 @@ def read_labels_of(image, path):
     return np.unique(read_labels(path)).tolist()
 
 
-def test_a_palette_that_happens_to_be_coloured_is_left_alone(path):
+@pytest.mark.parametrize(
+    "colours",
+    [
+        dict.fromkeys(range(1, 256), (128, 0, 0)),
+        {0: (128, 0, 0), 5: (0, 128, 0), 7: (128, 128, 0)},  # no black area
+        {0: (128, 0, 0), 5: (0, 0, 0), 7: (10, 200, 30)},  # not the DAVIS palette
+    ],
+)
+def test_a_palette_that_happens_to_be_coloured_is_left_alone(path, colours):
     image = Image.fromarray(shrunk(drawing(5, 7)).astype(np.uint8))
-    image.putpalette([0, 0, 0] + [128, 0, 0] * 255)
+    image.putpalette([level for number in range(256) for level in colours.get(number, (0, 0, 0))])
     image.save(path)
     cleaned = clean(path)
     assert np.array_equal(cleaned.labels, shrunk(drawing(5, 7)))
@@ -242,6 +250,22 @@ def test_colours_of_ones_own_get_the_ids_that_are_said(path):
     refusal(path, "its values are ids, not colours", ids={0xFF0000: 1})
 
 
+def test_ids_of_two_palette_colours_can_be_swapped(path):
+    labels = shrunk(drawing(1, 2, 5))
+    Image.fromarray(palette()[labels]).save(path)
+    fixed = fix_mask(path, ids={0x800000: 2, 0x008000: 1})
+    assert np.array_equal(fixed.labels, np.array([0, 2, 1, 3, 4, 5])[labels])
+
+
+def test_thousands_of_colours_near_the_palette_are_snapped(path):
+    labels = np.kron([[3, 5], [6, 7]], np.ones((80, 120), int))
+    noise = np.random.default_rng(0).integers(-6, 7, (*labels.shape, 3))
+    rgb = np.clip(palette()[labels] + noise, 0, 255).astype(np.uint8)
+    assert len(np.unique(rgb.reshape(-1, 3), axis=0)) > 4096
+    Image.fromarray(rgb).save(path)
+    assert np.array_equal(fix_mask(path).labels, labels)
+
+
 def test_an_id_of_a_colour_is_said_in_words(stm, path, tmp_path):
     rgb = np.zeros((48, 64, 3), np.uint8)
     rgb[8:30, 8:30], rgb[32:44, 8:60] = (255, 0, 0), (0, 0, 255)
@@ -289,7 +313,7 @@ def test_a_mask_is_turned_only_where_one_way_fits(path, make_clip):
     assert fixed.changes == ("turned by 90 degrees counter-clockwise, as the clip itself is",)
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 60), (320, 240), (106, 80)])
+@pytest.mark.parametrize(("width", "height"), [(80, 60), (322, 240), (106, 80), (22, 16)])
 def test_a_mask_of_the_same_shape_is_resized_by_its_nearest_pixels(path, make_clip, width, height):
     labels = shrunk(drawing(1, 2)).astype(np.uint8)
     write_labels(path, labels)
@@ -329,6 +353,20 @@ def test_specks_go_to_what_is_around_them_only_when_asked(path):
     expected = labels.copy()
     expected[20, 50], expected[10:12, 10:12] = 0, 1
     assert np.array_equal(fix_mask(path, speck=5).labels, expected)
+
+
+def test_specks_at_the_edge_large_ones_and_one_within_another_go_too(path):
+    kept = np.zeros((40, 60), np.uint8)
+    kept[5:30, 5:30] = 1
+    kept[30:35, 48:58] = 1  # 50 pixels are no fewer than 50
+    kept[2:20, 40:44] = 2
+    labels = kept.copy()
+    labels[0:3, 33:36] = labels[38:40, 0:2] = 1
+    labels[33:37, 5:15] = 1  # more pixels than there are around it
+    labels[35:38, 25:28] = 1
+    labels[36, 26] = 2
+    write_labels(path, labels)
+    assert np.array_equal(fix_mask(path, speck=50).labels, kept)
 
 
 def test_white_beside_colours_is_refused_with_what_to_do(tmp_path):
