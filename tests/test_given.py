@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from stmcli.errors import MaskError, UsageError
-from stmcli.given import list_mask_files, read_given
+from stmcli.given import GivenMask, list_mask_files, mask_in, read_given
 from stmcli.masks import read_values, write_labels
 from stmcli.video import open_source
 
@@ -117,13 +118,14 @@ def test_masks_come_in_the_order_of_their_frames_with_their_own_labels(make_clip
 def test_a_mask_without_a_frame_belongs_to_the_first_chosen_one(make_clip, make_folder, put):
     mask, folder = put("m.png", 1), make_folder([f"s.{number}.png" for number in (1001, 1003, 1005)])
     assert given(make_clip(), mask, start=4)[0] == {4: (1,)}
+    assert given(make_clip("clip.mkv"), mask, start=4)[0] == {4: (1,)}
     assert given(folder, mask)[0] == {1001: (1,)}
     assert given(folder, mask, start=1003)[0] == {1003: (1,)}
 
 
 def test_a_folder_of_masks_is_named_after_the_frames(make_clip, make_folder, put):
     frames = make_folder([f"s.{number:04d}.png" for number in (8, 9, 10)])
-    for name, ids in (("9.png", (2,)), ("010.png", (1, 2)), ("s.0008.png", (1,)), (".DS_Store.png", ())):
+    for name, ids in (("9.png", (2,)), ("010.PNG", (1, 2)), ("s.0008.png", (1,)), (".DS_Store.png", ())):
         masks = put(f"masks/{name}", *ids).parent
     (masks / "notes.txt").write_text("no mask")
     assert given(frames, masks)[0] == {8: (1,), 9: (2,), 10: (1, 2)}
@@ -160,6 +162,20 @@ def test_a_frame_that_the_clip_does_not_have_is_named_with_those_it_has(make_cli
     assert given(clip, mask, f"9:{mask}")[0] == {0: (1,), 9: (1,)}
 
 
+def test_a_folder_with_the_mask_of_a_frame_that_the_clip_does_not_have_is_refused(make_clip, put):
+    put("masks/0.png", 1)
+    message = refusal(UsageError, make_clip(), put("masks/10.png", 1).parent)
+    assert "10.png: is a mask of frame 10, which clip.mp4 does not have" in message
+
+
+def test_a_number_between_those_of_a_folder_is_no_frame_of_it(make_folder, put):
+    folder, mask = make_folder([f"s.{number}.png" for number in (1001, 1003, 1005)]), put("m.png", 1)
+    message = refusal(UsageError, folder, mask, f"1002:{mask}")
+    assert "1002, which frames does not have. Its frame must be one of 1001 to 1005 in steps of 2." in message
+    message = refusal(UsageError, folder, mask, f"1001:{mask}", start=1003)
+    assert "1001, which was not chosen. Its frame must be one of 1003 to 1005 in steps of 2." in message
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_first_frame_beyond_the_end_is_named_with_those_there_are(make_clip, put, suffix):
     clip, mask = make_clip(f"clip{suffix}"), put("masks/0.png", 1)
@@ -189,7 +205,37 @@ def test_folders_without_masks_are_refused(make_clip, tmp_path, put):
     assert "no object in any of these masks" in refusal(MaskError, make_clip(), masks)
 
 
+def test_a_word_keeps_its_meaning_in_another_folder(tmp_path, put):
+    assert mask_in(tmp_path, "m.png") == tmp_path / "m.png"
+    assert mask_in(tmp_path, "7:m.png") == f"7:{tmp_path / 'm.png'}"
+    assert mask_in(tmp_path, "7:m.png") != put("7:m.png", 1)
+    assert mask_in(tmp_path, "7:m.png") == tmp_path / "7:m.png"
+
+
 # What is in them, taken together.
+
+
+def test_masks_in_a_folder_show_whole_frames_but_for_those_with_new_objects_alone(make_clip, put):
+    clip, word = make_clip(), f"7:{put('late.png', 1)}"
+    for number, ids in enumerate([(1,), (2,), (1, 2, 3), ()]):
+        masks = put(f"masks/{number}.png", *ids).parent
+    for objects in ((), (1, 2)):
+        with open_source(clip) as source:
+            read = read_given([masks, word], source, objects=objects, warn=lambda _: None)
+        assert [mask.whole for mask in read] == [True, False, True, True, False]
+
+
+def test_masks_that_say_something_else_have_another_digest(tmp_path):
+    mask = GivenMask.pack(3, tmp_path, block(1, 2))
+    others = [
+        replace(mask, frame=4),
+        replace(mask, whole=True),
+        GivenMask.pack(3, tmp_path, block(1, 2, 3)),
+        GivenMask.pack(3, tmp_path, block(1, 2)[::-1]),
+        GivenMask.pack(3, tmp_path, block(1, 2).reshape(64, 48)),
+    ]
+    assert len({one.digest() for one in (mask, *others)}) == 6
+    assert GivenMask.pack(3, tmp_path / "elsewhere.png", block(1, 2)).digest() == mask.digest()
 
 
 def test_every_mask_is_checked_not_only_the_first(make_clip, put, tmp_path):

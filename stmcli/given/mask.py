@@ -31,7 +31,7 @@ class GivenMask:
     @classmethod
     def pack(cls, frame: int, path: Path, labels: Labels) -> "GivenMask":
         """Keep labels (H, W) small."""
-        packed = zlib.compress(np.ascontiguousarray(labels).tobytes(), 1)
+        packed = zlib.compress(labels.tobytes(), 1)
         return cls(frame, path, object_ids(labels), labels.shape, labels.dtype, packed)
 
     def digest(self) -> str:
