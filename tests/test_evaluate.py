@@ -444,15 +444,28 @@ def test_a_first_mask_of_nothing_but_void_does_not_make_one_object_of_all(tmp_pa
 
 
 @pytest.mark.parametrize("protocol", ["davis2016", "davis2017", "folder"])
-@pytest.mark.parametrize("value", [128, 255])
-def test_one_grey_value_is_one_object_whatever_a_prediction_calls_it(tmp_path, protocol, value):
+@pytest.mark.parametrize(("value", "mode"), [(128, "L"), (255, "L"), (255, "P")])
+def test_one_value_is_one_object_whatever_a_prediction_calls_it(tmp_path, protocol, value, mode):
     clip = moving(1)
     (tmp_path / "truth" / "cat").mkdir(parents=True)
     for index, labels in enumerate(clip):
-        Image.fromarray(value * labels).save(tmp_path / "truth" / "cat" / f"{index:05}.png")
+        if mode == "P":
+            write_labels(tmp_path / "truth" / "cat" / f"{index:05}.png", value * labels)
+        else:
+            Image.fromarray(value * labels).save(tmp_path / "truth" / "cat" / f"{index:05}.png")
     for number in (1, 3):
         write_clip(tmp_path / "predicted" / "cat", number * clip)
         assert [row.j.mean() for row in score(tmp_path, protocol).sequences["cat"].values()] == [1]
+
+
+def test_a_second_predicted_object_is_no_part_of_the_one_without_an_id(tmp_path):
+    clip = moving(1)
+    write_clip(tmp_path / "truth" / "cat", 255 * clip)
+    clip[:, 30:, 40:] = 2
+    write_clip(tmp_path / "predicted" / "cat", clip)
+    scores = score(tmp_path, "folder")
+    assert [row.j.mean() for row in scores.sequences["cat"].values()] == [1]
+    assert "object 2 not in the ground truth, not counted" in scores.notes[0]
 
 
 def test_frames_before_the_first_object_need_no_prediction(tmp_path):

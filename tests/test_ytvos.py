@@ -65,6 +65,9 @@ def test_an_object_is_scored_in_the_frames_listed_for_it_after_its_first(root):
     assert values(scores) == {1: [1, 1, 1], 2: [1]}
     write_meta(root / "truth", a={1: ("dog", (NAMES[0], NAMES[2]))})
     assert values(score(root)) == {1: [1]}
+    for name in (NAMES[1], NAMES[3]):
+        (root / "predicted" / "a" / f"{name}.png").unlink()
+    assert values(score(root)) == {1: [1]}
 
 
 def test_objects_without_listed_frames_are_scored_to_the_end(root):
