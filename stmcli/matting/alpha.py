@@ -84,7 +84,7 @@ def _mixed(colours: Tensor, prior: Tensor, table: Tensor) -> Tensor:
     """Return alpha of tiles (T, h - 2, w - 2): colours (T, 3, h, w), prior (T, h, w), near and lines (T, 6, h, w)."""
     near = table[:, 0]
     unsure = (near > FAR) & (near < 1 - FAR)
-    doubt = (4 * near * (1 - near)).clamp(min=TINY)  # variance of the prior: largest on the contour
+    doubt = 4 * near * (1 - near)  # variance of the prior: largest on the contour
     found = mix(table[:, 1:], colours, prior, doubt).clamp(0, 1)
     found = torch.where(unsure, found, (prior > 0.5).float())
     inner = slice(1, -1)
