@@ -62,7 +62,7 @@ class Fit:
     focus: float = 0.0  # window in which an object is looked for, in lengths of it; 0 = the whole frame
     anchor: float = 1.0  # how many times as much a given frame counts near a place; 1 = as any other
     augment: tuple[str, ...] = ()  # how else a frame is memorized where objects enter: flip = mirrored, scale = resized
-    gate: float = 0.0  # frames in which an object has a lower confidence are not remembered for it; 0 = all are
+    gate: float = 0.0  # an object of lower confidence in a frame is not remembered, nor shown if of odd size; 0 = it is
     renew: int = 1  # the previous frame is memorized only every so many frames; those between read an older one
 
 

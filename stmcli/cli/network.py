@@ -79,7 +79,7 @@ class AnyNetwork:
         typer.Option(
             min=0,
             max=1,
-            help="Do not remember an object from frames with less confidence in it; 0: off.",
+            help="Do not remember an object from frames with less confidence in it, nor show odd finds; 0: off.",
             show_default=SUITED,
         ),
     ] = NETWORK.gate

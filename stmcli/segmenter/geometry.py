@@ -33,6 +33,11 @@ class Geometry:
         pad = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
         return cls((height, width), inner, pad, Box(0, 0, height, width))
 
+    @property
+    def area(self) -> float:
+        """Return how many pixels of the source one at working size stands for."""
+        return self.window.height * self.window.width / (self.inner[0] * self.inner[1])
+
     def through(self, window: Box) -> "Geometry":
         """Look through another window, at the same working size."""
         return replace(self, window=window)

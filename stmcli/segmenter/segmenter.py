@@ -20,6 +20,7 @@ from stmcli.segmenter.follower import State
 from stmcli.segmenter.geometry import TIMES, Geometry, list_views, seen_as
 from stmcli.segmenter.guard import Guard
 from stmcli.segmenter.prediction import Prediction, by_id
+from stmcli.segmenter.presence import Presence
 from stmcli.transfer import upload
 
 TINY = 1e-7
@@ -74,6 +75,7 @@ class Segmenter:
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None  # frame, masks, confidence; to be remembered
         self._age = 0
         self.gauge = Gauge()
+        self.presence = Presence(self.fit.gate)
         self.cuts = CutDetector()
 
     @torch.inference_mode()
@@ -94,6 +96,7 @@ class Segmenter:
         new = False
         if self.cuts.scene != scene:
             self._pending = None  # what the frame before shows says nothing about another scene
+            self.presence.turn()
             new = not self._turn(scene)
         self._remember()
         pixels = upload(rgb, self._weight.device)  # before the wait for where to look
@@ -130,7 +133,7 @@ class Segmenter:
             "left": [[scene, aimed] for scene, aimed in self._left.items()],
             "strides": {name: tensor.stride() for name, tensor in pending.items()},  # they decide how sums are rounded
         }
-        others = {**pending, **self.gate.state(), **self.gauge.state()}
+        others = {**pending, **self.gate.state(), **self.gauge.state(), **self.presence.state()}
         return State({**tensors, **{name: _packed(tensor) for name, tensor in others.items()}}, facts)
 
     @torch.inference_mode()
@@ -147,6 +150,7 @@ class Segmenter:
         self.bank.restore(tensors, facts["bank"])
         self.gate.restore(tensors)
         self.gauge.restore(tensors)
+        self.presence.restore(tensors)
         self.cuts.restore(facts["cuts"])
         pending = [
             torch.empty_strided(tensors[name].shape, facts["strides"][name], dtype=tensors[name].dtype, device=device)
@@ -212,7 +216,9 @@ class Segmenter:
         for zoom, mirrored in views if self.bank.has_room(len(views)) else ():
             view = (seen_as(x, zoom, mirrored=mirrored) for x in (frame, masks))
             self.bank.pin(*self.guard.memorize(*view))
-        self.gauge.begin(len(self.object_ids), others=[place - 1 for place in known])
+        unknown = [place - 1 for place in known]
+        self.gauge.begin(len(self.object_ids), others=unknown)
+        self.presence.begin(prob[1:].sum((1, 2)), others=unknown)
         self._pending = None
         answer = Prediction(prob, self.object_ids).arranged(self.expected)
         return replace(answer, given=tuple(sorted(given)) if known else answer.object_ids)
@@ -234,7 +240,17 @@ class Segmenter:
         fit, find = self.fit, self.guard.segment
         found: Found = find(frame, read, looks, top_k=fit.top_k, reach=fit.reach, anchors=anchors, then=self._finish)
         self.bank.weigh(found.query)
-        return found
+        return self._seen(found)
+
+    def _seen(self, found: Found) -> Found:
+        """Return what was found without what stands in for objects that are hidden."""
+        looked = self.presence.look(found.masks, found.confidence, self._fitted.area)
+        if looked is None:
+            return found
+        shown, confidence = looked
+        objects = found.prob[:, 1:] * self._fitted.crop(shown)
+        prob = torch.cat([1 - objects.sum(1, keepdim=True), objects], dim=1)
+        return found._replace(prob=prob, masks=found.masks * shown, confidence=confidence)
 
     def _finish(self, segmentation: Segmentation, looks: Tensor) -> Found:
         prob, query = torch.softmax(self._fitted.crop(segmentation.logits), dim=1), segmentation.query
