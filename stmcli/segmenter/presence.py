@@ -10,7 +10,8 @@ from stmcli.model.stm import STRIDE
 
 # On the eight validation clips, where no object is hidden, no mask of such a size is doubted so.
 SMALL, LARGE = 0.1, 2.0  # times the size that was trusted last
-MORE = 0.2  # of the confidence that a mask needs: more for an odd size, less for a likely one
+# What a mask of a lost object needs, times what others need: one of a likely size less, and an odd one much more.
+LIKELY, ODD = 0.8, 1.5
 DOUBT = 0.06  # of the probability around a cell, what the network may be undecided about
 AROUND = 5  # cells, the side of the square
 
@@ -19,8 +20,8 @@ class Presence:
     """Tell objects that are hidden from those that are hard to see, frame by frame, on the device without waiting.
 
     An object is lost when its mask is doubted and much smaller or larger than the last one that was trusted, when a
-    given mask shows nothing of it, and at a cut; until a mask is trusted, an odd one rather more. While it is lost only
-    those parts of its mask are shown of which the network is certain, and nothing is trusted.
+    given mask shows nothing of it, and at a cut; until a mask is trusted again. While it is lost only those parts of
+    its mask are shown of which the network is certain, and nothing is trusted.
     """
 
     def __init__(self, least: float) -> None:
@@ -61,7 +62,8 @@ class Presence:
         trusted, lost = self._known
         sizes = area * (masks[0] > 0.5).sum((1, 2))
         odd = (sizes < SMALL * trusted) | (sizes > LARGE * trusted)
-        lost = (lost | odd) & (confidence < self.least * torch.where(odd, 1 + MORE, 1 - MORE))
+        need = torch.where(lost, torch.where(odd, ODD, LIKELY), 1.0)
+        lost = (lost | odd) & (confidence < self.least * need)
         self._known = torch.where(~lost & (confidence >= self.least), sizes, trusted), lost
         if masks.device.type == "cpu" and not lost.any():  # a GPU would have to be waited for
             return None
