@@ -259,7 +259,9 @@ def test_the_clips_of_a_step_depend_on_seed_process_and_step_alone(mixed):
 
 
 def test_clips_have_the_shapes_and_ranges_they_say(mixed):
-    clips = StillClips(mixed, ClipOptions(crop=48, frames=4), seed=0).batch(3, 2)
+    source = StillClips(mixed, ClipOptions(crop=48, frames=4), seed=0)
+    assert source.batch(1, frames=2).masks.shape == (1, 2, 1, 48, 48)
+    clips = source.batch(3, 2)
     assert clips.rgb.shape == (3, 4, 3, 48, 48)
     assert clips.masks.shape == (3, 4, 2, 48, 48)
     assert clips.rgb.min() >= 0
@@ -282,6 +284,7 @@ def test_what_is_pasted_over_the_object_hides_it_in_the_mask_too(mixed):
     hidden = (top > 0.9) & (visible[:, 0] > 0.1)
     assert not hidden.any()
     assert (visible.sum(1) <= 1 + 1e-5).all()
+    assert visible.amax((0, 2, 3, 4)).all()  # each of them is seen in some clip
     coloured = redness(frames).abs() + (frames[:, :, 2] - frames[:, :, :2].amax(2)).clamp(min=0)
     assert (coloured[visible.sum(1) > 0.999] > 0.05).float().mean() > 0.95
     alone = StillClips(mixed, replace(PLAIN, whole_image=1.0), seed=0)._paint(12, 1, 3)[1][:, 0]
@@ -304,3 +307,12 @@ def test_small_batches_survive_a_clip_without_its_object(tmp_path):
     source = StillClips(load_stills([write_stills(tmp_path / "a", {"a": corner})]), PLAIN, seed=0)
     for _ in range(20):
         assert source.batch(1).masks[:, 0].any()
+
+
+def test_a_clip_that_stands_in_for_another_brings_its_pictures_and_masks(tmp_path):
+    corner = still(width=300, height=64, box=(0, 0, 6, 6))
+    source = StillClips(load_stills([write_stills(tmp_path / "a", {"a": corner})]), PLAIN, seed=0)
+    clips = source.batch(16)
+    same_rgb, same_masks = ((x[:, None] == x).flatten(2).all(2) for x in (clips.rgb, clips.masks))
+    assert torch.equal(same_rgb, same_masks)
+    assert same_masks.sum() > 16  # some do stand in

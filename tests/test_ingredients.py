@@ -12,7 +12,7 @@ from test_clips import mixed, red, still, write_stills  # noqa: F401
 from stmcli.cli.train import Training
 from stmcli.clips import Chance, StillClips, load_stills
 from stmcli.clips.camera import _lines, as_jpeg, degrade
-from stmcli.clips.cutouts import region
+from stmcli.clips.cutouts import cutout, region
 from stmcli.clips.motion import JUMP, draw_jumps
 from stmcli.errors import UsageError
 from stmcli.options import INGREDIENTS, PRESETS, ClipOptions, TrainOptions
@@ -136,6 +136,44 @@ def test_an_occluder_hides_the_object_in_between_and_lets_it_come_back(red):  # 
     assert left[:, [0, 2]].mean() > left[:, 1].mean() + 0.2
 
 
+def test_an_occluder_is_over_its_object_in_its_frame_and_moves(red):  # noqa: F811
+    source = StillClips(red, BARE, seed=0)
+    layers = torch.stack([cutout(red[0], 1)] * 2)
+    target = torch.zeros(2, 64, 64)
+    target[0, 8:20, 36:60], target[1, 30:50, 4:16] = 1, 1
+    cover = source._pass_over(layers, target, torch.tensor([1, 2]), 4)[:, :, 3]  # (n, T, S, S)
+    assert not torch.equal(cover[0, 1], cover[0, 2])
+    for one, there in zip((cover[0, 1], cover[1, 2]), target, strict=True):
+        middles = [torch.stack([(x.sum(d) * torch.arange(64)).sum() / x.sum() for d in (1, 0)]) for x in (one, there)]
+        assert torch.allclose(*middles, atol=2)
+
+
+def test_what_is_pasted_is_of_the_same_collection_when_asked(mixed):  # noqa: F811
+    source = StillClips(mixed, replace(BARE, kin=1.0), seed=0)
+    assert {source._relative(still).group for still in mixed[:3] for _ in range(4)} == {mixed[0].group}
+
+
+def test_clips_with_many_pasted_objects_come_first_and_none_goes_without_its_objects(tmp_path):
+    rgb, labels = still()
+    two = np.where(np.arange(80) > 60, 2, labels).astype(np.uint8)
+    pairs = {"one-0": (rgb, labels), "two-0": (rgb, two)}
+    stills = load_stills([write_stills(tmp_path / "both", pairs)])
+    assert [len(one.boxes) for one in stills] == [1, 2]
+    backs, pasted = StillClips(stills, replace(BARE, whole_image=0.5), seed=0)._plan(60, 2)
+    assert pasted.tolist() == sorted(pasted, reverse=True)
+    assert {*pasted.tolist()} == {0, 1, 2, 3}
+    assert {len(one.boxes) for one, count in zip(backs, pasted, strict=True) if not count} == {2}
+
+
+def test_a_picture_goes_on_beyond_its_edge_and_what_is_pasted_does_not(red):  # noqa: F811
+    source = StillClips(red, replace(BARE, area=(0.1, 0.1), translate=1.0), seed=0)
+    layers, jump = torch.ones(8, 4, 256, 256), torch.zeros(8, 3)
+    assert source._shoot(layers, jump, back=True).min() > 0.99
+    pasted = source._shoot(layers, jump, back=False)
+    assert 0 < pasted[:, 0].mean() <= pasted[:, 0].mean((1, 2, 3)).max() < 0.2
+    assert torch.equal(source._zoom(torch.zeros(1, 256, 256), back=False), torch.tensor([0.25 * 64 / 256]))
+
+
 def test_a_twin_is_a_copy_of_what_is_there_already(mixed):  # noqa: F811
     source = StillClips(mixed, replace(BARE, twin=1.0, whole_image=0.0, kin=0.0), seed=0)
     seen = [(mixed[0], 1)]
@@ -161,6 +199,25 @@ def test_a_region_is_one_shape_of_real_pixels(mixed):  # noqa: F811
 
 
 # -- several objects ---------------------------------------------------------------------------------------------------
+
+
+def test_tracked_is_what_is_there_in_the_first_frame(red):  # noqa: F811
+    visible = torch.zeros(8, 2, 3, 8, 8)
+    visible[:, 0, -1], visible[:, 1, 0] = 1, 1
+    assert StillClips(red, BARE, seed=0)._choose(visible, 1).tolist() == [[1]] * 8
+
+
+@pytest.mark.parametrize(("objects", "together"), [(1, True), (2, False)])
+def test_all_objects_of_a_whole_still_are_one_only_where_one_is_tracked(tmp_path, objects, together):
+    rgb, labels = still()
+    labels[20:40, 56:76] = 2
+    rgb[labels == 2] = (0, 255, 0)
+    stills = load_stills([write_stills(tmp_path / "two", {"two-0": (rgb, labels)})])
+    clips = StillClips(stills, replace(BARE, whole_image=1.0, union=1.0), seed=0)
+    frames, visible = clips._paint(6, objects, 3)
+    coloured = torch.maximum(frames[:, :, 0], frames[:, :, 1]) - frames[:, :, 2] > 0.95
+    assert (visible[:, 0][coloured].mean() > 0.95) == together
+    assert visible[:, :objects][:, -1].any()
 
 
 def test_most_clips_with_two_objects_show_both(tmp_path):
@@ -189,6 +246,7 @@ def test_the_objects_of_a_whole_still_move_with_it(tmp_path):
 def test_clips_that_show_less_are_replaced_by_those_that_show_all(red):  # noqa: F811
     source = StillClips(red, BARE, seed=0)
     masks = torch.zeros(4, 2, 3, 8, 8)
-    masks[1, 0], masks[3] = 1, 1
+    masks[1, 0, 0], masks[3, :, 0] = 1, 1
+    masks[0, :, 1:] = 1  # too late
     assert source._keep(masks).tolist() == [3, 1, 3, 3]
     assert source._keep(torch.zeros(4, 2, 3, 8, 8)) is None
