@@ -1,5 +1,6 @@
 """Check the bounded memory against a plain list that follows the published protocol."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -192,6 +193,51 @@ def test_only_the_given_frames_are_read_when_asked():
     assert not values.any()
 
 
+def test_all_is_read_where_no_given_frame_in_memory_knows_all_objects():
+    bank = MemoryBank(MemoryOptions(max_slots=2))  # no room for a second given frame
+    bank.pin(*entry(0))
+    assert bank.pin(*two_objects(1)) is None
+    assert bank.read_slots(given_only=True) == [0, 1]
+    keys, _, valid = bank.read(given_only=True)
+    assert keys[0, 1][valid[1]].unique().tolist() == [1]
+
+
+def test_what_is_not_to_be_read_is_not_valid_in_the_whole_buffer():
+    bank = MemoryBank(MemoryOptions(every=0, max_slots=4))
+    bank.pin(*entry(0))
+    bank.write(*entry(1), age=1)
+    for given_only, ages in ((False, [0, 1]), (True, [0])):
+        keys, values, valid = bank.read(given_only=given_only, whole=True)
+        assert keys.shape[2] == values.shape[2] == valid.shape[1] == 4 * CELLS
+        assert keys[0, 0][valid[0]].unique().tolist() == ages
+
+
+@pytest.mark.parametrize(("policy", "slots", "most"), [(FULL, 6, 3), (FULL, 7, 3), ("previous", 6, 1)])
+def test_given_frames_have_half_of_the_memory(policy, slots, most):
+    bank = MemoryBank(MemoryOptions(policy=policy, max_slots=slots))
+    assert [count for count in range(9) if bank.has_room(count)] == [*range(most + 1)]
+    bank.pin(*entry(0))
+    assert [count for count in range(9) if bank.has_room(count)] == [*range(most)]
+
+
+def test_a_state_and_the_memory_it_was_taken_of_go_their_own_ways():
+    bank, other = (MemoryBank(MemoryOptions(every=1, max_slots=3, keep="useful")) for _ in range(2))
+    bank.pin(*keyed(0))
+    bank.write(*keyed(1), age=1)
+    bank.weigh(asked(1))
+    state = bank.state()
+    before = copy.deepcopy(state)
+    other.restore(*copy.deepcopy(state))
+    for memory, restored in ((bank, None), (other, state)):
+        if restored:
+            memory.restore(*restored)
+        memory.write(*keyed(2), age=2)
+        memory.pin(*(part.repeat(1, 2, 1, 1) for part in keyed(3)))
+        assert state[1] == before[1]
+        assert all(torch.equal(state[0][name], before[0][name]) for name in ("keys", "values"))
+    assert torch.equal(bank.read()[1], other.read()[1])
+
+
 def two_objects(age):
     return tuple(part.repeat(1, 2, 1, 1) for part in entry(age))
 
@@ -205,6 +251,14 @@ def test_of_a_doubtful_object_the_last_trusted_frame_is_remembered_again():
         assert torch.equal(key[..., 0], value[..., 0])
         seen.append(key[0, :, 0, 0].tolist())
     assert seen == [[1, 0], [1, 2], [1, 2]]
+
+
+def test_what_was_trusted_survives_a_state():
+    gates = Gate(0.5), Gate(0.5)
+    gates[0].trust(*two_objects(1))
+    gates[1].restore(gates[0].state())
+    key, value = gates[1].admit(*two_objects(2), torch.tensor([0.9, 0.1]))
+    assert key[0, :, 0, 0].tolist() == value[0, :, 0, 0].tolist() == [2, 1]
 
 
 def test_without_a_gate_all_is_remembered_as_it_is():
@@ -248,6 +302,17 @@ def test_a_frame_that_could_not_be_read_yet_is_not_taken_for_useless():
     bank.write(*keyed(2), age=2)
     bank.pin(*keyed(3))
     assert {int(value) for value in bank.read()[1][0, 0, :, 0].tolist()} == {0, 2, 3}
+
+
+def test_what_is_known_of_a_frame_is_not_held_against_the_one_in_its_place():
+    bank = MemoryBank(MemoryOptions(every=1, max_slots=4, keep="useful"))
+    bank.pin(*keyed(0))
+    for age in (1, 2):
+        bank.write(*keyed(age), age=age)
+    bank.weigh(asked(0, 2))
+    for age in (3, 4):
+        bank.write(*keyed(age), age=age)
+    assert {int(value) for value in bank.read()[1][0, 0, :, 0].tolist()} == {0, 3, 4}
 
 
 def test_what_was_read_for_long_stays_though_another_is_read_once():
