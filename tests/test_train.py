@@ -67,9 +67,9 @@ def dataset(tmp_path):
     return tmp_path / "davis"
 
 
-def make_trainer(paths, options=OPTIONS, **changes):
+def make_trainer(paths, options=OPTIONS, clips=CLIPS, **changes):
     options = replace(options, **changes)
-    return Trainer(new_model("tiny"), ClipMaker(load_stills(paths), (), CLIPS, seed=options.seed), options)
+    return Trainer(new_model("tiny"), ClipMaker(load_stills(paths), (), clips, seed=options.seed), options)
 
 
 def load(folder):
@@ -217,11 +217,74 @@ def test_batch_norm_stays_as_it_is_when_it_is_not_trained(stills):
     assert rates == [trainer.options.lr] * 2
 
 
+def test_batch_norm_is_trained_unless_it_is_not_to_be(stills):
+    trainer = make_trainer(stills)
+    before = {name: x.clone() for name, x in trainer.model.state_dict().items() if ".bn" in name}
+    trainer.advance()
+    after = trainer.model.state_dict()
+    assert {name.rpartition(".")[2] for name in before if not torch.equal(before[name], after[name])} == {
+        *("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
+
+
+def test_the_rate_rises_and_then_falls_to_zero_by_steps_or_by_time(stills):
+    trainer = make_trainer(stills, steps=8, warmup=2, lr=1e-3)
+    rates = []
+    for trainer.step in (0, 1, 4, 6, 8):
+        rates.append(trainer.rate() / 1e-3)
+    by_steps = [0.5 * (1 + math.cos(math.pi * step / 8)) for step in (0, 1, 4, 6, 8)]
+    assert rates == pytest.approx([by_steps[0] / 2, *by_steps[1:]])
+    timed = make_trainer(stills, steps=8, warmup=1, lr=1e-3, time_budget=40.0)
+    for timed.step, timed.seconds, done in ((1, 30.0, 0.75), (6, 0.0, 0.75), (1, 60.0, 1.0)):
+        assert timed.done == done
+        assert timed.rate() == pytest.approx(0.5e-3 * (1 + math.cos(math.pi * done)))
+
+
+def test_no_weight_changes_by_more_than_the_rate_in_the_first_step(stills):
+    trainer = make_trainer(stills, warmup=4, lr=1e-2, weight_decay=0.0)
+    before = [p.clone() for p in trainer.model.parameters()]
+    rate = trainer.rate()
+    trainer.advance()
+    changed = [float((p - old).detach().abs().max()) for p, old in zip(trainer.model.parameters(), before, strict=True)]
+    assert max(changed) == pytest.approx(rate, rel=1e-2)
+
+
+def test_gradients_are_cut_to_their_longest_and_more_easy_pixels_are_left_out_later(stills):
+    trainer, hard = make_trainer(stills, steps=20, hard=0.25, clip_norm=1e-3), []
+    loss_of = trainer.loss_of
+    trainer.loss_of = lambda clips, **how: hard.append(how["hard"]) or loss_of(clips, **how)
+    clips = StillClips(load_stills(stills), CLIPS, seed=1).batch(2)
+    for trainer.step in (2, 7, 20):
+        *_, norm = trainer.gradients(clips)
+        grads = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+        assert torch.linalg.vector_norm(torch.cat([x.flatten() for x in grads])) == pytest.approx(1e-3, rel=1e-2)
+        assert norm > 1e-3
+    assert hard == pytest.approx([1, 0.625, 0.25])
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (1.0, math.nan), (1.0, math.inf)])
+def test_a_step_by_a_gradient_that_is_no_number_is_not_made(stills, loss, norm):
+    trainer = make_trainer(stills)
+    before = numbers(trainer.state())
+    trainer.gradients = lambda _: (loss, 0.5, norm)
+    with pytest.raises(TrainingError, match=f"the loss is {loss} and its gradient {norm} at step 0"):
+        trainer.advance()
+    assert same(numbers(trainer.state())["model"], before["model"])
+    assert (trainer.step, trainer.whole) == (0, True)
+
+
+def test_a_run_goes_on_in_the_precision_and_from_the_weights_it_began_with(stills):
+    one, other = make_trainer(stills), make_trainer(stills)
+    one.bf16, one.init = not one.bf16, "some.safetensors"
+    other.restore(one.state())
+    assert (other.bf16, other.init) == (one.bf16, one.init)
+
+
 def test_clips_made_ahead_are_those_made_on_demand(stills, monkeypatch):
     trainers = []
     for spare in (True, False):
         monkeypatch.setattr(trainer, "has_core_to_spare", lambda *_, spare=spare: spare)
-        trainers.append(make_trainer(stills))
+        trainers.append(make_trainer(stills, clips=replace(CLIPS, frames=2, frames_end=4)))
         for _ in range(3):
             trainers[-1].advance()
         trainers[-1].close()
@@ -405,6 +468,22 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(st
     for _ in range(2):
         straight.advance()
     assert same(numbers(load(tmp_path / "a")), numbers(straight.state()))
+
+
+def test_weights_that_were_updated_in_part_are_not_saved(stills, tmp_path, monkeypatch):
+    step, made = torch.optim.AdamW.step, []
+
+    def broken(optimizer, *words):
+        step(optimizer, *words)
+        made.append(0)
+        if len(made) == 2:
+            raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", broken)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu")
+    assert not (tmp_path / "a/last.pt").exists()
+    assert not (tmp_path / "a/best.safetensors").exists()
 
 
 def test_a_network_that_blows_up_is_a_loss_that_is_no_number(stills, tmp_path):
