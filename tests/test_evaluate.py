@@ -11,7 +11,7 @@ from PIL import Image
 
 from stmcli.cli.evaluate import _percents
 from stmcli.errors import MaskError, UsageError
-from stmcli.evaluate import evaluate_folder, list_sequences
+from stmcli.evaluate import evaluate_folder, first_shown, list_sequences
 from stmcli.evaluate.layout import annotation_folders
 from stmcli.masks import write_labels
 from stmcli.metrics import boundary_f, jaccard
@@ -153,6 +153,15 @@ def test_void_counts_for_nothing(tree):
     assert scores[1].f.tolist() == [1, 1, 1]
 
 
+def test_void_counts_for_nothing_where_objects_are_merged_too(tree):
+    truth, predicted = moving(1, 3, step=2), moving(1, 3, step=2)
+    truth[:, 30:], predicted[:, 35:, ::2] = 255, 1
+    write_clip(tree / "truth" / "cat", truth)
+    write_clip(tree / "predicted" / "cat", predicted)
+    scores = score(tree, "davis2016").sequences["cat"]
+    assert {number: one.j.tolist() for number, one in scores.items()} == {1: [1, 1, 1]}
+
+
 def test_davis2017_scores_the_objects_of_the_first_frame(tree):
     late = moving(1, 2)
     late[:2][late[:2] == 2] = 0
@@ -247,6 +256,14 @@ def test_dataset_without_resolutions_is_read(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("resolution", "names"), [("other", ["cat", "dog"]), ("480p", ["owl"])])
+def test_clips_beside_folders_of_resolutions_are_taken_unless_one_is_usual(tmp_path, resolution, names):
+    root = make_davis_root(tmp_path, names=["owl"], resolution=resolution)
+    for name in ("cat", "dog"):
+        write_clip(root / "Annotations" / name, moving(1, 2))
+    assert [*annotation_folders(root, "folder")] == names
+
+
 def test_dataset_without_frames_is_refused(tmp_path):
     root = make_davis_root(tmp_path)
     (root / "JPEGImages" / "480p" / "cat").rmdir()
@@ -254,7 +271,7 @@ def test_dataset_without_frames_is_refused(tmp_path):
         list_sequences(root, "davis2016")
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc", ".."])
+@pytest.mark.parametrize("name", ["../outside", "/etc", "..", 300 * "a"])
 def test_clip_lists_cannot_leave_the_dataset(tmp_path, name):
     root = make_davis_root(tmp_path, year="2016")
     (root / "ImageSets" / "2016" / "val.txt").write_text(f"dog\n{name}\n")
@@ -349,6 +366,14 @@ def test_a_gap_in_dense_ground_truth_is_named(tree, protocol):
     assert len(score(tree, "folder").sequences["cat"][1].j) == 2
 
 
+@pytest.mark.parametrize("protocol", DAVIS)
+def test_dense_ground_truth_may_begin_at_any_number(tree, protocol):
+    for path in sorted((tree / "truth" / "cat").glob("*.png"), reverse=True):
+        path.rename(path.with_stem(f"{int(path.stem) + 7:05}"))
+    write_clip(tree / "predicted" / "cat", moving(1, 3, frames=13))
+    assert len(score(tree, protocol).sequences["cat"][1].j) == 3
+
+
 def test_two_masks_of_one_frame_are_named(tree):
     (tree / "predicted" / "cat" / "2.png").write_bytes((tree / "predicted" / "cat" / "00001.png").read_bytes())
     refusal(tree, tree / "predicted" / "cat", "00002.png and 2.png are the same frame")
@@ -383,6 +408,29 @@ def test_objects_that_come_and_go_are_scored_in_every_frame(tree):
     write_clip(tree / "truth" / "cat", clip)
     write_clip(tree / "predicted" / "cat", moving(1, 2, step=2))
     assert score(tree, "davis2017").sequences["cat"][2].j.tolist() == [1, 0, 1]
+
+
+def test_an_object_of_the_truth_that_is_not_scored_is_not_noted(tree):
+    late = moving(1, 3, step=2)
+    late[:2][late[:2] == 3] = 0
+    write_clip(tree / "truth" / "cat", late)
+    assert score(tree, "davis2017").notes == ()
+
+
+def test_the_first_mask_that_shows_an_object_is_found_where_others_before_it_are_void(tmp_path):
+    clip = moving(1, 3)
+    clip[:, 35:] = 255
+    clip[0][clip[0] < 255] = 0
+    write_clip(tmp_path, clip)
+    assert first_shown(tmp_path) == tmp_path / "00001.png"
+    write_clip(tmp_path, np.where(clip > 0, 255, 0).astype(np.uint8))
+    assert first_shown(tmp_path) == tmp_path / "00000.png"
+
+
+def test_clips_that_are_asked_for_are_there_and_alone(tree):
+    assert [*annotation_folders(tree / "truth", "folder", only=["cat"])] == ["cat"]
+    with pytest.raises(UsageError, match=r"truth: no clip 'catt' of folder\. Did you mean cat\?"):
+        annotation_folders(tree / "truth", "folder", only=["cat", "catt"])
 
 
 def test_other_ids_than_those_of_the_truth_are_noted(tree):

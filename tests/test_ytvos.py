@@ -75,6 +75,27 @@ def test_objects_without_listed_frames_are_scored_to_the_end(root):
     assert values(score(root)) == {1: [1, 1, 1], 2: [1]}
 
 
+def test_where_frames_are_listed_for_some_objects_the_others_are_scored_to_the_end(root):
+    write_meta(root / "truth", a={1: ("dog", ()), 2: ("tractor", NAMES[2:])})
+    write_masks(root / "predicted" / "a", clip_of(0, 2) * (np.arange(4) != 1)[:, None, None])
+    assert values(score(root)) == {1: [0, 1, 1], 2: [1]}
+
+
+def test_the_frame_in_which_a_listed_object_enters_needs_no_prediction(root):
+    write_meta(root / "truth", a={1: ("dog", NAMES[:2]), 2: ("tractor", NAMES[2:])})
+    (root / "predicted" / "a" / f"{NAMES[2]}.png").unlink()
+    assert values(score(root)) == {1: [1], 2: [1]}
+
+
+def test_two_frames_are_enough_and_an_object_that_enters_in_the_last_one_is_not_scored(root):
+    for kind in ("truth/Annotations", "predicted"):
+        for name in NAMES[2:]:
+            (root / kind / "a" / f"{name}.png").unlink()
+    write_masks(root / "truth/Annotations/a", clip_of(0, 1)[:2], NAMES[:2])
+    write_meta(root / "truth", a={1: ("dog", ()), 2: ("tractor", ())})
+    assert values(score(root)) == {1: [1]}
+
+
 def test_predictions_of_frames_without_truth_are_not_scored(root):
     write_masks(root / "predicted" / "a", clip_of(0) * 0, names=("00001", "00002", "00011", "00014"))
     assert values(score(root)) == {1: [1, 1, 1], 2: [1]}
