@@ -1,6 +1,8 @@
+import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,6 +14,7 @@ from stmcli.model.layers import Anchor, _best, memory_read
 from stmcli.options import Fit, MemoryOptions
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.segmenter.anchors import Anchors
+from stmcli.segmenter.focus import Box
 from stmcli.segmenter.geometry import TIMES, seen_as
 from stmcli.segmenter.prediction import Prediction, likeliest
 from stmcli.segmenter.presence import Presence
@@ -422,3 +425,83 @@ def test_a_switch_is_off_by_default_and_changes_what_is_read(model, switch, off,
 
     assert torch.equal(last(), last(**{switch: off}))
     assert not torch.equal(last(), last(**{switch: on}))
+
+
+def test_a_segmenter_that_goes_on_from_a_state_has_all_of_it(model):
+    options = {
+        "memory": MemoryOptions(every=2, max_slots=4, keep="useful"),
+        "fit": Fit(gate=0.3, anchor=9.0, focus=2.0),
+    }
+    one, other = (Segmenter(model, **options) for _ in range(2))
+    black, grey = np.zeros_like(picture(0)), np.full_like(picture(0), 9)
+    scenes = [picture(0), picture(0), black, picture(0), picture(1), grey]
+    for t, rgb in enumerate(scenes):
+        one.step(rgb, {0: given(), 4: given(ids=(1, 2))}.get(t))
+    assert one.cuts.left
+    state = one.state()
+    other.restore(state._replace(facts=json.loads(json.dumps(state.facts))))
+    again = other.state()
+    assert json.dumps(again.facts) == json.dumps(state.facts)
+    assert again.tensors.keys() == state.tensors.keys()
+    same = [np.array_equal(again.tensors[name], x, equal_nan=True) for name, x in state.tensors.items()]
+    assert all(same)
+
+
+def test_a_scene_that_comes_back_reads_what_it_left_in_memory(model):
+    segmenter, alone = Segmenter(model, fit=Fit(size=48)), []
+    scenes = [picture(0), picture(0), np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64, 3), np.uint8), picture(0)]
+    read = segmenter.bank.read
+    segmenter.bank.read = lambda **how: alone.append(how["given_only"]) or read(**how)
+    found = [segmenter.step(rgb, None if t else given()) for t, rgb in enumerate(scenes)]
+    assert [prediction.cut for prediction in found] == [False, False, True, False, True]
+    assert alone == [False, True, False, False]
+
+
+def test_a_scene_that_comes_back_is_looked_at_where_it_was_left(model):
+    segmenter, black = Segmenter(model, fit=Fit(size=48, focus=1.5)), np.zeros((48, 64, 3), np.uint8)
+    for t, rgb in enumerate([picture(0), picture(0)]):
+        segmenter.step(rgb, None if t else given())
+    there = {"window": Box(4, 8, 24, 32), "length": 0.3, "seen": Box(8, 12, 12, 14), "count": 1, "most": 2}
+    segmenter._aimed.restore(there)
+    segmenter.step(black)
+    assert segmenter._aimed.window == (0, 0, 48, 64)
+    aim, seen = segmenter._aimed.aim, []
+    segmenter._aimed.aim = lambda *labels, **how: seen.append(segmenter._aimed.state()) or aim(*labels, **how)
+    segmenter.step(picture(0))
+    assert seen == [there]
+
+
+def test_a_frame_that_is_given_counts_for_which_are_kept(model):
+    segmenter, written = Segmenter(model), []
+    segmenter.bank.write = lambda *_, age: written.append(age)
+    for frame in frames(6):
+        segmenter.step(frame.rgb, given() if frame.index in (0, 2) else None)
+    assert written == [1, 3, 4]
+
+
+def test_what_is_revised_is_remembered_with_the_confidence_it_has_now(model):
+    segmenter = Segmenter(model, fit=Fit(gate=0.5))
+    clip = [frame.rgb for frame in frames(3)]
+    segmenter.step(clip[0], given())
+    prediction, seen = segmenter.step(clip[1]), []
+    segmenter.revise(replace(prediction, measured=None))  # it was given: what is known stays
+    segmenter.revise(replace(prediction, measured=torch.tensor([0.25])))
+    segmenter.gate.admit = lambda key, value, confidence: seen.append(confidence.tolist()) or (key, value)
+    segmenter.step(clip[2])
+    assert seen == [[0.25]]
+
+
+def test_of_scenes_that_are_forgotten_nothing_is_kept(model):
+    segmenter = Segmenter(model, fit=Fit(size=48))
+    for t in range(24):
+        segmenter.step(np.full((48, 64, 3), t // 2 * 20, np.uint8), None if t else given())
+    assert 0 < len(segmenter._left) == len(segmenter.cuts.left) < segmenter.cuts.scene
+
+
+def test_a_correction_is_memorized_in_one_way(model):
+    segmenter = Segmenter(model, memory=MemoryOptions(max_slots=12), fit=Fit(size=48, augment=("flip",)))
+    counts = []
+    for frame in frames(3):
+        segmenter.step(frame.rgb, None if frame.index == 1 else given())
+        counts.append(len(segmenter.bank.pinned))
+    assert counts == [2, 2, 3]
