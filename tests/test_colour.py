@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from stmcli.video import open_source
-from stmcli.video.color import Color
+from stmcli.video.color import Color, color_of, oddities
 
 WEIGHTS = {"601": (0.299, 0.114), "709": (0.2126, 0.0722), "2020": (0.2627, 0.0593)}  # of red and blue in luma
 MATRIX = {"601": 6, "709": 1, "2020": 9}
@@ -209,3 +209,38 @@ def test_wide_primaries_that_are_not_converted_are_warned_of(tmp_path, primaries
     with open_source(path) as source:
         said = [f"its primaries, {name}, are taken as BT.709, in which its colours are paler"] if name else []
         assert list(source.warnings) == said
+
+
+@pytest.mark.parametrize(
+    ("layout", "tags", "expected"),
+    [
+        ("yuv444p", {"colorspace": 0}, {"matrix": "RGB", "matrix_used": "BT.601", "range_used": "limited"}),
+        ("yuvj420p", {}, {"matrix": None, "range_used": "full"}),
+        ("yuva420p", {}, {"alpha": True, "bits": 8}),
+        ("rgb565le", {"colorspace": 0}, {"matrix": None, "bits": 6, "alpha": False}),
+        ("monow", {}, {"matrix_used": "RGB", "range_used": "full"}),
+        ("yuv420p10le", {"color_trc": 14}, {"transfer": "BT.2020", "bits": 10}),
+    ],
+)
+def test_the_colour_of_a_picture_is_what_it_says_and_its_kind_tells(layout, tags, expected):
+    frame = av.VideoFrame(32, 32, layout)
+    for name, value in tags.items():
+        setattr(frame, name, value)
+    color = color_of(frame)
+    assert {name: getattr(color, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("color", "said"),
+    [
+        (Color(), []),
+        (Color(bits=10), ["processed with 8 bits per colour"]),
+        (Color(bits=16, transfer="linear"), ["linear light is processed as 8-bit sRGB, and what is brighter"]),
+        (Color(bits=10, transfer="PQ", primaries="BT.2020"), ["HDR is processed as if it were SDR"]),
+        (Color(alpha=True), ["its own transparency is not used"]),
+    ],
+)
+def test_what_is_lost_is_said_once(color, said):
+    found = oddities(color)
+    assert len(found) == len(said)
+    assert all(one.startswith(start) for one, start in zip(found, said, strict=True))

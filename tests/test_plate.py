@@ -1,4 +1,5 @@
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from plates import attribute, exr, write_plate
 
 from stmcli.errors import VideoError
 from stmcli.video import open_source
-from stmcli.video.plate import plate_size, read_plate
+from stmcli.video.plate import is_plate, plate_size, read_plate
 
 LIGHT = np.linspace(-0.25, 2, 6 * 5 * 3, dtype=np.float32).reshape(5, 6, 3)
 
@@ -48,9 +49,10 @@ def test_an_exr_with_more_or_less_than_is_shown_has_the_size_and_place_that_are_
     assert np.abs(read_plate(tmp_path / "more.exr") - srgb(LIGHT)[1:4, 1:5]).max() < 0.6
 
 
-def test_an_exr_whose_picture_begins_elsewhere_is_refused(tmp_path):
-    (tmp_path / "a.exr").write_bytes(exr(LIGHT, window=(1, 1, 4, 3)))
-    with pytest.raises(VideoError, match="its display window begins at 1,1"):
+@pytest.mark.parametrize(("left", "top"), [(1, 1), (0, 1), (1, 0)])
+def test_an_exr_whose_picture_begins_elsewhere_is_refused(tmp_path, left, top):
+    (tmp_path / "a.exr").write_bytes(exr(LIGHT, window=(left, top, 4, 3)))
+    with pytest.raises(VideoError, match=f"its display window begins at {left},{top}"):
         open_source(tmp_path)
 
 
@@ -93,6 +95,31 @@ def test_a_rendering_that_was_stopped_is_refused(tmp_path):
     (tmp_path / "a.exr").write_bytes(whole)
     with pytest.raises(VideoError, match="its rendering was stopped"):
         read_plate(tmp_path / "a.exr")
+
+
+@pytest.mark.parametrize("offset", [0, 9, 2**20])
+@pytest.mark.parametrize("line", [0, 2, 4])
+def test_a_table_that_points_elsewhere_is_refused(tmp_path, line, offset):
+    whole = bytearray(exr(LIGHT))
+    struct.pack_into("<Q", whole, len(whole) - 5 * (8 + 6 * 3 * 4) - (5 - line) * 8, offset)
+    (tmp_path / "a.exr").write_bytes(whole)
+    with pytest.raises(VideoError, match="the file was cut short"):
+        read_plate(tmp_path / "a.exr")
+
+
+def test_lines_may_lie_in_any_order(tmp_path):
+    whole = bytearray(exr(LIGHT[:, :, ::-1]))
+    lines = 5 * (8 + 6 * 3 * 4)
+    size, table = lines // 5, len(whole) - lines - 5 * 8
+    offsets = struct.unpack_from("<5Q", whole, table)
+    parts = [whole[offset : offset + size] for offset in offsets]
+    whole = whole[:table] + struct.pack("<5Q", *offsets[::-1]) + b"".join(parts[::-1])
+    (tmp_path / "a.exr").write_bytes(whole)
+    assert np.abs(read_plate(tmp_path / "a.exr") - srgb(LIGHT)).max() < 0.6
+
+
+def test_kinds_are_told_by_names_of_any_case():
+    assert [is_plate(Path(name)) for name in ("a.exr", "A.EXR", "a.Dpx", "a.png")] == [True, True, True, False]
 
 
 @pytest.mark.parametrize("suffix", [".dpx", ".tga"])

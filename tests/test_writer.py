@@ -8,9 +8,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import decode, picture, stored_alpha, stored_planes, write_clip
+from conftest import add_sound, decode, picture, stored_alpha, stored_planes, write_clip
+from conftest import write_sound as write_tone
 
 from stmcli import options
+from stmcli.errors import WriteError
 from stmcli.video import (
     ALPHA_CODECS,
     H264,
@@ -225,6 +227,95 @@ def test_times_closer_than_the_clock_stay_apart(tmp_path, name):
     if codec.suffix in (".mp4", ".mov"):
         assert found == times
     assert abs(found[-1] - Fraction(1, 10)) <= Fraction(1, 1000)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_no_two_pictures_have_one_time(tmp_path, suffix):
+    settings = {"size": (64, 48), "rate": RATE, "time_base": Fraction(1, 100)}
+    with VideoWriter(tmp_path / f"film{suffix}", codec=H264, **settings) as writer:
+        for tick in (0, 4, 4, 3, 20):
+            writer.write(picture(0), Fraction(tick, 100))
+    with av.open(str(writer.path)) as container:
+        found = [frame.pts * frame.time_base for frame in container.decode(video=0)]
+    step = Fraction(1, 1000 if suffix == ".mkv" else 100)
+    assert found == [0, Fraction(4, 100), Fraction(4, 100) + step, Fraction(4, 100) + 2 * step, Fraction(20, 100)]
+
+
+@pytest.mark.parametrize("name", [name for name in CODECS if name not in RGB_CODECS])
+def test_films_of_yuv_say_how_their_colours_are_meant(tmp_path, name):
+    color = open_source(film(tmp_path, name, [with_alpha(picture(0), 255)]).path).info.color
+    assert (color.primaries, color.transfer, color.matrix, color.range) == (*3 * ["BT.709"], "limited")
+
+
+def test_a_film_begins_exactly_where_it_is_to(tmp_path):
+    settings = {"size": (64, 48), "rate": Fraction(24), "time_base": Fraction(1, 24), "start": Fraction(7, 24)}
+    with VideoWriter(tmp_path / "film.mp4", codec=H264, **settings) as writer:
+        for index in range(3):
+            writer.write(picture(0), Fraction(index, 24))
+    with av.open(str(writer.path)) as container:
+        assert [frame.pts * frame.time_base for frame in container.decode(video=0)] == [
+            Fraction(tick, 24) for tick in (7, 8, 9)
+        ]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(("start", "first"), [(None, 3), (Fraction(0), 0), (Fraction(1), 1)])
+def test_times_are_rounded_to_the_clock_and_begin_where_they_are_to(tmp_path, suffix, start, first):
+    times = [3 + Fraction(index, 30) for index in range(4)]
+    settings = {"size": (64, 48), "rate": Fraction(30), "time_base": Fraction(1, 1000), "start": start}
+    with VideoWriter(tmp_path / f"film{suffix}", codec=H264, **settings) as writer:
+        for time in times:
+            writer.write(picture(0), time)
+    with av.open(str(writer.path)) as container:
+        found = [frame.pts * frame.time_base for frame in container.decode(video=0)]
+    assert found == [first + Fraction(tick, 1000) for tick in (0, 33, 67, 100)]
+
+
+@pytest.mark.parametrize("trim", [False, True])
+@pytest.mark.parametrize("start", [None, Fraction(0)])
+def test_sound_moves_along_with_the_pictures_and_ends_with_them_when_asked(tmp_path, start, trim):
+    heard = write_sound(tmp_path / "clip.mkv", "flac", 48000)
+    settings = {"size": (64, 48), "rate": RATE, "time_base": 1 / RATE, "start": start, "trim_audio": trim}
+    with VideoWriter(tmp_path / "film.mkv", codec=H264, audio_from=heard, **settings) as writer:
+        for index in range(5, 15):
+            writer.write(picture(index), index / RATE)
+    with av.open(str(writer.path)) as container:
+        packets = [packet for packet in container.demux(audio=0) if packet.dts is not None]
+        first, last = (packet.pts * packet.time_base for packet in (packets[0], packets[-1]))
+    moved = Fraction(0) if start is None else Fraction(5, 25)
+    assert abs(last - ((Fraction(15, 25) if trim else 1) - moved)) < Fraction(1, 8)  # a packet of FLAC is 0.1 s
+    assert first < Fraction(1, 8)
+
+
+def test_of_several_sounds_the_first_is_taken_and_that_is_said(tmp_path):
+    heard = tmp_path / "clip.mkv"
+    with av.open(str(heard), "w") as out:
+        video = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sounds = [add_sound(out, "flac") for _ in range(2)]
+        out.mux(video.encode(av.VideoFrame.from_ndarray(picture(0), "rgb24")))
+        out.mux(video.encode(None))
+        for sound in sounds:
+            write_tone(out, sound, seconds=0.5)
+    writer = write(tmp_path / "film.mkv", H264, [picture(0)] * 2, audio_from=heard)
+    assert writer.notes == ["film.mkv has the first of 2 sound tracks"]
+
+
+# -- what is left when it goes wrong -----------------------------------------------------------
+
+
+def test_a_film_without_a_frame_is_refused_and_what_was_there_stays(tmp_path):
+    (tmp_path / "film.mp4").write_bytes(b"before")
+    writer = VideoWriter(tmp_path / "film.mp4", codec=H264, size=(64, 48), rate=RATE, time_base=1 / RATE)
+    with pytest.raises(WriteError, match=r"film\.mp4: 0 frames were given to it"):
+        writer.close()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"film.mp4": b"before"}
+
+
+def test_of_a_film_that_is_given_up_nothing_is_left(tmp_path):
+    with pytest.raises(ValueError, match=r"takes frames of \(64, 48\), not \(48, 64\)"):
+        write(tmp_path / "film.mp4", H264, [picture(0), picture(0).transpose(1, 0, 2)])
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize(
