@@ -107,6 +107,23 @@ def test_a_table_that_points_elsewhere_is_refused(tmp_path, line, offset):
         read_plate(tmp_path / "a.exr")
 
 
+def test_the_size_is_that_of_the_first_part_whatever_its_attributes_are_called(tmp_path):
+    first, second = (exr(LIGHT, window=window)[8 : -5 * (8 + 8 + 6 * 3 * 4)] for window in (None, (0, 0, 1, 1)))
+    more = attribute("a" * 200, "string", b"x")
+    (tmp_path / "a.exr").write_bytes(struct.pack("<2I", 20000630, 0x1402) + more + first + second + b"\0")
+    assert plate_size(tmp_path / "a.exr") == (6, 5)
+    (tmp_path / "b.exr").write_bytes(struct.pack("<2I", 20000631, 0x1402) + first + b"\0")
+    with pytest.raises(ValueError, match="no OpenEXR header"):
+        plate_size(tmp_path / "b.exr")
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 5), (5, 0)])
+def test_a_plate_without_a_size_is_refused(tmp_path, width, height):
+    (tmp_path / "a.tga").write_bytes(bytes(12) + struct.pack("<2H", width, height) + bytes(100))
+    with pytest.raises(ValueError, match="it has no size"):
+        plate_size(tmp_path / "a.tga")
+
+
 def test_lines_may_lie_in_any_order(tmp_path):
     whole = bytearray(exr(LIGHT[:, :, ::-1]))
     lines = 5 * (8 + 6 * 3 * 4)
