@@ -505,3 +505,18 @@ def test_a_correction_is_memorized_in_one_way(model):
         segmenter.step(frame.rgb, None if frame.index == 1 else given())
         counts.append(len(segmenter.bank.pinned))
     assert counts == [2, 2, 3]
+
+
+def test_what_is_void_in_a_given_mask_is_background(model):
+    labels = given()
+    labels[30:] = 255
+    prob = Segmenter(model, fit=Fit(size=48)).step(picture(0), labels).prob
+    assert torch.equal(prob[0], torch.from_numpy(labels != 1).float())
+
+
+def test_every_frame_tells_how_useful_those_in_memory_are(model):
+    segmenter, asked = Segmenter(model, memory=MemoryOptions(keep="useful"), fit=Fit(size=48)), []
+    segmenter.bank.weigh = lambda query: asked.append(query.shape)
+    for frame in frames(3):
+        segmenter.step(frame.rgb, None if frame.index else given())
+    assert len(asked) == 2
