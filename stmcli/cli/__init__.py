@@ -19,13 +19,20 @@ class _Pipe(io.FileIO):
             return len(data)
 
 
+def _is_pipe(stream: io.TextIOWrapper) -> bool:
+    try:
+        return S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except OSError:  # it is no file
+        return False
+
+
 def run() -> None:
     """Do what the words of the command line say, and end."""
     set_up_warnings()
     if isinstance(sys.stdout, io.TextIOWrapper):
         errors = "surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace"
         sys.stdout.reconfigure(errors=errors)
-        if S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode):
+        if _is_pipe(sys.stdout):
             pipe = io.BufferedWriter(_Pipe(sys.stdout.fileno(), "w", closefd=False))
             sys.stdout = io.TextIOWrapper(pipe, encoding=sys.stdout.encoding, errors=errors)
     app()

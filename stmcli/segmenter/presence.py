@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stmcli.model.stm import STRIDE
 
-# On the eight validation clips, where no object is hidden, no mask of such a size is doubted so.
+# On the eight validation clips, where no object is hidden, no mask of such a size is doubted so (as shipped).
 SMALL, LARGE = 0.1, 2.0  # times the size that was trusted last
 # What a mask of a lost object needs, times what others need: one of a likely size less, and an odd one much more.
 LIKELY, ODD = 0.8, 1.5
