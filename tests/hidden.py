@@ -10,8 +10,10 @@ import numpy as np
 from PIL import Image
 
 from stmcli.masks import read_labels
+from stmcli.metrics import jaccard
 from stmcli.options import NetworkOptions
 from stmcli.segmenter.ensemble import make_follower
+from stmcli.segmenter.focus import box_of
 from stmcli.weights import load_model
 
 FRAMES, HIDDEN = 45, range(12, 30)
@@ -19,11 +21,12 @@ FRAMES, HIDDEN = 45, range(12, 30)
 
 def cover(rgb: np.ndarray, mask: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return a frame (H, W, 3) with what `other` shows around the pixels of a mask (H, W)."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    spans = [(side[0], side[-1], 8 + (side[-1] - side[0]) // 8) for side in (rows, columns)]
-    box = tuple(slice(max(0, first - margin), last + margin) for first, last, margin in spans)
+    box = box_of(mask)
+    assert box, "nothing to cover"
+    spans = [(first, size - 1, 8 + (size - 1) // 8) for first, size in ((box.top, box.height), (box.left, box.width))]
+    around = tuple(slice(max(0, first - margin), first + length + margin) for first, length, margin in spans)
     covered = rgb.copy()
-    covered[box] = other[box]
+    covered[around] = other[around]
     return covered
 
 
@@ -51,8 +54,7 @@ def main(root: Path) -> None:
                 found["false"].append(mask.sum() / size)
                 found["empty"].append(not mask.any())
             else:
-                score = (mask & truth).sum() / max(1, (mask | truth).sum())
-                found["before" if frame < HIDDEN[0] else "after"].append(score)
+                found["before" if frame < HIDDEN[0] else "after"] += jaccard(truth[None], mask[None]).tolist()
         rows.append([100 * float(np.mean(found[name])) for name in ("before", "false", "empty", "after")])
         print(report(clip.name, rows[-1]), flush=True)
     print(report("mean", list(np.mean(rows, axis=0))))

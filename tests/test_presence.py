@@ -9,6 +9,7 @@ import torch
 from stmcli.masks import read_labels
 from stmcli.options import NetworkOptions
 from stmcli.segmenter.ensemble import make_follower
+from stmcli.segmenter.focus import box_of
 from stmcli.segmenter.presence import Presence
 from stmcli.video import open_source
 from stmcli.weights import load_model
@@ -133,14 +134,14 @@ def test_an_object_that_is_hidden_leaves_nothing_and_is_found_again():
     options = NetworkOptions(device="cpu")
     follower = make_follower(load_model(options), options)
     given = (read_labels(SAMPLES / "koi.png") == 1).astype(np.uint8)
-    rows, columns = (np.flatnonzero(given.any(axis)) for axis in (1, 0))
-    top, left, width = rows[0] - 20, columns[0] - 20, columns[-1] - columns[0] + 40
+    box = box_of(given > 0)
+    rows, columns = (slice(at - 20, at + size + 20) for at, size in ((box.top, box.height), (box.left, box.width)))
     pixels = []
     with open_source(SAMPLES / "koi.mp4") as source:
         for number, frame in zip(range(12), source, strict=False):
             rgb = frame.rgb.copy()
             if 4 <= number < 10:
-                rgb[top : rows[-1] + 20, left : left + width] = rgb[top : rows[-1] + 20, -width:]
+                rgb[rows, columns] = rgb[rows, -box.width - 40 :]
             pixels.append(int((follower.step(rgb, None if number else given).labels() > 0).sum()))
     assert pixels[4:10] == [0] * 6
     assert min(pixels[:4] + pixels[10:]) > 0.8 * given.sum()
