@@ -139,9 +139,19 @@ def _encoders() -> Mapping[str, Probe]:
     from stmcli.video import ALPHA_CODECS, H264, H264_NVENC, Codec, opens
 
     def answer(codec: Codec) -> str:
-        return "opens" if opens(codec, TRIED) else "does not open"
+        return _opening(opens(codec, TRIED))
 
     return {codec.encoder: partial(answer, codec) for codec in (H264, H264_NVENC, *ALPHA_CODECS.values())}
+
+
+def _decoders() -> Mapping[str, Probe]:
+    from stmcli.video import nvdec_opens
+
+    return {"nvdec": lambda: _opening(nvdec_opens())}
+
+
+def _opening(opens: bool) -> str:
+    return "opens" if opens else "does not open"
 
 
 def _weights() -> Mapping[str, Probe]:
@@ -179,6 +189,7 @@ SECTIONS = {
     "extras": _extras,
     "machine": _machine,
     "encoders": _encoders,
+    "decoders": _decoders,
     "weights": _weights,
     "disk": _disk,
 }

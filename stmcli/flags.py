@@ -30,6 +30,7 @@ FLAGS = {
         "fps": "--fps",
         "direction": "--direction",
         "on_corrupt": "--on-corrupt",
+        "decoder": "--decoder",
         "soft_bits": "--soft-bits",
     },
     "export": {

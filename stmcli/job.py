@@ -256,9 +256,9 @@ def check(job: Job) -> None:
 
 
 def _open_source(job: Job, start: int | None, end: int | None) -> Source:
-    on_corrupt: Any = job.segment.on_corrupt
+    how: dict[str, Any] = {"on_corrupt": job.segment.on_corrupt, "decoder": job.segment.decoder}
     first, rate = job.segment.first_number, Fraction(job.segment.fps)
-    return open_source(job.video, first_number=first, start=start, end=end, on_corrupt=on_corrupt, rate=rate)
+    return open_source(job.video, first_number=first, start=start, end=end, rate=rate, **how)
 
 
 def _check_direction(options: SegmentOptions) -> None:

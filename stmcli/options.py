@@ -20,6 +20,7 @@ PROTOCOLS = ("davis2016", "davis2017", "folder", "ytvos")
 ON_CORRUPT = ("fail", "stop", "skip")
 AUDIO = ("copy", "none")
 ENCODERS = ("auto", "x264", "nvenc")
+DECODERS = ("software", "nvdec")
 DOUBTFUL = 0.5  # confidence below which a mask may well be wrong: J under 0.5
 DIRECTIONS = ("forward", "backward", "both")
 ENGINES = ("processes", "here", "ray")
@@ -134,6 +135,7 @@ class SegmentOptions:
     keep_soft: bool = False  # store the network's probabilities; implied by exports that are made of them
     soft_bits: int = 8  # of the stored probabilities
     on_corrupt: str = "fail"
+    decoder: str = "software"  # of videos, on the way forward; nvdec falls back with a note
     overwrite: bool = False
     page: bool = True  # write report.html, to look the result through
     resume: bool = True  # take the finished result of the same job as done

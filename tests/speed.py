@@ -43,7 +43,7 @@ from stmcli.job import Job
 from stmcli.machine import processor, usable_cores
 from stmcli.masks import read_labels, write_labels
 from stmcli.memory import MemoryBank
-from stmcli.options import MemoryOptions, NetworkOptions
+from stmcli.options import MemoryOptions, NetworkOptions, SegmentOptions
 from stmcli.segmenter import Segmenter
 from stmcli.segmenter.ensemble import make_follower
 from stmcli.segmenter.geometry import Geometry
@@ -256,9 +256,13 @@ def command() -> Iterator[str]:
                 }
                 if size[1] > INSIDE:
                     networks["resnet50, all of it inside"] = NetworkOptions(str(random), str(device), size=0)
-                for name, options in networks.items():
+                cases = [(name, options, SegmentOptions()) for name, options in networks.items()]
+                if device.type == "cuda":
+                    name, options, _ = cases[0]
+                    cases.append((f"{name}, decoded by NVDEC", options, SegmentOptions(decoder="nvdec")))
+                for name, options, segment in cases:
                     print(f"{name}, {size[1]} lines", file=sys.stderr)
-                    timing = timed_command(clip, options, frames_of(options, device))
+                    timing = timed_command(clip, options, segment, frames_of(options, device))
                     yield line(device, "{}x{}".format(*size), name, *beside_parts(timing, name, size, device))
     if not torch.cuda.is_available():
         for size, wanted in COMMAND_WANTED.items():
@@ -299,7 +303,7 @@ def enlarged(source: Path, folder: Path, size: tuple[int, int]) -> Path:
     return path
 
 
-def timed_command(clip: Path, options: NetworkOptions, frames: int) -> Timing:
+def timed_command(clip: Path, options: NetworkOptions, segment: SegmentOptions, frames: int) -> Timing:
     """Random weights find nothing of the shape of an object: the given mask, as soft as theirs, then stands for it."""
     mask, follow = clip.with_suffix(".png"), Segmenter._follow
     labels = read_labels(mask)
@@ -316,7 +320,7 @@ def timed_command(clip: Path, options: NetworkOptions, frames: int) -> Timing:
 
     is_random = options.weights != NetworkOptions.weights
     with mock.patch.object(Segmenter, "_follow", found) if is_random else nullcontext():
-        return bench_command(Job(clip, (str(mask),), Path("speed"), network=options), frames=frames, rounds=1)
+        return bench_command(Job(clip, (str(mask),), Path("speed"), segment, options), frames=frames, rounds=1)
 
 
 # -- flat in time ------------------------------------------------------------------------------------------------------

@@ -45,6 +45,12 @@ def test_encoders_open_where_pyav_opens_them(found):
     assert encoders["libx264"] == encoders["png"] == "opens"
 
 
+@pytest.mark.parametrize(("does", "answer"), [(True, "opens"), (False, "does not open")])
+def test_a_decoder_opens_where_there_is_a_card(found, monkeypatch, does, answer):
+    monkeypatch.setattr("stmcli.video.nvdec_opens", lambda: does)
+    assert found()["decoders"] == {"nvdec": answer}
+
+
 def test_a_missing_encoder_says_so(found, monkeypatch):
     monkeypatch.setattr("stmcli.video.opens", lambda codec, _: codec.encoder != "ffv1")
     assert {name for name, answer in found()["encoders"].items() if answer != "opens"} == {"ffv1"}

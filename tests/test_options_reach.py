@@ -54,6 +54,7 @@ CLIP = {
     "--keep-soft": {"segment.keep_soft": True},
     "--soft-bits 16": {"segment.soft_bits": 16},
     "--on-corrupt skip": {"segment.on_corrupt": "skip"},
+    "--decoder nvdec": {"segment.decoder": "nvdec"},
     "--direction both": {"segment.direction": "both"},
     "--overwrite": {"segment.overwrite": True},
     "--no-page": {"segment.page": False},

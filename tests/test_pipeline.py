@@ -600,7 +600,7 @@ def test_masks_are_fitted_to_the_picture_but_not_those_that_were_given(job, dire
 
 
 def test_default_options_follow_all_objects_of_the_whole_clip():
-    assert SegmentOptions() == SegmentOptions((), None, None, None, False, 8, "fail", False, True)
+    assert SegmentOptions() == SegmentOptions((), None, None, None, False, 8, "fail", "software", False, True)
     assert (ExportOptions().kinds, ExportOptions().audio) == (("overlay",), "copy")
 
 

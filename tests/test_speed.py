@@ -10,7 +10,7 @@ import torch
 
 from stmcli.bench import Bound
 from stmcli.masks import read_labels
-from stmcli.options import NetworkOptions
+from stmcli.options import NetworkOptions, SegmentOptions
 from stmcli.pipeline import segment_video
 from stmcli.video import open_source
 
@@ -69,7 +69,7 @@ def test_the_given_mask_stands_for_what_random_weights_find(
     monkeypatch.setattr(speed, "bench_command", lambda job, **_: segment_video(replace(job, output=out)))
     if not is_random:
         monkeypatch.setattr(NetworkOptions, "weights", network.weights)
-    speed.timed_command(clip, network, 3)
+    speed.timed_command(clip, network, SegmentOptions(), 3)
     found = [read_labels(out / "masks" / f"0000{index}.png", warn=print) for index in (1, 2)]
     assert all(np.array_equal(labels, read_labels(mask)) for labels in found) == is_random
 

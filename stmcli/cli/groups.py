@@ -40,7 +40,7 @@ from stmcli.cli.exports import (
     kinds_of,
 )
 from stmcli.errors import UsageError
-from stmcli.options import DIRECTIONS, EXPORTS, ON_CORRUPT, ExportOptions, MemoryOptions, SegmentOptions
+from stmcli.options import DECODERS, DIRECTIONS, EXPORTS, ON_CORRUPT, ExportOptions, MemoryOptions, SegmentOptions
 
 SEGMENT = SegmentOptions()
 
@@ -152,6 +152,9 @@ class Clip:
     ] = SEGMENT.keep_soft
     soft_bits: Annotated[int, typer.Option(help="8 or 16, of the stored probabilities.")] = SEGMENT.soft_bits
     on_corrupt: Annotated[str, typer.Option(help=f"{', '.join(ON_CORRUPT)}.")] = SEGMENT.on_corrupt
+    decoder: Annotated[
+        str, typer.Option(help=f"{', '.join(DECODERS)}, of videos; nvdec on the graphics card, where it opens.")
+    ] = SEGMENT.decoder
     direction: Annotated[
         str, typer.Option(help=f"{', '.join(DIRECTIONS)}: from the first mask, from the last, or between all.")
     ] = SEGMENT.direction
@@ -179,6 +182,7 @@ class Clip:
             keep_soft=self.keep_soft,
             soft_bits=bits_of("--soft-bits", self.soft_bits),
             on_corrupt=one_of("--on-corrupt", self.on_corrupt, ON_CORRUPT),
+            decoder=one_of("--decoder", self.decoder, DECODERS),
             overwrite=self.overwrite,
             resume=self.resume,
             page=self.page,

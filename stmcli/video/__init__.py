@@ -6,6 +6,7 @@ from stmcli.video.facts import ClipFacts, clip_facts
 from stmcli.video.film import FilmFacts, check_film
 from stmcli.video.folder import FrameFolder, list_frames, would_be_frame
 from stmcli.video.frame import Frame, OnCorrupt, Source, SourceInfo
+from stmcli.video.hardware import nvdec_opens
 from stmcli.video.numbering import last_number, numbered
 from stmcli.video.position import Position, first_frame_from, last_frame_until, parse_position, parse_rate
 from stmcli.video.probe import frame_times
@@ -44,6 +45,7 @@ __all__ = [
     "last_number",
     "list_frames",
     "numbered",
+    "nvdec_opens",
     "open_source",
     "opens",
     "parse_position",

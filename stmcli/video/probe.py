@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 from av.audio.stream import AudioStream
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -41,11 +42,16 @@ _SLACK = Fraction(1, 10)  # seconds, at least, that a container may declare beyo
 _CLOCK = Fraction(5, 1000)  # seconds: a packet's time and length, each rounded to whole milliseconds
 
 
-def open_container(path: Path) -> InputContainer:
-    """Open a media file without touching any other file or host; raise VideoError or UsageError."""
+def open_container(path: Path, *, hardware: HWAccel | None = None) -> InputContainer:
+    """Open a media file without touching any other file or host; raise VideoError or UsageError.
+
+    `hardware` decodes what it can of it.
+    """
     silence()  # and a whole path, since what stands before a colon would be a protocol
     try:
-        return av.open(str(path.absolute()), "r", options=dict(_OPEN_OPTIONS), metadata_errors="replace")
+        return av.open(
+            str(path.absolute()), "r", options=dict(_OPEN_OPTIONS), metadata_errors="replace", hwaccel=hardware
+        )
     except (av.FFmpegError, OSError) as error:
         raise explain(path, error) from error
 

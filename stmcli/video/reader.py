@@ -23,6 +23,7 @@ from stmcli.video.frame import (
     no_such_frame,
     number_name,
 )
+from stmcli.video.hardware import Decoder, card_for
 from stmcli.video.orientation import orientation_of
 from stmcli.video.probe import frame_times, open_container, pick_video, probe, ticks
 from stmcli.video.rgb import RgbConverter
@@ -36,7 +37,7 @@ class VideoReader(Source):
 
     `start` and `end` are frame numbers counted from `first_number`, `end` inclusive. What cannot be decoded raises
     VideoError with `on_corrupt="fail"`, ends the iteration with "stop" and is replaced by the last good
-    picture with "skip".
+    picture with "skip". With `decoder="nvdec"` the graphics card decodes, where it can; a warning says where not.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class VideoReader(Source):
         start: int | None = None,
         end: int | None = None,
         on_corrupt: OnCorrupt = "fail",
+        decoder: Decoder = "software",
     ) -> None:
         check_range(path, start, end, first=first_number)
         info = replace(probe(path, on_corrupt=on_corrupt), first_number=first_number or 0, start=start, end=end)
         super().__init__(info, on_corrupt=on_corrupt)
         self._container: InputContainer | None = None
+        self._decoder: Decoder = decoder
         self._untimed = info.container == "avi" and info.codec in _REORDERED  # the file holds no such times
         for number in (start, end):
             if number is not None and number < info.first_number:
@@ -90,9 +93,12 @@ class VideoReader(Source):
         self.corrupt_frames.clear()
         self.missing_from = None
         self._remarks.clear()
-        self._container = container = open_container(self.info.path)
+        card, why_not = card_for(self.info.path) if self._decoder == "nvdec" else (None, "")
+        if why_not:
+            self._remarks["decoder"] = f"decoded in software: {why_not}"
+        self._container = container = open_container(self.info.path, hardware=card)
         stream = pick_video(container, self.info.path)
-        stream.thread_type = "AUTO"
+        stream.thread_type = "AUTO" if card is None else "SLICE"  # a card gains nothing by several frames at once
         strict = {"err_detect": "crccheck+explode"} if self.info.codec in _SUMMED else {}
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), **strict}
         try:

@@ -24,19 +24,32 @@ _DEPTHS = (8, 10, 12, 14, 16)  # bits of planar RGB that become arrays
 # The default path to packed RGB is off by up to four levels; these flags to planar RGB, packed in a second
 # step, are not and take a quarter of the time that they take to packed RGB at once.
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# What hardware hands back has both chroma planes woven into one: the layout with the same samples apart.
+_APART = {
+    "nv12": "yuv420p",
+    "nv16": "yuv422p",
+    "p010le": "yuv420p10le",
+    "p016le": "yuv420p16le",
+    "p210le": "yuv422p10le",
+    "p216le": "yuv422p16le",
+}
 
 
 class RgbConverter:
     """Convert the pictures of one clip; it keeps what swscale works out for the first."""
 
     def __init__(self) -> None:
-        self._planar, self._packed = VideoReformatter(), VideoReformatter()
+        self._apart, self._planar, self._packed = VideoReformatter(), VideoReformatter(), VideoReformatter()
         self._even: VideoFrame | None = None
 
     def convert(self, picture: VideoFrame) -> RGB:
         """Return a picture upright as (H, W, 3) uint8 RGB, by its colour tags or what is assumed without."""
-        stored = self._rgb(picture)[: picture.height, : picture.width]
+        stored = self._rgb(self._unwoven(picture))[: picture.height, : picture.width]
         return orientation_of(picture).apply(stored)
+
+    def _unwoven(self, picture: VideoFrame) -> VideoFrame:
+        layout = _APART.get(picture.format.name)
+        return picture if layout is None else self._apart.reformat(picture, format=layout)
 
     def _rgb(self, picture: VideoFrame) -> RGB:
         full = is_full_range(picture)

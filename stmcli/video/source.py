@@ -8,6 +8,7 @@ from stmcli.files import can_be, refuse_url
 from stmcli.video.faults import check_file
 from stmcli.video.folder import RATE, FrameFolder, is_pattern
 from stmcli.video.frame import Frame, OnCorrupt, Source
+from stmcli.video.hardware import Decoder
 from stmcli.video.reader import VideoReader
 
 
@@ -19,12 +20,13 @@ def open_source(
     end: int | None = None,
     on_corrupt: OnCorrupt = "fail",
     rate: Fraction = RATE,
+    decoder: Decoder = "software",
 ) -> Source:
     """Open a video file, a folder of frames or a pattern such as ``shot.%04d.png``.
 
     `first_number` is what the first frame of the whole source is to be called; None: a video's is 0, a
     sequence's as in its name. `start` and `end` are such numbers, `end` inclusive. `rate` is how many frames of a
-    sequence there are in a second; a video has its own. Raises UsageError (no
+    sequence there are in a second; a video has its own. `decoder` is of videos. Raises UsageError (no
     such source, not a regular file, no such frame) and VideoError (it cannot be read).
     """
     refuse_url(path)
@@ -37,7 +39,7 @@ def open_source(
         whole = check_file(path)
     if is_pattern(whole) or whole.is_dir():
         return FrameFolder(whole, first_number=first_number, start=start, end=end, on_corrupt=on_corrupt, rate=rate)
-    return VideoReader(whole, first_number=first_number, start=start, end=end, on_corrupt=on_corrupt)
+    return VideoReader(whole, first_number=first_number, start=start, end=end, on_corrupt=on_corrupt, decoder=decoder)
 
 
 def read_frame(path: str | Path, index: int | None = None, *, first_number: int | None = None) -> Frame:
