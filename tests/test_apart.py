@@ -9,8 +9,11 @@ import torch
 
 from stmcli.options import Fit, NetworkOptions
 from stmcli.segmenter import Segmenter
+from stmcli.segmenter import apart as apart_module
+from stmcli.segmenter import segmenter as segmenter_module
 from stmcli.segmenter.apart import Apart, shared
 from stmcli.segmenter.ensemble import Ensemble, make_follower
+from stmcli.transfer import upload
 from stmcli.weights import read
 
 FIT = Fit(size=48, focus=2.0, anchor=9.0, gate=0.5)
@@ -82,6 +85,16 @@ def test_every_object_has_a_window_of_its_own(model):
     together = Segmenter(model, fit=FIT)
     together.step(CLIP[0], labels(2, 7))
     assert together._fitted.window.height > both.segmenters[0]._fitted.window.height
+
+
+def test_a_frame_goes_to_the_device_once_however_many_objects_there_are(model, monkeypatch):
+    uploaded = []
+    for module in (apart_module, segmenter_module):
+        monkeypatch.setattr(module, "upload", lambda rgb, device: uploaded.append(rgb) or upload(rgb, device))
+    both = apart(model)
+    for place, rgb in enumerate(CLIP):
+        both.step(rgb, None if place else labels(2, 3, 7))
+    assert [id(rgb) for rgb in uploaded] == [id(rgb) for rgb in CLIP]
 
 
 def test_objects_remember_what_they_agree_on(model, monkeypatch):

@@ -12,6 +12,7 @@ from stmcli.model import STM
 from stmcli.segmenter.follower import State
 from stmcli.segmenter.prediction import Prediction
 from stmcli.segmenter.segmenter import TINY, Segmenter
+from stmcli.transfer import upload
 
 
 class Apart:
@@ -43,7 +44,8 @@ class Apart:
         given = {} if labels is None else self._parts(labels, whole)
         if not self._each:
             raise ValueError("the first frame needs labels")
-        seen = [one.step(rgb, given.get(number), whole=whole) for number, one in self._each.items()]
+        pixels = upload(rgb, self.model.device)
+        seen = [one.step(rgb, given.get(key), whole=whole, uploaded=pixels) for key, one in self._each.items()]
         prediction = self._answer(seen, [*given])
         if len(seen) > 1:
             self.revise(prediction)

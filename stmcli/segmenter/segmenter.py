@@ -79,11 +79,19 @@ class Segmenter:
         self.cuts = CutDetector()
 
     @torch.inference_mode()
-    def step(self, rgb: np.ndarray, labels: np.ndarray | None = None, *, whole: bool = False) -> Prediction:
+    def step(
+        self,
+        rgb: np.ndarray,
+        labels: np.ndarray | None = None,
+        *,
+        whole: bool = False,
+        uploaded: Tensor | None = None,
+    ) -> Prediction:
         """Segment the next frame: rgb (H, W, 3) uint8, for the first one also labels (H, W).
 
         Labels are the truth about the ids in them. The network segments the other known objects, where no given id
-        is; they are absent when the labels show the `whole` frame. Raises ValueError when the first frame
+        is; they are absent when the labels show the `whole` frame. `uploaded` is the frame where it is on the device
+        already. Raises ValueError when the first frame
         comes without labels, or a frame or the labels have another size.
         """
         if labels is not None and labels.shape != rgb.shape[:2]:
@@ -99,7 +107,7 @@ class Segmenter:
             self.presence.turn()
             new = not self._turn(scene)
         self._remember()
-        pixels = upload(rgb, self._weight.device)  # before the wait for where to look
+        pixels = upload(rgb, self._weight.device) if uploaded is None else uploaded  # before the wait for where to look
         prediction = self._follow(pixels, new) if labels is None else self._take(pixels, labels, whole, new)
         self._aimed.saw(prediction.prob)
         return replace(prediction, cut=cut)
