@@ -131,4 +131,5 @@ def refuse_url(path: str | Path) -> None:
     """Raise UsageError when `path` is a URL and not a file of that very name."""
     if _URL.match(str(path)) and not Path(path).exists():
         cause = "is a URL, and nothing is opened over the network"
-        raise UsageError(cause, path=path, hint="Download it first.")
+        url = re.sub(":/+", "://", str(path), count=1)  # a Path keeps one slash of two
+        raise UsageError(cause, path=url, hint="Download it first.")

@@ -44,6 +44,11 @@ except SystemExit as end:
     assert all(word in result.stdout for word in ("segment", "frame", "mask", "evaluate", "train", "weights"))
 
 
+def test_a_variable_that_is_called_like_the_option_does_not_make_every_command_print_the_version(stm, monkeypatch):
+    monkeypatch.setenv("STM_VERSION", "1")
+    assert __version__ not in stm("weights", "path").stdout
+
+
 def test_version(stm):
     result = stm("--version")
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"stm {__version__}\n", "")

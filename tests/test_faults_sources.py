@@ -1,5 +1,6 @@
 """Inputs that point at other files or hosts: they are refused, and a server that they name hears nothing."""
 
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -151,6 +152,11 @@ def test_a_url_is_refused_whatever_it_is_given_for(scene, segment, stm, server, 
 
     check_fault(scene, (spoil, 2, "is a URL, and nothing is opened over the network"), run)
     assert server.heard == []
+
+
+def test_a_url_is_named_with_both_its_slashes(scene, segment, stm):
+    for answer in (segment("https://host/a//b.mp4", "--mask", scene.mask), stm("info", "https://host/a//b.mp4")):
+        assert re.match("error: https://host/a/+b.mp4: is a URL", answer.stderr), answer.stderr
 
 
 @pytest.mark.parametrize("name", ["concat:{url}/a.mp4|{url}/b.mp4", "subfile,,start,0,end,9,,:{url}/a.mp4", "pipe:0"])

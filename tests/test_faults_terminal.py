@@ -49,6 +49,28 @@ def test_a_closed_stdout_ends_quietly(scene, words):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_reader_of_messages_that_leaves_does_not_end_the_work(scene, words):
+    """As in `stm segment ... 2>&1 | tee log` when tee is gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*STM, *map(str, words)], stdout=writer, stderr=writer, timeout=300, check=False)
+    os.close(writer)
+    assert done.returncode == 0
+    assert (scene.output / "overlay.mp4").exists()
+
+
+def test_a_window_that_is_closed_does_not_end_the_work(scene, words):
+    """As in `stm segment ... & disown` and a window closed since."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm"}
+    with subprocess.Popen([*STM, *map(str, words)], stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        assert os.read(ours, 1)  # the bar
+        os.close(ours)
+    assert process.returncode == 0
+    assert (scene.output / "overlay.mp4").exists()
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 @pytest.mark.parametrize("words", [("--help",), ("weights", "path"), ("info", "clip.mp4")])
 def test_a_full_stdout_is_one_line(scene, words):

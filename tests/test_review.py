@@ -17,7 +17,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from stmcli.errors import UsageError
+from stmcli.errors import Terminated, UsageError
 from stmcli.masks import read_labels, read_values, write_labels
 from stmcli.render import palette_index, vivid
 from stmcli.review import Review, ReviewServer
@@ -422,6 +422,17 @@ def test_ctrl_c_ends_a_review_and_says_how_to_go_on(stm, result, monkeypatch):
     answer = stm("review", result, "--no-browser")
     assert f"--mask {result / 'corrections'}" in answer.stderr
     assert len(opened) == 1
+
+
+def test_a_review_that_the_system_ends_says_how_to_go_on_too(stm, result, monkeypatch):
+    def terminate(*_):
+        raise Terminated
+
+    monkeypatch.setattr(ReviewServer, "serve_forever", terminate)
+    Review(result).correct(FIRST, painted())
+    answer = stm("review", result, "--no-browser")
+    assert answer.exit_code == 143
+    assert f"--mask {result / 'corrections'}" in answer.stderr
 
 
 def test_a_port_in_use_is_named(stm, result):

@@ -112,7 +112,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, show_envvar=False, help="Print it.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, allow_from_autoenv=False, help="Print it."),
     ] = False,
     verbose: VerboseOption = 0,
 ) -> None:

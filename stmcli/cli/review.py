@@ -40,14 +40,15 @@ def serve(folder: Path, *, video: Path | None = None, port: int = 0, browser: bo
             import webbrowser
 
             webbrowser.open(server.url)
+        ended: KeyboardInterrupt | None = None
         try:
             server.serve_forever()
-        except Terminated:
-            raise
-        except KeyboardInterrupt:
-            pass
+        except KeyboardInterrupt as stop:
+            ended = stop
         command = server.review.command()
     say(f"To run the clip again with the corrections there are now: {command}" if command else "No corrections.")
+    if isinstance(ended, Terminated):
+        raise ended
 
 
 def _has_display() -> bool:
