@@ -87,14 +87,10 @@ def evaluate(
     By region similarity J and contour accuracy F.
     """
     from stmcli.cli.progress import show_progress
-    from stmcli.evaluate import NOT_PUBLIC, draw_sheets, evaluate_folder, read_seen, unscorable, write_submission
+    from stmcli.evaluate import draw_sheets, evaluate_folder, read_seen, write_submission
 
     one_of("--protocol", protocol, PROTOCOLS)
-    if predictions and run:
-        raise UsageError("--run: makes masks to score, but PRED is given", hint="Leave out one of them.")
-    if not run and not (predictions and truth):
-        lacking = "--gt: missing" if predictions else "nothing to score"
-        raise UsageError(lacking, hint="Give PRED and --gt, or --run DATASET.")
+    _check_inputs(predictions, run, truth)
     if protocol != "ytvos" and (seen or submission):
         raise UsageError("--seen and --submission are for YouTube-VOS", hint="Give --protocol ytvos.")
     if clip and submission:
@@ -106,11 +102,7 @@ def evaluate(
     what: dict[str, Any] = {"protocol": protocol, "only": only}
     how = {**what, "network": chosen, "memory": kept, "refine": refine, "overwrite": overwrite}
     given: Path = truth or run  # type: ignore[assignment]
-    hidden = unscorable(given, only=only) if protocol == "ytvos" else ""
-    if hidden and not submission:
-        raise UsageError(hidden, hint=NOT_PUBLIC)
-    if hidden and (as_json or csv or plot):
-        raise UsageError(f"not to be scored: {hidden}", hint="Leave out --json, --csv and --plot.")
+    hidden = _why_hidden(given, only, submits=bool(submission), tells=bool(as_json or csv or plot), protocol=protocol)
     use_threads(threads)
     if policies:
         if run is None or plot or submission or kept.policy != MEMORY.policy:
@@ -149,6 +141,27 @@ def tell(quiet: bool, text: str) -> None:
     """Tell a person something, unless that is not wanted."""
     if not quiet:
         say(text)
+
+
+def _check_inputs(predictions: Path | None, run: Path | None, truth: Path | None) -> None:
+    """Refuse too much to score, or too little."""
+    if predictions and run:
+        raise UsageError("--run: makes masks to score, but PRED is given", hint="Leave out one of them.")
+    if not run and not (predictions and truth):
+        lacking = "--gt: missing" if predictions else "nothing to score"
+        raise UsageError(lacking, hint="Give PRED and --gt, or --run DATASET.")
+
+
+def _why_hidden(truth: Path, only: Sequence[str], *, submits: bool, tells: bool, protocol: str) -> str:
+    """Return why a truth cannot be scored, nothing where it can; refuse what then cannot be done."""
+    from stmcli.evaluate import NOT_PUBLIC, unscorable
+
+    hidden = unscorable(truth, only=only) if protocol == "ytvos" else ""
+    if hidden and not submits:
+        raise UsageError(hidden, hint=NOT_PUBLIC)
+    if hidden and tells:
+        raise UsageError(f"not to be scored: {hidden}", hint="Leave out --json, --csv and --plot.")
+    return hidden
 
 
 def _check_targets(csv: Path | None, submission: Path | None, *, plot: Path | None, overwrite: bool) -> None:
