@@ -11,9 +11,10 @@ import pytest
 from conftest import picture
 from PIL import Image
 from test_page import collect, report
-from test_review import FIRST, result, serving  # noqa: F401  (a fixture)
+from test_review import FIRST, result, served, serving  # noqa: F401  (a fixture)
 
-from stmcli import page, review
+from stmcli import page, painting
+from stmcli.maskpaint import NewMask
 from stmcli.masks import read_values, write_labels
 from stmcli.page import write_batch_page, write_page
 
@@ -33,6 +34,17 @@ setTimeout(async () => {
   const size = clip.width / canvas.getBoundingClientRect().width;
   $("width").value = 10;
   press("pointerdown", 20 / size, 30 / size); press("pointermove", 40 / size, 30 / size); press("pointerup", 0, 0);
+  await send("POST");
+  document.documentElement.dataset.done = $("state").textContent;
+}, 1500);
+"""
+OUTLINE = """
+setTimeout(async () => {
+  const ring = step => [160 + 72 * Math.cos(step * Math.PI / 30), 120 + 72 * Math.sin(step * Math.PI / 30)];
+  $("width").value = 6;
+  for (let step = 0; step < 60; step++) stroke(ring(step), ring(step + 1));
+  fill();
+  await fit();
   await send("POST");
   document.documentElement.dataset.done = $("state").textContent;
 }, 1500);
@@ -62,9 +74,9 @@ def test_a_report_opens_without_complaints_and_does_not_scroll_sideways(tmp_path
 
 def test_a_stroke_painted_in_the_browser_becomes_a_correction(tmp_path, result, monkeypatch):  # noqa: F811
     assets = shutil.copytree(page.ASSETS, tmp_path / "assets")
-    script = assets / "review.js"
+    script = assets / "paint.js"
     script.write_text(script.read_text() + DRIVER)
-    monkeypatch.setattr(review, "ASSETS", assets)
+    monkeypatch.setattr(painting, "ASSETS", assets)
     with serving(result) as server:
         text, complaints = browse(server.url, tmp_path)
     assert complaints == []
@@ -78,6 +90,25 @@ def test_a_stroke_painted_in_the_browser_becomes_a_correction(tmp_path, result, 
     assert columns.min() >= 18
     assert columns.max() <= 42
     assert abs(rows - 30).max() <= 2
+
+
+def test_a_mask_is_outlined_filled_fitted_and_saved_in_the_browser(tmp_path, monkeypatch):
+    y, x = np.mgrid[:240, :320]
+    inside = np.hypot(x - 160, y - 120) < 70
+    frame = np.where(inside[..., None], (200, 60, 30), (40, 120, 160)).astype(np.uint8)
+    (tmp_path / "frames").mkdir()
+    Image.fromarray(frame).save(tmp_path / "frames" / "7.png")
+    assets = shutil.copytree(page.ASSETS, tmp_path / "assets")
+    script = assets / "paint.js"
+    script.write_text(script.read_text() + OUTLINE)
+    monkeypatch.setattr(painting, "ASSETS", assets)
+    with served(NewMask(tmp_path / "frames", tmp_path / "m.png")) as server:
+        text, complaints = browse(server.url, tmp_path)
+    assert complaints == []
+    assert f'data-done="saved as {tmp_path / "m.png"}"' in text
+    assert f"stm segment {tmp_path / 'frames'} --mask {tmp_path / 'm.png'}" in text
+    found = read_values(tmp_path / "m.png") == 1
+    assert (found & inside).sum() > 0.97 * (found | inside).sum()
 
 
 def test_the_page_of_many_clips_stays_readable_in_a_narrow_window(tmp_path):
@@ -96,9 +127,9 @@ def test_a_frame_that_is_higher_than_wide_is_seen_whole(tmp_path, result, monkey
         Image.fromarray(picture(place)).rotate(90, expand=True).save(tmp_path / "frames" / name)
         write_labels(result / "masks" / name, np.zeros((64, 48), np.uint8))
     assets = shutil.copytree(page.ASSETS, tmp_path / "assets")
-    script = assets / "review.js"
+    script = assets / "paint.js"
     script.write_text(script.read_text() + f"setTimeout(() => {{ {HEIGHT.format('#stage')} }}, 1500);")
-    monkeypatch.setattr(review, "ASSETS", assets)
+    monkeypatch.setattr(painting, "ASSETS", assets)
     with serving(result) as server:
         text, _ = browse(server.url, tmp_path, height=900)
     assert 400 < float(re.search(r'data-height="([\d.]+)"', text)[1]) <= 0.78 * 900 + 1

@@ -14,7 +14,8 @@ PACKAGE = Path(stmcli.__file__).parent
 LAYERS = [
     {"cli"},
     {"policies", "forecast"},
-    {"batch", "review", "doctor"},
+    {"batch", "review", "maskpaint", "doctor"},
+    {"painting"},
     {"engines", "manifest"},
     {"pairing"},
     {"pipeline"},
@@ -121,7 +122,7 @@ def test_the_model_needs_torch_and_nothing_else(path):
     "module",
     [
         *("stmcli", "stmcli.options", "stmcli.video", "stmcli.outputs", "stmcli.datasets", "stmcli.page"),
-        *("stmcli.review", "stmcli.doctor"),
+        *("stmcli.review", "stmcli.maskpaint", "stmcli.doctor"),
     ],
 )
 def test_an_import_does_not_wait_for_torch(module):

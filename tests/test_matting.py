@@ -13,6 +13,7 @@ from stmcli.matting.alpha import AT_ONCE, _mixed, refine
 from stmcli.matting.cells import find_window, grow, grown_at, moments, shrink, shrink_moments, shrink_pixels, spread
 from stmcli.matting.colours import _corrected, foreground
 from stmcli.matting.lines import colour_lines, mix, solve
+from stmcli.matting.painted import fit_labels
 from stmcli.options import MattingOptions
 from stmcli.outputs import AlphaWriter
 from stmcli.segmenter.prediction import Prediction
@@ -136,6 +137,34 @@ def test_a_hard_mask_gets_the_soft_edge_of_the_frame():
     raw, fine = (alpha_errors(truth[0], a.numpy()) for a in (hard[1], refine(rgb, hard)[0]))
     assert fine.mse_band < 0.7 * raw.mse_band
     assert fine.gradient < 0.7 * raw.gradient
+
+
+def painted():
+    """Return a frame with two touching objects, their ids, and what a person made of them, some pixels off."""
+    rgb, truth, _, _ = scene("blob", 0)
+    y, x = np.mgrid[: truth.shape[1], : truth.shape[2]]
+    right = x > truth.shape[2] / 2
+    ids = np.where(truth[0] > 0.5, np.where(right, 300, 2), 0).astype(np.uint16)
+    tinted = np.where((ids == 300)[..., None], rgb[..., ::-1], rgb)
+    off = [np.clip(side + 3 * np.sin(side / 9 + 1), 0, size - 1) for side, size in zip((y, x), ids.shape, strict=True)]
+    labels = ids[tuple(side.astype(int) for side in off)]
+    labels[:5, :5] = 255
+    return tinted, ids, labels
+
+
+def test_a_mask_that_was_painted_roughly_comes_nearer_to_the_objects():
+    rgb, truth, labels = painted()
+    fitted = fit_labels(rgb, labels)
+    assert (fitted.shape, fitted.dtype, {*np.unique(fitted)}) == (labels.shape, labels.dtype, {0, 2, 255, 300})
+    before, after = ((found != truth).mean() for found in (labels, fitted))
+    assert after < before / 2, f"{after / before} of the error are left"
+
+
+def test_void_and_an_empty_mask_stay_as_they_were_painted():
+    rgb, _, labels = painted()
+    assert ((fit_labels(rgb, labels) == 255) == (labels == 255)).all()
+    nothing = 255 * (labels == 255)
+    assert np.array_equal(fit_labels(rgb, nothing), nothing)
 
 
 def test_an_object_that_is_not_there_has_no_alpha_and_no_colours(device):

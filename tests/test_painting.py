@@ -15,7 +15,9 @@ PAGE = """
 "use strict";
 class Part {
   constructor() {
-    Object.assign(this, {style: {setProperty() {}}, classList: {toggle() {}}, options: [], heard: {}, value: 1});
+    const classes = {};
+    const classList = {toggle(name, on) { classes[name] = on; }};
+    Object.assign(this, {style: {setProperty() {}}, classes, classList, options: [], heard: {}, value: 1});
   }
   addEventListener(kind, hear) { this.heard[kind] = hear; }
   append(one) { this.options.push(one); }
@@ -32,6 +34,7 @@ class Part {
 }
 const parts = new Map(), asked = [], questions = [], window = new Part();
 const document = Object.assign(new Part(), {
+  body: new Part(),
   getElementById: id => parts.get(id) ?? parts.set(id, new Part()).get(id), createElement: () => new Part(),
 });
 function Option(text, value) { return Object.assign(new Part(), {value}); }
@@ -44,7 +47,8 @@ function fetch(path, {method = "GET", body} = {}) {
     ok: !said.error, json: async () => ({command: "", file: "f", ...said}),
     arrayBuffer: async () => stored.slice().buffer})}));
 }
-const clip_json = {name: "clip", width: 8, height: 6, doubtful: 0.5, objects: [3, 5], command: "",
+const words = {title: "t", as_it_was: "as it was", saved: "saved", save: "save", forget: "forget", then: "then"};
+const clip_json = {words, name: "clip", width: 8, height: 6, doubtful: 0.5, objects: [3, 5], command: "",
   colours: Array(255).fill([1, 2, 3]),
   frames: [0, 1, 2].map(frame => ({frame, confidence: 0.9, cut: false, corrected: false}))};
 const stored = new Uint16Array(48);
@@ -63,7 +67,7 @@ BEGIN = "(async () => { await settle(); asked.pop().answer(); await settle(); $(
 
 def run(steps):
     """Return what the steps say once the first frame is shown."""
-    script = PAGE + (ASSETS / "review.js").read_text().replace('"use strict";', "") + BEGIN + steps + "})();"
+    script = PAGE + (ASSETS / "paint.js").read_text().replace('"use strict";', "") + BEGIN + steps + "})();"
     done = subprocess.run([NODE, "-"], input=script, capture_output=True, text=True, timeout=60, check=True)
     return json.loads(done.stdout)
 
@@ -132,6 +136,55 @@ def test_another_id_that_is_none_leaves_the_object_as_it_was():
       typed = text; target.value = id; target.heard.change({target}); return target.value; };
     console.log(JSON.stringify([choose(5), choose("new", null), choose("new", "255"), choose("new", "7")]));"""
     assert run(steps) == [5, 5, 5, 7]
+
+
+def test_what_an_object_encloses_is_filled_and_nothing_else():
+    drawn = ["........", ".333.333", ".3.3.3.3", ".353.3.3", ".333.3.3", "....3353"]
+    steps = f"""
+    labels.set({json.dumps(drawn)}.join("").split("").map(one => one === "." ? 0 : Number(one)));
+    press("f"); const filled = [...labels]; const unsaved = is_unsaved(); undo();
+    console.log(JSON.stringify([filled, [...labels], unsaved]));"""
+    filled, undone, unsaved = run(steps)
+    rows = ["".join(map(str, filled[8 * y : 8 * y + 8])).replace("0", ".") for y in range(6)]
+    assert rows == ["........", ".333.333", ".333.3.3", ".353.3.3", ".333.3.3", "....3353"]
+    assert "".join(map(str, undone)).replace("0", ".") == "".join(drawn)
+    assert unsaved
+
+
+def test_a_mask_is_fitted_by_the_server_and_then_unsaved_and_can_be_undone():
+    steps = """
+    paint(); const sent = labels.slice(); stored.fill(5);
+    press("t"); await settle();
+    const {path, method, body, answer} = asked.pop(); answer(); await settle();
+    const fitted = [...labels]; undo();
+    console.log(JSON.stringify([path, method, String(body) === String(sent), fitted.every(id => id === 5),
+      String(labels) === String(sent), is_unsaved()]));"""
+    assert run(steps) == ["fitted/0", "POST", True, True, True, True]
+
+
+@pytest.mark.parametrize(
+    "then", ["paint();", 'press("ArrowRight"); await settle(); asked.pop().answer(); await settle();']
+)
+def test_what_was_painted_while_it_was_fitted_is_kept(then):
+    steps = f"""
+    press("t"); await settle(); const fitting = asked.pop();
+    {then} const now = String(labels); stored.fill(5); fitting.answer(); await settle();
+    console.log(JSON.stringify(String(labels) === now));"""
+    assert run(steps) is True
+
+
+def test_a_fit_that_fails_is_said_and_leaves_what_was_painted():
+    steps = """
+    paint(); const before = String(labels); press("t"); await settle();
+    asked.pop().answer({error: "no such frame"}); await settle();
+    console.log(JSON.stringify([$("state").textContent, String(labels) === before]));"""
+    assert run(steps) == ["no such frame", True]
+
+
+def test_one_frame_alone_has_no_timeline():
+    steps = """console.log(JSON.stringify(document.body.classes));"""
+    assert run(steps) == {"single": False}
+    assert run("clip_json.frames.splice(1); start(); await settle();" + steps) == {"single": True}
 
 
 def test_keys_count_with_caps_lock_too():

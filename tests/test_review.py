@@ -19,8 +19,9 @@ from PIL import Image
 
 from stmcli.errors import Terminated, UsageError
 from stmcli.masks import read_labels, read_values, write_labels
+from stmcli.painting import PaintServer
 from stmcli.render import palette_index, vivid
-from stmcli.review import Review, ReviewServer
+from stmcli.review import Review
 
 FIRST = 5  # the number of the first frame
 
@@ -54,16 +55,20 @@ def result(tmp_path):
 
 def use_correction(folder):
     """Paint a correction of the second frame, and report that the result was made with it."""
-    Review(folder).correct(FIRST + 1, painted())
+    Review(folder).save(FIRST + 1, painted())
     report = json.loads((folder / "report.json").read_text())
     report["mask_words"] += [str(folder / "corrections")]
     report["masks"] += [{"frame": FIRST + 1, "path": str(folder / "corrections" / f"{FIRST + 1:05d}.png"), "ids": [3]}]
     (folder / "report.json").write_text(json.dumps(report))
 
 
-@contextmanager
 def serving(folder):
-    with ReviewServer(Review(folder)) as server:
+    return served(Review(folder))
+
+
+@contextmanager
+def served(painting):
+    with PaintServer(painting) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -102,7 +107,7 @@ def painted():
 
 
 def test_the_page_and_its_parts_are_served_and_nothing_may_come_from_elsewhere(server):
-    for name, kind in (("", "text/html"), ("review.js", "text/javascript"), ("style.css", "text/css")):
+    for name, kind in (("", "text/html"), ("paint.js", "text/javascript"), ("style.css", "text/css")):
         status, headers, content = ask(server, name)
         assert (status, headers["Content-Type"].split(";")[0]) == (200, kind)
         assert content
@@ -132,6 +137,20 @@ def test_another_origin_is_refused_even_with_the_token(server, result):
     assert not (result / "corrections").exists()
 
 
+def test_a_mask_is_fitted_to_the_frame_and_not_saved(server, result, monkeypatch):
+    asked = []
+    monkeypatch.setattr("stmcli.matting.painted.fit_labels", lambda *both: asked.append(both) or 7 * (both[1] == 3))
+    status, headers, content = ask(server, f"fitted/{FIRST + 1}", method="POST", body=painted().tobytes())
+    assert (status, headers["Content-Type"]) == (200, "application/octet-stream")
+    assert np.array_equal(np.frombuffer(content, "<u2").reshape(48, 64), 7 * (painted() == 3))
+    [(rgb, labels)] = asked
+    assert np.array_equal(rgb, picture(1))
+    assert np.array_equal(labels, painted())
+    assert ask(server, f"fitted/{FIRST}", method="POST", body=b"12")[0] == 400
+    assert ask(server, f"fitted/{FIRST + 3}", method="POST", body=painted().tobytes())[0] == 404
+    assert not (result / "corrections").exists()
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -147,7 +166,7 @@ def test_another_origin_is_refused_even_with_the_token(server, result):
         "labels/%D9%A5",
         "labels/" + "9" * 5000,
         "report.json",
-        "review.html/",
+        "paint.html/",
         "..",
     ],
 )
@@ -225,7 +244,7 @@ def test_a_correction_that_is_saved_twice_at_a_time_is_written_one_after_the_oth
     monkeypatch.setattr("stmcli.review.write_labels", write)
     masks = [np.full((48, 64), number, np.uint16) for number in range(4)]
     with ThreadPoolExecutor(4) as threads:
-        saved = {*threads.map(lambda labels: review.correct(FIRST, labels), masks)}
+        saved = {*threads.map(lambda labels: review.save(FIRST, labels), masks)}
     assert len(saved) == 1
     assert max(most) == 1
 
@@ -240,7 +259,7 @@ def test_a_corrected_given_mask_takes_its_place_in_the_command(server, result):
 def test_corrections_of_an_earlier_command_are_named_once_and_need_no_leave(result):
     use_correction(result)
     review = Review(result)
-    review.correct(FIRST + 2, painted())
+    review.save(FIRST + 2, painted())
     words = shlex.split(review.command())
     assert words[3:7] == ["--mask", "m.png", "--mask", str(result / "corrections")]
     assert words.count("--mask") == 2
@@ -250,7 +269,7 @@ def test_corrections_of_an_earlier_command_are_named_once_and_need_no_leave(resu
 def test_the_command_makes_the_result_anew_without_corrections_that_were_removed(result):
     use_correction(result)
     review = Review(result)
-    review.correct(FIRST + 2, painted())
+    review.save(FIRST + 2, painted())
     review.forget(FIRST + 1)
     words = shlex.split(review.command())
     assert words[3:7] == ["--mask", "m.png", "--mask", str(result / "corrections")]
@@ -276,7 +295,7 @@ def test_corrections_that_a_result_was_made_with_are_its_own_wherever_it_is(resu
 
 @pytest.mark.parametrize("older", [True, False])
 def test_a_correction_that_another_mask_has_taken_the_place_of_since_does_not_come_back(result, older):
-    Review(result).correct(FIRST + 1, painted())
+    Review(result).save(FIRST + 1, painted())
     report = json.loads((result / "report.json").read_text())
     report["mask_words"] += [f"{FIRST + 1}:fixed.png"]
     report["masks"] += [{"frame": FIRST + 1, "path": str(result / "fixed.png"), "ids": [3]}]
@@ -302,7 +321,7 @@ def test_corrections_that_are_all_the_masks_of_a_run_are_named_once(result):
     report["mask_words"] = [str(result / "corrections")]
     (result / "report.json").write_text(json.dumps(report))
     review = Review(result)
-    review.correct(FIRST, painted())
+    review.save(FIRST, painted())
     assert shlex.split(review.command()).count("--mask") == 1
 
 
@@ -312,16 +331,16 @@ def test_the_way_back_begins_at_the_last_correction(result):
     report["options"] = {"segment": {"direction": "backward"}}
     (result / "report.json").write_text(json.dumps(report))
     review = Review(result)
-    review.correct(FIRST, painted())
+    review.save(FIRST, painted())
     assert "-y" not in shlex.split(review.command())
-    review.correct(FIRST + 2, painted())
+    review.save(FIRST + 2, painted())
     assert "-y" in shlex.split(review.command())
 
 
 def test_a_clip_that_was_moved_is_named_where_it_is(result, tmp_path):
     (tmp_path / "frames").rename(tmp_path / "moved")
     review = Review(result, video=tmp_path / "moved")
-    review.correct(FIRST + 1, painted())
+    review.save(FIRST + 1, painted())
     assert shlex.split(review.command())[2] == str(tmp_path / "moved")
 
 
@@ -375,7 +394,7 @@ def test_corrections_go_into_the_next_run(segment, tmp_path, make_mask):
     frames = tmp_path / "frames"
     assert segment(frames, "-m", mask, "-o", "run", "-e", "none").exit_code == 0
     review = Review(tmp_path / "run")
-    review.correct(FIRST + 1, painted())
+    review.save(FIRST + 1, painted())
     words = shlex.split(review.command())
     assert words[:2] == ["stm", "segment"]
     kept = [word for word in words[2:] if word != "cpu"]
@@ -397,7 +416,7 @@ def test_the_command_asks_for_leave_where_the_clip_has_another_name(
     assert segment(clip, "-m", make_mask(), "-o", "run", "-e", "none").exit_code == 0
     (tmp_path / "moved").mkdir()
     review = Review(tmp_path / "run", video=clip.rename(tmp_path / name))
-    review.correct(1, review.labels(1))
+    review.save(1, review.labels(1))
     assert ("-y" in shlex.split(review.command())) is needs_leave
     words = [tmp_path / name, "-m", make_mask(), "-m", tmp_path / "run" / "corrections", "-o", "run", "-e", "none"]
     assert segment(*words).exit_code == (2 if needs_leave else 0)
@@ -409,7 +428,7 @@ def interrupt(*_):
 
 
 def test_ctrl_c_ends_a_review_and_says_how_to_go_on(stm, result, monkeypatch):
-    monkeypatch.setattr(ReviewServer, "serve_forever", interrupt)
+    monkeypatch.setattr(PaintServer, "serve_forever", interrupt)
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setenv("DISPLAY", ":0")
@@ -418,7 +437,7 @@ def test_ctrl_c_ends_a_review_and_says_how_to_go_on(stm, result, monkeypatch):
     assert answer.stdout.strip().startswith("http://127.0.0.1:")
     assert opened == [answer.stdout.strip()]
     assert "No corrections" in answer.stderr
-    Review(result).correct(FIRST, painted())
+    Review(result).save(FIRST, painted())
     answer = stm("review", result, "--no-browser")
     assert f"--mask {result / 'corrections'}" in answer.stderr
     assert len(opened) == 1
@@ -428,8 +447,8 @@ def test_a_review_that_the_system_ends_says_how_to_go_on_too(stm, result, monkey
     def terminate(*_):
         raise Terminated
 
-    monkeypatch.setattr(ReviewServer, "serve_forever", terminate)
-    Review(result).correct(FIRST, painted())
+    monkeypatch.setattr(PaintServer, "serve_forever", terminate)
+    Review(result).save(FIRST, painted())
     answer = stm("review", result, "--no-browser")
     assert answer.exit_code == 143
     assert f"--mask {result / 'corrections'}" in answer.stderr
@@ -443,7 +462,7 @@ def test_a_port_in_use_is_named(stm, result):
 
 
 def test_segment_can_go_over_to_the_review(segment, make_clip, make_mask, monkeypatch):
-    monkeypatch.setattr(ReviewServer, "serve_forever", interrupt)
+    monkeypatch.setattr(PaintServer, "serve_forever", interrupt)
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     answer = segment(make_clip(frames=3), "-m", make_mask(), "-o", "out", "-e", "none", "--review")

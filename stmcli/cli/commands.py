@@ -20,7 +20,7 @@ COMMANDS = {
     "batch": "Segment many clips.",
     "info": "Say what a clip holds, and whether it can be segmented.",
     "frame": "Write one frame, upright and at source size, to paint a mask on.",
-    "mask": "Look at mask files, and clean them.",
+    "mask": "Paint a mask, look at mask files, and clean them.",
     "report": "Write the page of a result again.",
     "review": "Look through a result in the browser, and paint corrections.",
     "export": "Make other files of masks that are there, without the network.",

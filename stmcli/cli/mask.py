@@ -1,4 +1,4 @@
-"""stm mask: what is in a mask file, and how to make a clean one of it."""
+"""stm mask: paint one, what is in a mask file, and how to make a clean one of it."""
 
 import json
 import re
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stmcli.cli.app import JsonOption, OverwriteOption, app, give, say
+from stmcli.cli.app import FirstNumberOption, FpsOption, JsonOption, OverwriteOption, app, give, say
+from stmcli.cli.frame import POSITION, frame_number
+from stmcli.cli.painting import BrowserOption, PortOption, show
 from stmcli.errors import MaskError, UsageError
-from stmcli.options import MaskOptions
+from stmcli.options import FPS, MaskOptions
 
 if TYPE_CHECKING:
     from stmcli.maskcheck import MaskFacts
@@ -18,11 +20,42 @@ LARGEST = 254  # id that is told from void in 8 bits
 TURNS = (0, 90, 180, 270)
 MASK = MaskOptions()
 
-mask_app = typer.Typer(no_args_is_help=True, help="Look at mask files, and clean them.")
+mask_app = typer.Typer(no_args_is_help=True, help="Paint a mask, look at mask files, and clean them.")
 app.add_typer(mask_app, name="mask")
 
 MaskArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A mask: PNG, or another still image.")]
 VideoOption = Annotated[Path | None, typer.Option(help="The clip that the mask is for.", show_default=False)]
+
+
+@mask_app.command("paint")
+def paint(
+    video: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a pattern.")],
+    at: Annotated[
+        str | None,
+        typer.Option(help=f"Which frame: {POSITION}.", metavar="FRAME|TIME", show_default="the first"),
+    ] = None,
+    first_number: FirstNumberOption = None,
+    fps: FpsOption = FPS,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The mask, a PNG; one that is there is gone on with.")
+    ] = Path("mask.png"),
+    port: PortOption = 0,
+    browser: BrowserOption = True,
+) -> None:
+    """Paint the mask of a frame in the browser.
+
+    On this machine only. Ctrl-C ends it.
+    """
+    from stmcli.maskpaint import NewMask
+    from stmcli.results import check_picture, require_png
+
+    require_png(output)
+    number = frame_number(video, at, first_number=first_number, fps=fps)
+    words = [] if first_number is None else ["--first-number", str(first_number)]
+    words += [] if fps == FPS else ["--fps", fps]
+    painting = NewMask(video, output, number=number, first_number=first_number, words=words)
+    check_picture(output, video, overwrite=True)
+    show(painting, port=port, browser=browser, then="To follow it through the clip", nothing="No mask.")
 
 
 @mask_app.command("check")

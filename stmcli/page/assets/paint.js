@@ -1,14 +1,17 @@
 "use strict";
-// Look through a result and paint on it. Labels are ids in a Uint16Array; the canvas only shows them.
+// Look through frames and paint on them. Labels are ids in a Uint16Array; the canvas only shows them.
 const $ = id => document.getElementById(id);
 const canvas = $("paint"), context = canvas.getContext("2d", {willReadFrequently: true});
-const UNDO = 20, VOID = 255;
+const UNDO = 20, VOID = 255, ENDED = "stm has ended; start it again";
 let clip, place = 0, labels, erasing = false, last = null, past = [], chosen;
 let edits = 0, kept = 0;  // how often labels were changed, and how many of these changes are saved or given up
 let saving = Promise.resolve(), loads = 0;  // what is sent goes one after the other
 
 async function start() {
   clip = await (await fetch("clip.json")).json();
+  document.title = clip.words.title;
+  for (const id of ["save", "forget", "then"]) $(id).textContent = clip.words[id];
+  document.body.classList.toggle("single", clip.frames.length < 2);  // nowhere to go
   $("name").textContent = clip.name;
   canvas.width = clip.width;
   canvas.height = clip.height;
@@ -69,7 +72,7 @@ async function faultIn(answer) {
 async function load(to) {
   const frame = clip.frames[to], now = ++loads, before = edits;
   const answer = await fetch(`labels/${frame.frame}`).catch(() => null);
-  if (!answer) return say("the review has ended; start it again");
+  if (!answer) return say(ENDED);
   if (!answer.ok) return say(await faultIn(answer));
   const found = new Uint16Array(await answer.arrayBuffer());
   if (now !== loads || !mayLeave(before)) return;  // another frame was asked for since, or this one painted on
@@ -86,7 +89,7 @@ async function load(to) {
   $("picture").src = `picture/${frame.frame}`;
   $("number").textContent = `frame ${frame.frame}`;
   $("confidence").textContent = `confidence ${frame.confidence.toFixed(2)}${frame.cut ? ", a new scene" : ""}`;
-  say(frame.corrected ? "with your correction" : "as segmented");
+  say(frame.corrected ? clip.words.saved : clip.words.as_it_was);
   movePointer();
   draw(0, 0, clip.width, clip.height);
 }
@@ -117,6 +120,18 @@ function point(event) {
   return [(event.clientX - box.left) * scale(), (event.clientY - box.top) * scale()];
 }
 
+function remember() {
+  past.push(labels.slice());
+  if (past.length > UNDO) past.shift();
+}
+
+function replace(found) {
+  remember();
+  labels = found;
+  edits++;
+  draw(0, 0, clip.width, clip.height);
+}
+
 function stroke([x0, y0], [x1, y1]) {
   const r = radius(), id = erasing ? 0 : Number($("object").value), length = Math.hypot(x1 - x0, y1 - y0);
   const steps = Math.max(1, Math.ceil(length / Math.max(.5, r / 2)));
@@ -137,8 +152,7 @@ function dab(x, y, r, id) {
 canvas.addEventListener("pointerdown", event => {
   if (event.button !== 0 || !labels) return;
   canvas.setPointerCapture(event.pointerId);
-  past.push(labels.slice());
-  if (past.length > UNDO) past.shift();
+  remember();
   last = point(event);
   stroke(last, last);
 });
@@ -161,6 +175,33 @@ function undo() {
   draw(0, 0, clip.width, clip.height);
 }
 
+function fill() {  // what no way through background or other objects leads to from the edge of the frame
+  const {width, height} = clip, id = Number($("object").value), outside = new Uint8Array(width * height), todo = [];
+  const reach = at => { if (!outside[at] && labels[at] !== id) { outside[at] = 1; todo.push(at); } };
+  for (let x = 0; x < width; x++) { reach(x); reach((height - 1) * width + x); }
+  for (let y = 0; y < height; y++) { reach(y * width); reach(y * width + width - 1); }
+  while (todo.length) {
+    const at = todo.pop(), x = at % width;
+    if (x) reach(at - 1);
+    if (x < width - 1) reach(at + 1);
+    if (at >= width) reach(at - width);
+    if (at < outside.length - width) reach(at + width);
+  }
+  replace(labels.map((label, at) => label || (outside[at] ? 0 : id)));
+}
+
+async function fit() {
+  const before = edits, now = loads;
+  say("fitting");
+  const answer = await fetch(`fitted/${clip.frames[place].frame}`, {method: "POST", body: labels}).catch(() => null);
+  if (!answer) return say(ENDED);
+  if (!answer.ok) return say(await faultIn(answer));
+  const found = new Uint16Array(await answer.arrayBuffer());
+  if (edits !== before || now !== loads) return say("not fitted, for it was painted on since; fit it again");
+  replace(found);
+  say("fitted, not saved");
+}
+
 function send(method) {
   return saving = saving.then(() => answered(method));
 }
@@ -169,7 +210,7 @@ async function answered(method) {
   const frame = clip.frames[place], sent = edits;
   const body = method === "POST" ? labels : undefined;
   const answer = await fetch(`labels/${frame.frame}`, {method, body}).catch(() => null);
-  if (!answer) return say("the review has ended; start it again");
+  if (!answer) return say(ENDED);
   const said = await answer.json().catch(() => ({error: "not saved; try again"}));
   if (!answer.ok || said.error) return say(said.error);
   kept = Math.max(kept, sent);  // what was painted since is not
@@ -208,6 +249,8 @@ $("next").onclick = wait(() => show(place + 1));
 $("doubtful").onclick = nextDoubtful;
 $("brush").onclick = () => use(false);
 $("eraser").onclick = () => use(true);
+$("fill").onclick = () => fill();
+$("fit").onclick = () => fit();
 $("undo").onclick = undo;
 $("save").onclick = () => send("POST");
 $("forget").onclick = () => send("DELETE");
@@ -220,7 +263,7 @@ $("timeline").onpointerdown = event => {
 document.addEventListener("keydown", event => {
   if (event.target.matches("input, select")) return;
   const keys = {ArrowLeft: () => show(place - 1), ArrowRight: () => show(place + 1), d: nextDoubtful,
-    b: () => use(false), e: () => use(true), s: () => send("POST")};
+    b: () => use(false), e: () => use(true), f: fill, t: fit, s: () => send("POST")};
   const key = event.key.length > 1 ? event.key : event.key.toLowerCase();  // with Caps Lock too
   if ((event.ctrlKey || event.metaKey) && !event.shiftKey && key === "z") undo();
   else if (!event.ctrlKey && !event.metaKey && keys[key]) keys[key]();
