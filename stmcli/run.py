@@ -52,6 +52,7 @@ class Run:
         self._ids = opened.ids
         self._soft = job.keeps_soft
         self._has_begun = False
+        self._may_go_on = job.can_go_on and job.segment.resume and not job.segment.overwrite
         self._kept: Checkpoint | None = None
         self._state = job.output / STATE
         key = {"stm": __version__, "identity": report.facts["identity"], "device": report.facts["device"]}
@@ -70,11 +71,9 @@ class Run:
 
     def find_kept(self) -> None:
         """Find how much of an earlier run can be kept, and note it in the report."""
-        wanted = self._job.segment
-        may_go_on = self._job.can_go_on and wanted.resume and not wanted.overwrite
-        if not may_go_on:
-            shutil.rmtree(self._state, ignore_errors=True)
+        if not self._may_go_on:
             self._note_new_beginning()
+            return
         self._kept = kept = self._checkpoints.latest(self._is_there)
         if kept is None:
             return
@@ -112,6 +111,9 @@ class Run:
         self._has_begun = True
         out, is_frame = self._job.output, frame_names(self._job.output, self._source)
         self._report.save("running")
+        if not self._may_go_on:
+            shutil.rmtree(self._state, ignore_errors=True)
+        self._checkpoints.drop()
         kept = self._names(self._kept) if self._kept else []
         clear((out / name for name in (MASKS, PAGE, *self._before)), is_frame, keep=kept)
 
@@ -120,7 +122,9 @@ class Run:
         on_gpu = _is_beside(segmenter)
         turns = Turns(needed=waits_for_cores(_device(segmenter)) and not self._soft)
         if self._back:
-            self._back.run(segmenter, self._on_frame, begin=self._begin, can_go_on=self._job.can_go_on)
+            self._back.run(
+                segmenter, self._on_frame, begin=self._begin, go_on=self._may_go_on, keep=self._job.can_go_on
+            )
             segmenter.reset()
         with ExitStack() as stack:
             frames = stack.enter_context(closing(ahead(self._source, turns)))

@@ -180,6 +180,10 @@ def test_soft_films_are_made_from_the_first_frame_again(job, steps):
     assert len(steps) == 12
     assert "begun again: with soft films" in str(report_of(job)["notes"])
     assert hashes(job.output, "matte.mp4") == hashes(whole.output, "matte.mp4")
+    stop(replace(job, segment=SegmentOptions(resume=False)), 7)
+    assert not hidden(job)
+    segment_video(replace(job, memory=MemoryOptions(every=3), segment=SegmentOptions(overwrite=True)))
+    assert "begun again" not in str(report_of(job)["notes"])  # it is another one
 
 
 @pytest.mark.parametrize("how", ["no resume", "overwrite", "lost mask", "lost lines", "spoiled", "other version"])
@@ -201,6 +205,54 @@ def test_a_run_begins_again_when_it_is_asked_to_or_has_to(job, steps, monkeypatc
     segment_video(replace(job, segment=SegmentOptions(**options)))
     assert len(steps) == 12
     assert hashes(job.output) == hashes(whole.output)
+    assert "begun again" not in str(report_of(job)["notes"])
+
+
+@pytest.mark.parametrize("options", [{"resume": False}, {"overwrite": True}])
+@pytest.mark.parametrize(("direction", "last", "count"), [("forward", 7, 12), ("backward", 1, 6), ("both", 7, 18)])
+def test_a_run_that_is_to_begin_again_but_fails_before_its_first_frame_loses_nothing(
+    job, steps, monkeypatch, options, direction, last, count
+):
+    job = replace(job, segment=SegmentOptions(direction=direction))
+    whole = run_whole(job)
+    stop(job, last)
+    before = hashes(job.output, "**/*.*")
+    assert any(".state" in name for name in before)
+    again = replace(job, segment=replace(job.segment, **options))
+    with monkeypatch.context() as broken:
+        broken.setattr("stmcli.pipeline.make_follower", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            segment_video(again)
+    assert hashes(job.output, "**/*.*") == before
+    steps.clear()
+    segment_video(again)
+    assert len(steps) == count
+    assert hashes(job.output) == hashes(whole.output)
+
+
+@pytest.mark.parametrize("how", ["no resume", "overwrite", "other version"])
+def test_a_run_that_began_again_goes_on_from_its_own_checkpoint(job, steps, monkeypatch, how):
+    with monkeypatch.context() as older:
+        if how == "other version":
+            older.setattr(run, "__version__", "0.0.9")
+        stop(job, 10)
+    options = {"no resume": {"resume": False}, "overwrite": {"overwrite": True}}.get(how, {})
+    stop(replace(job, segment=SegmentOptions(**options)), 4)
+    assert hidden(job) == ["00000003.safetensors", "frames.jsonl"]
+    steps.clear()
+    segment_video(job)
+    assert len(steps) == 9
+
+
+@pytest.mark.parametrize("lost", ["soft/1/00002.png", "cutout/00002.png"])
+def test_a_run_begins_again_where_an_image_beside_the_masks_is_lost(job, steps, lost):
+    job = replace(job, export=ExportOptions(kinds=("cutout",)), segment=SegmentOptions(keep_soft=True))
+    stop(job, 7)
+    (job.output / lost).unlink()
+    steps.clear()
+    segment_video(job)
+    assert len(steps) == 12
+    assert (job.output / lost).is_file()
 
 
 def test_an_interrupt_while_the_kept_frames_are_replayed_loses_nothing(job, steps):
@@ -247,7 +299,7 @@ def test_a_correction_that_fails_before_its_first_frame_loses_nothing(
 ):
     job = replace(job, segment=SegmentOptions(keep_memory=keep_memory, direction=direction))
     segment_video(job)
-    before = hashes(job.output, "*.*") | hashes(job.output)
+    before = hashes(job.output, "**/*.*")
 
     def fail(*_, **__):
         raise RuntimeError("no memory")
@@ -256,7 +308,7 @@ def test_a_correction_that_fails_before_its_first_frame_loses_nothing(
         broken.setattr(place, fail)
         with pytest.raises(RuntimeError, match="no memory"):
             segment_video(corrected(job, put))
-    assert hashes(job.output, "*.*") | hashes(job.output) == before
+    assert hashes(job.output, "**/*.*") == before
     assert segment_video(job).done_before
 
 
@@ -274,6 +326,16 @@ def test_memory_that_is_asked_for_in_vain_is_noted_and_not_missed(job):
     again = segment_video(job)
     assert again.done_before
     assert not any("--no-resume" in note for note in again.notes)
+
+
+def test_memory_that_is_no_longer_wanted_goes_and_one_that_was_not_kept_is_missed(job):
+    keeping = replace(job, segment=SegmentOptions(keep_memory=True))
+    segment_video(keeping)
+    assert not any("--no-resume" in note for note in segment_video(keeping).notes)
+    assert segment_video(job).done_before
+    assert not (job.output / ".state").exists()
+    said = "its memory was not kept: --no-resume segments it again, and keeps it"
+    assert said in segment_video(keeping).notes
 
 
 def test_the_command_of_before_a_correction_leaves_the_corrected_result(job, put, steps):
@@ -324,8 +386,11 @@ def test_a_damaged_mask_is_not_taken_for_an_edited_one(job):
     assert hashes(job.output) == before
 
 
-def test_an_edit_in_a_stopped_run_is_not_taken_for_its_own(job):
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_an_edit_in_a_stopped_run_is_not_taken_for_its_own(job, how):
     stop(job, 9)
+    if how == "killed":  # its report tells of no frame yet
+        (job.output / "report.json").write_text(json.dumps(report_of(job) | {"status": "running", "frames": []}))
     labels = edit(job.output / "masks/00001.png")
     with pytest.raises(UsageError, match="edited by hand, of frame 1"):
         segment_video(job)

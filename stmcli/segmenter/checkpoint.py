@@ -45,6 +45,7 @@ class Checkpoints:
         self._before_given = {mask.frame - 1 for mask in given}
         self._saved = 0  # lines of the report on disk
         self._since = 0  # frames since the last checkpoint
+        self._stale: list[Path] = []  # that do not hold for this run
 
     def due(self, frame: int) -> bool:
         """Count one frame more, and tell whether the state after it is to be saved."""
@@ -78,13 +79,18 @@ class Checkpoints:
         self._thin()
 
     def latest(self, holds: Callable[[Checkpoint], bool]) -> Checkpoint | None:
-        """Return the last checkpoint that holds for this run; those that do not are removed."""
+        """Return the last checkpoint that holds for this run; `drop` removes those after it, which do not."""
         for path in reversed(self._files()):
             found = self._read(path)
             if found is not None and holds(found):
                 return found
-            path.unlink()
+            self._stale.append(path)
         return None
+
+    def drop(self) -> None:
+        """Remove the checkpoints that did not hold, before anything of this run takes their place."""
+        while self._stale:
+            self._stale.pop().unlink(missing_ok=True)
 
     def _read(self, path: Path) -> Checkpoint | None:
         damage = (OSError, ValueError, KeyError, TypeError, SafetensorError)

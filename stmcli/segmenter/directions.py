@@ -48,12 +48,21 @@ class BackwardPass:
         return sum(first <= number <= self._first.frame for number in self._source.times())
 
     def run(
-        self, segmenter: Follower, on_frame: Callable[[int], None], *, begin: Callable[[], None], can_go_on: bool
+        self,
+        segmenter: Follower,
+        on_frame: Callable[[int], None],
+        *,
+        begin: Callable[[], None],
+        go_on: bool,
+        keep: bool,
     ) -> None:
-        """Segment from the last mask to the first frame of the clip; `begin` is called before a frame is stored."""
+        """Segment from the last mask to the first frame of the clip; `begin` is called before a frame is stored.
+
+        Go on where another run was stopped, and keep what a later one can go on from, if it may be so.
+        """
         last, lines = self._first.frame, Lines()
         after = last  # the frame that the segmenter saw before
-        if kept := self._checkpoints.latest(self._is_stored) if can_go_on else None:
+        if kept := self._checkpoints.latest(self._is_stored) if go_on else None:
             last, after = kept.frame - 1, kept.frame
             segmenter.restore(kept.state)
             for line in kept.lines:
@@ -67,6 +76,7 @@ class BackwardPass:
         with closing(ahead(frames, turns)) as decoded:
             for frame, prediction in propagate(segmenter, decoded, self._first.labels(), later=self._later):
                 begin()
+                self._checkpoints.drop()
                 self._store(frame.index, prediction)
                 begun = []
                 if prediction is not before:  # one that is repeated, for a corrupt frame, tells of no cut again
@@ -74,7 +84,7 @@ class BackwardPass:
                     after, before = frame.index, prediction
                 self._scenes.update(begun)
                 lines.append(" ".join(map(str, (frame.index, *begun))))
-                if can_go_on and self._checkpoints.due(frame.index):
+                if keep and self._checkpoints.due(frame.index):
                     self._checkpoints.save(frame.index, segmenter.state(), lines)
                 on_frame(frame.index)
 
