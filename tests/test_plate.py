@@ -133,6 +133,48 @@ def test_lines_may_lie_in_any_order(tmp_path):
     whole = whole[:table] + struct.pack("<5Q", *offsets[::-1]) + b"".join(parts[::-1])
     (tmp_path / "a.exr").write_bytes(whole)
     assert np.abs(read_plate(tmp_path / "a.exr") - srgb(LIGHT)).max() < 0.6
+    (tmp_path / "a.exr").write_bytes(whole[:-1])
+    with pytest.raises(VideoError, match="the file was cut short"):
+        read_plate(tmp_path / "a.exr")
+
+
+def of_two_parts():
+    """Return an OpenEXR file whose second part begins at line -9: headers, tables, and chunks of part, y and bytes."""
+    header, lines = b"", []
+    for part, at in enumerate([(0, 0), (0, -9)]):
+        whole = exr(LIGHT[:, :, ::-1], at=at, window=(0, 0, 5, 4))
+        end = len(whole) - 5 * (8 + 6 * 3 * 4)
+        more = attribute("name", "string", b"ab"[part : part + 1]) + attribute("type", "string", b"scanlineimage")
+        header += more + attribute("chunkCount", "int", struct.pack("<i", 5)) + whole[8 : end - 5 * 8]
+        lines += [struct.pack("<i", part) + whole[end:][place : place + 80] for place in range(0, 400, 80)]
+    start = 8 + len(header) + 1 + 10 * 8
+    offsets = [start + place * 84 for place in range(10)]
+    return b"".join([struct.pack("<2I", 20000630, 0x1002), header, b"\0", struct.pack("<10Q", *offsets), *lines])
+
+
+def test_of_several_parts_the_first_is_read_when_all_are_whole(tmp_path):
+    whole = of_two_parts()
+    (tmp_path / "a.exr").write_bytes(whole)
+    assert np.abs(read_plate(tmp_path / "a.exr") - srgb(LIGHT)).max() < 0.6
+    (tmp_path / "a.exr").write_bytes(whole[:-84])  # where the last line would begin
+    with pytest.raises(VideoError, match="the file was cut short"):
+        read_plate(tmp_path / "a.exr")
+    table = len(whole) - 10 * 84 - 8
+    (tmp_path / "a.exr").write_bytes(whole[:table] + bytes(8) + whole[table + 8 :])
+    with pytest.raises(VideoError, match="its rendering was stopped"):
+        read_plate(tmp_path / "a.exr")
+
+
+def test_tiles_are_read(tmp_path):
+    light = np.linspace(0, 1, 40, dtype=np.float32).reshape(40, 1, 1)
+    whole = exr(light, names="Y")
+    end = len(whole) - 40 * (8 + 4)
+    head = whole[8 : end - 40 * 8 - 1] + attribute("tiles", "tiledesc", struct.pack("<2IB", 1, 1, 0)) + b"\0"
+    start = 8 + len(head) + 40 * 8
+    tiles = [struct.pack("<4iI", 0, y, 0, 0, 4) + light[y].tobytes() for y in range(40)]
+    offsets = struct.pack("<40Q", *(start + 24 * y for y in range(40)))
+    (tmp_path / "a.exr").write_bytes(struct.pack("<2I", 20000630, 0x202) + head + offsets + b"".join(tiles))
+    assert np.abs(read_plate(tmp_path / "a.exr") - srgb(light)).max() < 0.6
 
 
 def test_kinds_are_told_by_names_of_any_case():
@@ -172,7 +214,7 @@ def test_a_sequence_of_plates_is_a_clip_and_says_what_it_loses(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".exr", ".dpx", ".tga"])
-@pytest.mark.parametrize("content", [b"", b"x" * 5000, bytes(5000)])
+@pytest.mark.parametrize("content", [b"", b"x" * 5000, bytes(5000), struct.pack("<2I", 20000630, 2) + bytes(5000)])
 def test_what_is_no_plate_is_named(tmp_path, suffix, content):
     (tmp_path / f"a{suffix}").write_bytes(content)
     with pytest.raises(VideoError, match=rf"a\{suffix}: (empty|not an image|more than)"):
