@@ -3,6 +3,7 @@
 import ast
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -87,7 +88,7 @@ def to_rgb_by_hand(frame):
 
 
 @pytest.mark.parametrize("name", CODECS)
-@pytest.mark.parametrize("size", [(64, 48), (63, 47)])
+@pytest.mark.parametrize("size", [(64, 48), (63, 47), (63, 48)])
 @pytest.mark.parametrize("colour", [(200, 30, 60), (10, 240, 120), (255, 255, 255), (0, 0, 0), (20, 20, 250)])
 def test_a_solid_colour_comes_back_within_two_levels(tmp_path, name, size, colour):
     width, height = size
@@ -247,9 +248,10 @@ def test_films_of_yuv_say_how_their_colours_are_meant(tmp_path, name):
     assert (color.primaries, color.transfer, color.matrix, color.range) == (*3 * ["BT.709"], "limited")
 
 
-def test_a_film_begins_exactly_where_it_is_to(tmp_path):
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".m4v"])
+def test_a_film_begins_exactly_where_it_is_to(tmp_path, suffix):
     settings = {"size": (64, 48), "rate": Fraction(24), "time_base": Fraction(1, 24), "start": Fraction(7, 24)}
-    with VideoWriter(tmp_path / "film.mp4", codec=H264, **settings) as writer:
+    with VideoWriter(tmp_path / f"film{suffix}", codec=H264, **settings) as writer:
         for index in range(3):
             writer.write(picture(0), Fraction(index, 24))
     with av.open(str(writer.path)) as container:
@@ -285,6 +287,63 @@ def test_sound_moves_along_with_the_pictures_and_ends_with_them_when_asked(tmp_p
     moved = Fraction(0) if start is None else Fraction(5, 25)
     assert abs(last - ((Fraction(15, 25) if trim else 1) - moved)) < Fraction(1, 8)  # a packet of FLAC is 0.1 s
     assert first < Fraction(1, 8)
+
+
+def packets_of(path, kind):
+    """Return first and last moment of a film's pictures or sound, and the place in the file of each packet."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(**{kind: 0}) if packet.pts is not None]
+        first, last = min(packets, key=lambda one: one.pts), max(packets, key=lambda one: one.pts)
+        return (
+            first.pts * first.time_base,
+            (last.pts + last.duration) * last.time_base,
+            {packet.pos: packet.pts * packet.time_base for packet in packets},
+        )
+
+
+@pytest.mark.parametrize(("name", "sound"), [("h264", "aac"), ("ffv1", "aac"), ("vp9", "libopus")])
+def test_sound_that_begins_before_the_pictures_does_not_move_them(tmp_path, name, sound):
+    codec = CODECS[name]
+    heard = write_sound(tmp_path / f"clip.{'mp4' if sound == 'aac' else 'mkv'}", sound, 48000)
+    pictures = [picture(index) if not codec.has_alpha else with_alpha(picture(index), 255) for index in range(5)]
+    for suffix in {codec.suffix, ".mkv"}:
+        writer = write(tmp_path / f"film{suffix}", codec, pictures, audio_from=heard)
+        assert writer.notes == []
+        assert packets_of(writer.path, "video")[0] == 0
+
+
+def test_sound_that_begins_between_two_pictures_stays_there_to_the_millisecond(tmp_path):
+    heard = write_sound(tmp_path / "clip.mp4", "aac", 48000)
+    begin = Fraction(5, 25)
+    settings = {"size": (64, 48), "rate": RATE, "time_base": 1 / RATE, "start": Fraction(0), "trim_audio": True}
+    with VideoWriter(tmp_path / "film.mp4", codec=H264, audio_from=heard, **settings) as writer:
+        for index in range(5, 15):
+            writer.write(picture(index), index / RATE)
+    first, last, _ = packets_of(writer.path, "audio")
+    wanted = next(time for time in sorted(packets_of(heard, "audio")[2].values()) if time >= begin) - begin
+    assert abs(first - wanted) < Fraction(1, 1000)
+    assert 0 <= last - Fraction(10, 25) < Fraction(1024, 48000)
+
+
+@pytest.mark.parametrize("begin", [0, 8])
+def test_sound_lies_beside_its_pictures_in_the_file(tmp_path, begin):
+    heard = tmp_path / "clip.mkv"
+    with av.open(str(heard), "w") as out:
+        write_tone(out, add_sound(out, "flac"), seconds=40)
+    settings = {"size": (64, 48), "rate": Fraction(1), "time_base": Fraction(1), "start": Fraction(0)}
+    with VideoWriter(tmp_path / "film.mkv", codec=CODECS["ffv1"], audio_from=heard, **settings) as writer:
+        for index in range(begin, 40):
+            writer.write(with_alpha(picture(0), 255), Fraction(index))
+    places = sorted({**packets_of(writer.path, "video")[2], **packets_of(writer.path, "audio")[2]}.items())
+    times = [time for _, time in places]
+    assert max(abs(after - before) for before, after in pairwise(times)) <= 2
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_the_last_picture_is_shown_as_long_as_the_others(tmp_path, name):
+    writer = film(tmp_path / "new" / "folder", name, [with_alpha(picture(0), 255)])
+    with av.open(str(writer.path)) as container:
+        assert container.duration == 40_000  # microseconds
 
 
 def test_of_several_sounds_the_first_is_taken_and_that_is_said(tmp_path):
@@ -334,6 +393,7 @@ def test_sound_of_a_rate_the_encoder_lacks_gets_another(tmp_path, source, codec,
         samples = np.concatenate([f.to_ndarray()[0] for f in container.decode(stream)])
     spectrum = np.abs(np.fft.rfft(samples[4800:43200]))
     assert np.argmax(spectrum[10:]) + 10 == pytest.approx(440 * 0.8, abs=2)
+    assert len(samples) >= 48000
 
 
 def test_sound_that_nothing_takes_is_left_out_and_said(tmp_path):
