@@ -1,5 +1,6 @@
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from stmcli.options import Fit, NetworkOptions
 from stmcli.registry import find
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.segmenter.ensemble import make_follower
-from stmcli.segmenter.focus import Box, Focus, box_of
+from stmcli.segmenter.focus import SEARCH, Box, Focus, box_of
 from stmcli.segmenter.geometry import NEAR, Geometry
 from stmcli.video import Frame
 from stmcli.weights import card_of, read
@@ -46,6 +47,18 @@ def test_the_box_holds_every_true_pixel_and_no_more():
     assert box_of(np.zeros((4, 4), bool)) is None
 
 
+@pytest.mark.parametrize(
+    ("inner", "held"),
+    [
+        ((15, 28, 80, 160), True),
+        *[((14, 28, 80, 160), False), ((15, 27, 80, 160), False)],
+        *[((15, 28, 81, 160), False), ((15, 28, 80, 161), False)],
+    ],
+)
+def test_a_box_holds_what_stays_away_from_each_of_its_edges(inner, held):
+    assert Box(5, 8, 100, 200).holds(Box(*inner), margin=0.1) == held
+
+
 def test_the_window_is_as_much_longer_than_the_object_as_was_asked_for_and_has_the_frames_shape():
     window = Focus((HEIGHT, WIDTH), times=3, size=48).aim(labels(), cut=False)
     assert window.height == round(HEIGHT * 3 * 20 / HEIGHT)
@@ -54,19 +67,26 @@ def test_the_window_is_as_much_longer_than_the_object_as_was_asked_for_and_has_t
     assert abs(window.left + window.width / 2 - 75) <= 1
 
 
-def test_pixels_are_not_enlarged_more_than_twice_and_the_window_stays_in_the_frame():
-    window = Focus((HEIGHT, WIDTH), times=2, size=96).aim(labels(0, 310, 4, 6), cut=False)
+@pytest.mark.parametrize(("place", "corner"), [((0, 314), (0, 240)), ((188, 0), (144, 0))])
+def test_pixels_are_not_enlarged_more_than_twice_and_the_window_stays_in_the_frame(place, corner):
+    window = Focus((HEIGHT, WIDTH), times=2, size=96).aim(labels(*place, 4, 6), cut=False)
     assert (window.height, window.width) == (48, 80)
-    assert (window.top, window.left) == (0, 240)
+    assert (window.top, window.left) == corner
 
 
 def test_the_window_stays_while_the_object_fits_and_goes_with_it_when_it_leaves():
     focus = Focus((HEIGHT, WIDTH), times=3, size=48)
     first = focus.aim(labels(), cut=False)
     assert aimed(focus, labels(top=44)) == first
-    moved = aimed(focus, labels(top=70))
+    moved = aimed(focus, labels(top=55))
     assert moved.top > first.top
-    assert moved.holds(Box(70, 60, 20, 30), margin=0.15)
+    assert moved.holds(Box(55, 60, 20, 30), margin=0.15), "before it has left"
+
+
+def test_the_window_grows_with_an_object_before_it_leaves():
+    focus = Focus((HEIGHT, WIDTH), times=3, size=48)
+    assert focus.aim(labels(), cut=False).holds(Box(35, 60, 30, 30), margin=0.15)
+    assert aimed(focus, labels(top=35, height=30)).height == 90
 
 
 def test_the_whole_frame_is_looked_at_while_the_window_would_be_only_a_little_smaller():
@@ -94,10 +114,11 @@ def test_a_new_scene_owes_nothing_to_the_one_before():
 
 def test_while_nothing_is_seen_the_window_grows_to_the_whole_frame():
     focus = Focus((HEIGHT, WIDTH), times=3, size=48)
-    sides = [focus.aim(labels(), cut=False).height]
-    sides += [aimed(focus, np.zeros((HEIGHT, WIDTH))).height for _ in range(8)]
-    assert sides == sorted(set(sides[:-1])) + [HEIGHT] * (9 - len(set(sides[:-1])))
-    assert sides[-1] == HEIGHT
+    focus.aim(labels(), cut=False)
+    windows = [aimed(focus, labels()), *(aimed(focus, np.zeros((HEIGHT, WIDTH))) for _ in range(8))]
+    assert all(after.holds(before, margin=0) for before, after in pairwise(windows))
+    sides = [window.height for window in windows]
+    assert sides == pytest.approx([min(HEIGHT, 60 * SEARCH**count) for count in range(9)], abs=2)
 
 
 def test_a_given_mask_and_a_new_scene_are_looked_for_where_they_are():
@@ -169,7 +190,7 @@ def test_the_window_stays_longer_where_an_object_was_that_is_not_seen(known):
     for index in range(40):  # the left one is gone from the sixth frame on, or they are one that becomes smaller
         both = np.stack([left & (index < 5), right])[-known:]
         both[-1] |= left & (index < 5)
-        inside = torch.from_numpy(both).float()
+        inside = torch.from_numpy(both).float().clamp(min=0.5)  # which is not seen yet
         focus.saw(torch.cat([1 - inside.amax(0, keepdim=True), inside]))
         widths.append(focus.aim(None, cut=False).width)
     assert widths[:6] == [150] * 6
