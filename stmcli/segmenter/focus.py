@@ -44,7 +44,7 @@ class Focus:
 
     def __init__(self, source: tuple[int, int], *, times: float, size: int) -> None:
         self.source, self.times = source, times
-        self.least = min(1.0, size / LARGEST / min(source))  # share of the frame's sides
+        self.least = size / LARGEST / min(source)  # share of the frame's sides
         self.window = Box(0, 0, *source)
         self.length = 0.0  # share of the frame's sides that the objects take, or lately took
         self._seen: Box | None = None  # where the objects were in the frame before
