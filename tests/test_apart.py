@@ -129,6 +129,33 @@ def test_a_mask_of_all_of_a_frame_tells_what_is_absent(model):
     assert not found.prob[2].any()
 
 
+def test_what_is_given_is_as_it_was_given_whatever_others_claim(model, monkeypatch):
+    both = apart(model)
+    both.step(CLIP[0], labels(2, 7))
+    other = both.segmenters[1]
+    claim = replace(other.step(CLIP[1]), prob=torch.stack([torch.zeros(72, 96), torch.ones(72, 96)]))
+    monkeypatch.setattr(other, "step", lambda *_, **__: claim)
+    found = both.step(CLIP[1], labels(2))
+    mine = torch.from_numpy(labels(2) == 2)
+    assert torch.equal(found.prob[1], mine.float())
+    assert not found.prob[2, mine].any()
+
+
+def test_a_new_scene_is_told_where_an_object_enters_with_it(model):
+    both = apart(model)
+    both.step(np.full_like(CLIP[0], 10), labels(7))
+    assert both.step(np.full_like(CLIP[0], 240), labels(2)).cut
+
+
+@pytest.mark.parametrize("tta", [(), ("flip",)])
+def test_what_is_to_be_said_is_said_once(model, tiny_weights, monkeypatch, tta):
+    follower = make_follower(model, NetworkOptions(str(tiny_weights), "cpu", size=48, focus=2.0, tta=tta))
+    follower.step(CLIP[0], labels(2, 7))
+    assert follower.notes() == []
+    monkeypatch.setattr("stmcli.segmenter.guard.Guard.notes", lambda _: ["memory was short"])
+    assert follower.notes() == ["memory was short"]
+
+
 def test_an_object_that_others_have_taken_all_of_is_not_sure(model):
     both = apart(model)
     both.step(CLIP[0], labels(2, 7))
@@ -151,6 +178,7 @@ def test_it_goes_on_from_its_state_to_the_bit(model):
     state = part.state()
     later = apart(model)
     later.expected = (2, 3, 7)
+    later.step(CLIP[4], labels(3))  # of another clip
     later.restore(state)
     assert later.object_ids == (2, 7, 3)
     for rgb in CLIP[3:]:

@@ -74,6 +74,33 @@ def test_a_mirrored_clip_gives_the_mirrored_result(model, network):
     assert not torch.allclose(plain[-1].prob.flip(-1), follow(make_follower(model, network))[-1].prob, atol=1e-5)
 
 
+def test_a_mask_of_all_of_a_frame_tells_every_view_what_is_absent(model, network):
+    follower = make_follower(model, replace(network, tta=("flip",)))
+    follower.step(CLIP[0], labels())
+    found = follower.step(CLIP[1], labels((3,)), whole=True)
+    assert np.array_equal(found.labels(), labels((3,)))
+    assert not found.prob[2].any()
+
+
+def test_every_view_has_a_channel_for_an_object_that_is_to_come(model, network):
+    follower = make_follower(model, replace(network, tta=("flip",)))
+    follower.expected = (3, 7)
+    found = follow(follower, given=labels((3,)))
+    assert (follower.expected, follower.object_ids) == ((3, 7), (3,))
+    assert all(prediction.object_ids == (3, 7) and not prediction.prob[2].any() for prediction in found)
+
+
+def test_all_views_go_on_from_a_state_to_the_bit_and_forget_a_clip(model, network):
+    first, second = (make_follower(model, replace(network, tta=("flip",))) for _ in range(2))
+    wanted = [prediction.prob for prediction in follow(first)]
+    follow(second, CLIP[:3])
+    first.restore(second.state())
+    assert all(torch.equal(first.step(rgb).prob, prob) for rgb, prob in zip(CLIP[3:], wanted[3:], strict=True))
+    first.reset()
+    assert first.object_ids == ()
+    assert all(torch.equal(found.prob, prob) for found, prob in zip(follow(first), wanted, strict=True))
+
+
 def test_each_view_remembers_the_mean_of_all(model):
     views = [View(Segmenter(model, fit=Fit(size=32))), View(Segmenter(model, fit=Fit(size=32)), mirrored=True)]
     said = follow(Ensemble(views), CLIP[:2])[1].prob

@@ -130,6 +130,15 @@ def test_a_given_mask_and_a_new_scene_are_looked_for_where_they_are():
     assert focus.aim(None, cut=True) == (0, 0, HEIGHT, WIDTH)
 
 
+@pytest.mark.parametrize("places", [((40, 60), (70, 100)), ((70, 100), (40, 60)), ((40, 100), (70, 60))])
+def test_the_window_lies_around_what_was_seen_and_what_is_given(places):
+    focus = Focus((HEIGHT, WIDTH), times=1.4, size=16)
+    seen, given = (labels(*place) for place in places)
+    focus.aim(seen, cut=False)
+    focus.saw(prob(seen=seen))
+    assert focus.aim(given, cut=False) == (30, 36, 70, 117)
+
+
 def test_outside_of_the_window_all_is_background_and_inside_the_picture_comes_back_in_place():
     geometry = Geometry.fit(HEIGHT, WIDTH, 64).through(Box(32, 80, 96, 160))
     seen = prob(seen=labels(60, 120, 40, 60))[None]
