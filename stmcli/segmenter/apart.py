@@ -93,7 +93,7 @@ class Apart:
 
     def _told(self, ids: tuple[int, ...], given: Sequence[int]) -> tuple[int, ...]:
         """Return the objects of a frame that come out as they were given: all, where all that are there were."""
-        return ids if {*given} == {*self._each} else tuple(sorted(given))
+        return ids if {*given} == {*self._each} else tuple(given)
 
 
 def shared(own: Sequence[Tensor], given: Sequence[int]) -> Tensor:
@@ -103,7 +103,7 @@ def shared(own: Sequence[Tensor], given: Sequence[int]) -> Tensor:
     """
     taken = sum((own[place] for place in given), torch.zeros_like(own[0]))
     free = 1 - taken
-    odds = [torch.zeros_like(p) if place in given else p / (1 - p).clamp(min=TINY) for place, p in enumerate(own)]
+    odds = [p / (1 - p).clamp(min=TINY) for p in own]  # of the truth: nothing is free where it is not 0
     prob = torch.stack([torch.ones_like(free), *odds])
     prob *= free / prob.sum(0)
     for place in given:
