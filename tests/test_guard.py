@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from stmcli.errors import StmError
+from stmcli.model import Anchor
 from stmcli.segmenter.guard import Guard, _are_finite
 from stmcli.weights import read
 
@@ -59,6 +60,13 @@ def test_where_memory_is_short_pieces_give_the_same_result(model, valid):
     assert guard.notes() == ["the device's memory was short: it computed in smaller pieces"]
 
 
+def test_pieces_are_no_smaller_than_they_have_to_be(model):
+    frame, masks = clip(objects=4)
+    guard = Guard(Short(model, objects=2))
+    guard.memorize(frame, masks)
+    assert (guard.model.at_once, guard.model.chunk) == (2, 256)
+
+
 def test_the_next_clip_begins_in_whole_pieces_again(model):
     frame, masks = clip()
     short = Short(model, objects=1, chunk=64)
@@ -75,26 +83,41 @@ def test_memory_that_never_suffices_is_an_error_with_a_hint(model):
         Guard(Short(model, objects=0)).memorize(frame, masks)
 
 
-@pytest.mark.parametrize("verb", ["memorize", "segment"])
-def test_what_half_precision_cannot_hold_is_computed_again_in_full(model, verb):
-    frame, masks = clip(objects=1)
-    memory = model.memorize(frame, masks)
+def overflowing(model, part):
+    """Return the network in half precision, with a part whose sums overflow it."""
     half = copy.deepcopy(model).half()
-    part = half.memory_head.value if verb == "memorize" else half.decoder.enter
-    part.weight.mul_(1e7 / part.weight.abs().max()).clamp_(-6e4, 6e4)  # sums overflow fp16
+    weight = half.get_submodule(part).weight
+    weight.mul_(1e7 / weight.abs().max()).clamp_(-6e4, 6e4)
+    return half
+
+
+@pytest.mark.parametrize("part", ["memory_head.key", "memory_head.value"])
+def test_a_memory_that_half_precision_cannot_hold_is_computed_again_in_full(model, part):
+    frame, masks = (x.half() for x in clip(objects=1))
+    half = overflowing(model, part)
+    plain, most = copy.deepcopy(half).float(), torch.finfo(torch.half).max
+    guard = Guard(half)
+    for found, wanted in zip(guard.memorize(frame, masks), plain.memorize(frame.float(), masks.float()), strict=True):
+        assert found.dtype == torch.half
+        assert torch.equal(found, wanted.clamp(-most, most).half())
+    assert guard.again == 1
+    assert "computed again in fp32, 1 times" in guard.notes()[0]
+
+
+def test_masks_that_half_precision_cannot_hold_are_computed_again_in_full(model):
+    frame, masks = clip(objects=2)
+    memory = [x.half().repeat(1, 1, 2, 1) for x in model.memorize(frame, masks)]  # two slots
+    valid = torch.tensor([[True] * 24, [False] * 12 + [True] * 12])
+    how = {"top_k": 5, "reach": 2.0, "anchors": [Anchor(1, torch.rand(3, 3), torch.rand(4, 4))]}
+    half, looks = overflowing(model, "decoder.enter"), torch.rand(2)
     plain = copy.deepcopy(half).float()
     guard = Guard(half)
-    if verb == "memorize":
-        found = guard.memorize(frame.half(), masks.half())
-        most = torch.finfo(torch.half).max
-        wanted = plain.memorize(frame.half().float(), masks.half().float())[1].clamp(-most, most)
-        assert found[1].dtype == torch.half
-        assert torch.equal(found[1], wanted.half())
-    else:
-        keys, values = (x.half() for x in memory)
-        found = guard.segment(frame.half(), (keys, values, None), top_k=0, reach=0.0)
-        wanted = plain.segment(frame.half().float(), keys.float(), values.float())
-        assert torch.equal(found.logits, wanted.logits)
+    found = guard.segment(frame.half(), (*memory, valid), looks, **how, then=lambda one, given: (*one, given))
+    wanted = plain.segment(frame.half().float(), *(x.float() for x in memory), valid, **how)
+    assert torch.equal(found[0], wanted.logits)
+    assert torch.equal(found[1], wanted.query.half())
+    assert found[1].dtype == torch.half, "as what is kept of other frames"
+    assert found[2] is looks
     assert guard.again == 1
     assert "computed again in fp32, 1 times" in guard.notes()[0]
 
