@@ -103,13 +103,13 @@ def test_all_views_go_on_from_a_state_to_the_bit_and_forget_a_clip(model, networ
 
 def test_each_view_remembers_the_mean_of_all(model):
     views = [View(Segmenter(model, fit=Fit(size=32))), View(Segmenter(model, fit=Fit(size=32)), mirrored=True)]
-    said = follow(Ensemble(views), CLIP[:2])[1].prob
-    plain = follow(Segmenter(model, fit=Fit(size=32)))[1].prob
-    turned = follow(Segmenter(model, fit=Fit(size=32)), mirrored(CLIP), labels()[:, ::-1])[1].prob
-    wanted = (plain + turned.flip(-1)) / 2
-    assert torch.allclose(said, wanted, atol=1e-6)
+    said = follow(Ensemble(views), CLIP[:2])[1]
+    plain = follow(Segmenter(model, fit=Fit(size=32)))[1]
+    turned = follow(Segmenter(model, fit=Fit(size=32)), mirrored(CLIP), labels()[:, ::-1])[1]
+    assert torch.allclose(said.prob, (plain.prob + turned.prob.flip(-1)) / 2, atol=1e-6)
+    assert torch.allclose(said.measured, (plain.measured + turned.measured) / 2, atol=1e-6)
     fitted = Geometry.fit(51, 67, 32)
-    for view, kept in zip(views, (said, said.flip(-1)), strict=True):
+    for view, kept in zip(views, (said.prob, said.prob.flip(-1)), strict=True):
         frame, masks, _ = view.segmenter._pending
         assert torch.equal(masks, fitted.enter(kept[None, 1:]))
         assert frame.shape[-2:] == masks.shape[-2:]
