@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import picture
+from safetensors import safe_open
+from safetensors.torch import save_file
 from soak.kills import hashes
 
 from stmcli import run
 from stmcli.earlier import edited
 from stmcli.errors import Interrupted, UsageError
+from stmcli.given import GivenMask
 from stmcli.job import Job
 from stmcli.listeners import Listener
 from stmcli.masks import read_values, write_labels
@@ -499,3 +502,79 @@ def test_checkpoints_are_few_and_spread_over_the_clip(tmp_path, model, monkeypat
     assert max(np.diff([0, *places])) <= 16
     found = Checkpoints(tmp_path / "state", {}, ()).latest(lambda one: one.frame < 30)
     assert found.lines == tuple(f'"{n}"' for n in range(found.frame + 1))
+
+
+@pytest.mark.parametrize(("keep", "wanted"), [(False, [4, 9]), (True, [3, 6, 11])])
+def test_checkpoints_are_due_at_times_and_with_keep_before_given_masks_too(tmp_path, monkeypatch, keep, wanted):
+    monkeypatch.setattr(checkpoint, "EVERY", 5)
+    monkeypatch.setattr(checkpoint, "CLOSE", 2)
+    checkpoints = Checkpoints(tmp_path, {}, [mask(1), mask(4), mask(7)], keep=keep)
+    assert [frame for frame in range(12) if checkpoints.due(frame)] == wanted
+
+
+def mask(frame, number=1):
+    return GivenMask.pack(frame, Path("m.png"), np.full((2, 3), number, np.uint8))
+
+
+def save(folder, frame, *, key="a", given=(), keep=False, lines=("one", "two", "three")):
+    """Save what is known after a frame of three; return the file."""
+    checkpoints = Checkpoints(folder, {"key": key}, given, keep=keep)
+    checkpoints.save(frame, State({"x": torch.arange(6.0)}, {"age": frame}), lines, seconds=1.5)
+    return folder / f"{len(lines):08}.safetensors"
+
+
+def latest(folder, key="a", given=(), holds=lambda _: True):
+    return Checkpoints(folder, {"key": key}, given).latest(holds)
+
+
+def test_the_latest_checkpoint_is_found_as_it_was_saved(tmp_path):
+    save(tmp_path, 1, lines=("four", "five"))
+    save(tmp_path, 2, keep=True)
+    found = latest(tmp_path)
+    assert (found.frame, found.lines, found.seconds) == (2, ("one", "two", "three"), 1.5)
+    assert found.state.facts == {"age": 2}
+    assert torch.equal(found.state.tensors["x"], torch.arange(6.0))
+
+
+def test_a_checkpoint_holds_for_the_same_run_and_the_same_masks_until_its_frame(tmp_path):
+    path = save(tmp_path, 2, given=[mask(0), mask(2), mask(4)])
+    assert latest(tmp_path, given=[mask(0), mask(2), mask(3), mask(4, 7)])
+    kept = path.read_bytes()
+    for other in (
+        {"given": [mask(0, 7), mask(2)]},
+        {"given": [mask(0), mask(2, 7)]},
+        {"given": [mask(0), mask(1), mask(2)]},
+        {"given": [mask(0), mask(2)], "key": "b"},
+        {"given": [mask(0), mask(2)], "holds": lambda found: found.frame != 2},
+    ):
+        assert latest(tmp_path, **other) is None
+        assert not path.exists()
+        path.write_bytes(kept)
+
+
+@pytest.mark.parametrize(
+    "what", ["number", "name", "fact", "no facts", "no sum", "cut off", "empty", "line", "lines cut off", "no lines"]
+)
+def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, what):
+    path, lines = save(tmp_path, 2), tmp_path / "frames.jsonl"
+    with safe_open(path, "pt") as file:
+        x, facts = file.get_tensor("x"), file.metadata()
+    if what == "number":
+        save_file({"x": x + (x == 3)}, path, facts)
+    elif what == "name":
+        save_file({"y": x}, path, facts)
+    elif what == "fact":
+        save_file({"x": x}, path, {"facts": facts["facts"].replace('"frame": 2', '"frame": 1')})
+    elif what == "no facts":
+        save_file({"x": x}, path)
+    elif what == "no sum":
+        save_file({"x": x}, path, {"facts": facts["facts"].replace("sha256", "sha1")})
+    elif what in ("cut off", "empty"):
+        path.write_bytes(path.read_bytes()[:100] * (what == "cut off"))
+    elif what == "no lines":
+        lines.unlink()
+    else:
+        said = lines.read_text()
+        lines.write_text(said.replace("two", "too") if what == "line" else said[: said.index("two") - 9])
+    assert latest(tmp_path) is None
+    assert not path.exists()
