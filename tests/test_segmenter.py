@@ -15,7 +15,7 @@ from stmcli.options import Fit, MemoryOptions
 from stmcli.segmenter import Segmenter, propagate
 from stmcli.segmenter.anchors import Anchors
 from stmcli.segmenter.focus import Box
-from stmcli.segmenter.geometry import TIMES, seen_as
+from stmcli.segmenter.geometry import TIMES, Geometry, seen_as
 from stmcli.segmenter.prediction import Prediction, likeliest
 from stmcli.segmenter.presence import Presence
 from stmcli.video import Frame
@@ -361,6 +361,15 @@ def test_given_frames_are_anchored_where_they_are_read_and_by_what_was_looked_at
     assert unmoved.among([0], first, 0, CPU) == []
 
 
+def test_a_frame_that_takes_the_place_of_a_given_one_is_anchored_where_it_is(model):
+    anchors, here = Anchors(9), Geometry.fit(48, 64, 0)
+    anchors.add(0, here, 0)
+    anchors.add(0, here.through(Box(0, 0, 24, 32)), 1)
+    assert anchors.among([0], here, 0, CPU) == []
+    (anchor,) = anchors.among([0], here, 1, CPU)
+    assert anchor.rows[0, 0] > anchor.rows[0, -1] > anchor.rows[-1, 0]
+
+
 def test_another_scene_is_not_anchored_in_the_one_before(model):
     dark, bright = np.full((48, 64, 3), 10, np.uint8), np.full((48, 64, 3), 240, np.uint8)
     segmenter = Segmenter(model, fit=Fit(anchor=9))
@@ -436,7 +445,7 @@ def test_a_segmenter_that_goes_on_from_a_state_has_all_of_it(model):
     black, grey = np.zeros_like(picture(0)), np.full_like(picture(0), 9)
     scenes = [picture(0), picture(0), black, picture(0), picture(1), grey]
     for t, rgb in enumerate(scenes):
-        one.step(rgb, {0: given(), 4: given(ids=(1, 2))}.get(t))
+        one.step(rgb, {0: given(), 2: given(), 4: given(ids=(1, 2))}.get(t))
     assert one.cuts.left
     state = one.state()
     other.restore(state._replace(facts=json.loads(json.dumps(state.facts))))
