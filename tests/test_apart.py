@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from stmcli.options import Fit, NetworkOptions
+from stmcli.registry import find
 from stmcli.segmenter import Segmenter
 from stmcli.segmenter import apart as apart_module
 from stmcli.segmenter import segmenter as segmenter_module
 from stmcli.segmenter.apart import Apart, shared
 from stmcli.segmenter.ensemble import Ensemble, make_follower
 from stmcli.transfer import upload
-from stmcli.weights import read
+from stmcli.weights import card_of, read
 
 FIT = Fit(size=48, focus=2.0, anchor=9.0, gate=0.5)
 CLIP = [np.random.default_rng(3).integers(0, 256, (72, 96, 3), np.uint8) for _ in range(5)]
@@ -189,6 +190,12 @@ def test_it_goes_on_from_its_state_to_the_bit(model):
     assert later.object_ids == ()
     with pytest.raises(ValueError, match="needs labels"):
         later.step(CLIP[0])
+
+
+def test_objects_have_windows_of_their_own_where_that_suits_the_weights(model, monkeypatch):
+    card = replace(card_of(find("compact")), fit=FIT)
+    monkeypatch.setattr("stmcli.weights.network.card_of", lambda _: card)
+    assert isinstance(make_follower(model, NetworkOptions()), Apart)
 
 
 def test_objects_have_windows_of_their_own_unless_they_are_to_be_followed_together(model, tiny_weights):
