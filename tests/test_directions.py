@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -417,6 +418,44 @@ def test_a_stopped_run_goes_on_on_either_way(job, monkeypatch, direction, heard_
     assert report_of(job)["frames"] == report_of(whole)["frames"]
     assert cuts_of(job) == cuts_of(whole) == scenes
     assert sorted(path.name for path in job.output.iterdir()) == ["masks", "report.html", "report.json"]
+
+
+SPOILT = {
+    "missing": lambda file: file.unlink(),
+    "empty": lambda file: file.write_bytes(b""),
+    "spoilt": lambda file: file.write_bytes(b"y" + file.read_bytes()[1:]),
+    "of another size": lambda file: file.write_bytes(zlib.compress(zlib.decompress(file.read_bytes())[:-2])),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_stopped_way_back_begins_again_where_a_frame_is_not_stored_whole(job, how):
+    whole, job = toward(job, "both", "whole"), toward(job, "both", "mine")
+    segment_video(whole)
+
+    def on_frame(index):
+        if index == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        segment_video(job, listener=Listener(frame=on_frame))
+    SPOILT[how](job.output / ".state/backward/4.prob")
+    segment_video(job)
+    assert hashes(job) == hashes(whole)
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_what_is_lost_of_the_way_back_before_it_is_used_is_named(job, how):
+    job, found = toward(job, "both"), []
+
+    def on_frame(index):
+        if index == 0 and not found:  # the last of the way back
+            found.append(job.output / ".state/backward/4.prob")
+            SPOILT[how](found[0])
+
+    said = "frame 4 did not come up on the way back" if how == "missing" else r"4\.prob: damaged\. Run the same command"
+    with pytest.raises(VideoError, match=said):
+        segment_video(job, listener=Listener(frame=on_frame))
 
 
 KILLED = """
