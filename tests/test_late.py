@@ -158,6 +158,12 @@ def test_an_object_that_a_whole_mask_lacks_has_no_pixel_there(model):
     assert not found[4].prob[2].any()
 
 
+def test_a_mask_of_a_frame_that_could_not_be_decoded_is_taken(model):
+    clip = [replace(frame, corrupt=frame.index == 4) for frame in frames()]
+    found, _ = follow(model, (1,), mask(4, 1, 2, shift=2), clip=clip)
+    assert np.array_equal(found[4].labels(), blocks(1, 2, shift=2))
+
+
 def test_a_late_object_reads_nothing_from_before_it_was_there(model):
     found, segmenter = follow(model, (1,), mask(4, 2), clip=frames(6), memory=MemoryOptions(every=2))
     keys, values, valid = segmenter.bank.read()
