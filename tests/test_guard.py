@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -60,11 +61,17 @@ def test_where_memory_is_short_pieces_give_the_same_result(model, valid):
     assert guard.notes() == ["the device's memory was short: it computed in smaller pieces"]
 
 
-def test_pieces_are_no_smaller_than_they_have_to_be(model):
+@pytest.mark.parametrize("verb", ["memorize", "segment"])
+def test_pieces_are_no_smaller_than_they_have_to_be_and_nothing_of_them_is_recorded(model, verb):
     frame, masks = clip(objects=4)
     guard = Guard(Short(model, objects=2))
-    guard.memorize(frame, masks)
+    guard.recorder.active = True
+    if verb == "memorize":
+        guard.memorize(frame, masks)
+    else:
+        guard.segment(frame, (*model.memorize(frame, masks), None), top_k=0, reach=0.0)
     assert (guard.model.at_once, guard.model.chunk) == (2, 256)
+    assert not guard.recorder.active
 
 
 def test_the_next_clip_begins_in_whole_pieces_again(model):
@@ -122,14 +129,36 @@ def test_masks_that_half_precision_cannot_hold_are_computed_again_in_full(model)
     assert "computed again in fp32, 1 times" in guard.notes()[0]
 
 
+@pytest.mark.parametrize("counts", [(3,), (1, 3)])
+def test_what_is_computed_again_in_full_needs_twice_the_memory_and_may_take_smaller_pieces(model, counts):
+    short = Short(overflowing(model, "decoder.enter"), objects=3)
+    short.float = lambda: Short(copy.deepcopy(short.model).float(), objects=1)
+    guard = Guard(short)
+    for objects in counts:
+        frame, masks = clip(objects)
+        memory = [x.half() for x in model.memorize(frame, masks)]
+        found = guard.segment(frame.half(), (*memory, None), top_k=0, reach=0.0)
+        assert found.logits.shape == (1, objects + 1, 48, 64)
+    assert guard.again == len(counts)
+    assert len(guard.notes()) == 2
+
+
+@pytest.mark.parametrize("verb", ["memorize", "segment"])
 @pytest.mark.parametrize("half", [False, True])
-def test_a_network_that_is_broken_in_full_precision_is_an_error(model, half):
+def test_a_network_that_is_broken_in_full_precision_is_an_error(model, half, verb):
     frame, masks = clip(objects=1)
-    model.memory_head.value.bias.fill_(torch.nan)
+    memory = model.memorize(frame, masks)
+    for broken in (model.memory_head.value, model.decoder.enter):
+        broken.bias.fill_(torch.nan)
     model = model.bfloat16() if half else model
-    dtype = next(model.parameters()).dtype
+    frame, masks, *memory = (x.to(next(model.parameters()).dtype) for x in (frame, masks, *memory))
+    guard = Guard(model)
+    verbs = {
+        "memorize": partial(guard.memorize, frame, masks),
+        "segment": partial(guard.segment, frame, (*memory, None), top_k=0, reach=0.0),
+    }
     with pytest.raises(StmError, match="not finite"):
-        Guard(model).memorize(frame.to(dtype), masks.to(dtype))
+        verbs[verb]()
 
 
 def test_numbers_are_finite_however_large_their_sum_in_half_precision():

@@ -129,7 +129,6 @@ class Guard:
         self.again += 1
         if self._full is None:
             self._full = copy.deepcopy(self.model).float()
-        self._full.at_once, self._full.chunk = self.model.at_once, self.model.chunk
         return self._full
 
     def _sparing(self, objects: int, compute: Callable[[], Found]) -> Found:
@@ -150,8 +149,8 @@ class Guard:
         if at_once == 1 and chunk <= LEAST_CHUNK:
             raise StmError("too little memory", path=self._device, hint=NEED_LESS)
         self.saving = True
-        self.model.at_once = max(1, at_once // 2)
-        self.model.chunk = chunk if at_once > 1 else chunk // 2
+        for network in (self.model, self._full) if self._full else (self.model,):
+            network.at_once, network.chunk = max(1, at_once // 2), chunk if at_once > 1 else chunk // 2
 
 
 def _are_finite(found: Sequence[Tensor]) -> bool:
