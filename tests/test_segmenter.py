@@ -361,7 +361,7 @@ def test_given_frames_are_anchored_where_they_are_read_and_by_what_was_looked_at
     assert unmoved.among([0], first, 0, CPU) == []
 
 
-def test_a_frame_that_takes_the_place_of_a_given_one_is_anchored_where_it_is(model):
+def test_a_frame_that_takes_the_place_of_a_given_one_is_anchored_where_it_is():
     anchors, here = Anchors(9), Geometry.fit(48, 64, 0)
     anchors.add(0, here, 0)
     anchors.add(0, here.through(Box(0, 0, 24, 32)), 1)
