@@ -107,12 +107,23 @@ def test_each_view_remembers_the_mean_of_all(model):
     plain = follow(Segmenter(model, fit=Fit(size=32)))[1]
     turned = follow(Segmenter(model, fit=Fit(size=32)), mirrored(CLIP), labels()[:, ::-1])[1]
     assert torch.allclose(said.prob, (plain.prob + turned.prob.flip(-1)) / 2, atol=1e-6)
-    assert torch.allclose(said.measured, (plain.measured + turned.measured) / 2, atol=1e-6)
     fitted = Geometry.fit(51, 67, 32)
     for view, kept in zip(views, (said.prob, said.prob.flip(-1)), strict=True):
         frame, masks, _ = view.segmenter._pending
         assert torch.equal(masks, fitted.enter(kept[None, 1:]))
         assert frame.shape[-2:] == masks.shape[-2:]
+
+
+def test_the_confidence_is_the_mean_of_what_all_views_measure(model, network, monkeypatch):
+    follower = make_follower(model, replace(network, tta=("flip",)))
+    follow(follower, CLIP[:1])
+    plain, sure = Segmenter.step, iter([[0.2, 1.0], [0.6, 0.5]])
+
+    def step(*given, **how):
+        return replace(plain(*given, **how), measured=torch.tensor(next(sure)))
+
+    monkeypatch.setattr(Segmenter, "step", step)
+    assert follower.step(CLIP[1]).measured.tolist() == pytest.approx([0.4, 0.75])
 
 
 def test_other_sizes_are_shares_of_the_working_size():
