@@ -129,6 +129,10 @@ class Guard:
         self.again += 1
         if self._full is None:
             self._full = copy.deepcopy(self.model).float()
+        self._full.at_once, self._full.chunk = (
+            self.model.at_once,
+            self.model.chunk,
+        )  # which others may have made smaller
         return self._full
 
     def _sparing(self, objects: int, compute: Callable[[], Found]) -> Found:
