@@ -251,7 +251,7 @@ def test_a_result_with_new_numbers_is_looked_through_and_its_page_made_again(cut
     clip = tmp_path / "clip.mp4"
     review = Review(tmp_path / "out")
     for number, index in ((1003, 2), (1005, 4)):
-        shown = np.array(Image.open(io.BytesIO(review.picture(number)))).astype(int)
+        shown = np.array(Image.open(io.BytesIO(review.frames.picture(number)))).astype(int)
         assert shown[40:, 40:].mean() == pytest.approx(read_frame(clip, index).rgb[40:, 40:].mean(), abs=2)
     before = (tmp_path / "out" / "report.html").read_text()
     made = stm("report", "out")

@@ -524,7 +524,10 @@ def save(folder, frame, *, key="a", given=(), keep=False, lines=("one", "two", "
 
 
 def latest(folder, key="a", given=(), holds=lambda _: True):
-    return Checkpoints(folder, {"key": key}, given).latest(holds)
+    checkpoints = Checkpoints(folder, {"key": key}, given)
+    found = checkpoints.latest(holds)
+    checkpoints.drop()
+    return found
 
 
 def test_the_latest_checkpoint_is_found_as_it_was_saved(tmp_path):

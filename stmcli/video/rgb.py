@@ -49,7 +49,10 @@ class RgbConverter:
 
     def _unwoven(self, picture: VideoFrame) -> VideoFrame:
         layout = _APART.get(picture.format.name)
-        return picture if layout is None else self._apart.reformat(picture, format=layout)
+        if layout is None:
+            return picture
+        # threads that share its rows write over pixels of each other's where a side is odd, now and then
+        return self._apart.reformat(picture, format=layout, threads=1)
 
     def _rgb(self, picture: VideoFrame) -> RGB:
         full = is_full_range(picture)

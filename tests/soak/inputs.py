@@ -362,7 +362,7 @@ def look_through() -> None:
     json.dumps(review.facts())
     for number in range(FRAMES):
         if number in review:
-            review.picture(number), review.labels(number)
+            review.frames.picture(number), review.labels(number)
 
 
 # -- training --------------------------------------------------------------------------------------------------------
