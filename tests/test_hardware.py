@@ -3,8 +3,10 @@
 import av
 import numpy as np
 import pytest
+from spoilt import flipped_clip
 from test_colour import planar_frame
 
+from stmcli.errors import VideoError
 from stmcli.video import frame_times, hardware, nvdec_opens, open_source, reader
 from stmcli.video.rgb import RgbConverter
 
@@ -86,6 +88,16 @@ def test_a_card_that_makes_the_same_pictures_decodes_the_clip(make_clip, card):
     opened = card()
     assert frames(path, decoder="nvdec") == (plain, ())
     assert opened == ["card", None, "card"]
+
+
+def test_where_a_card_fails_later_on_software_is_what_may_help(make_clip, card, monkeypatch):
+    path = flipped_clip(make_clip)
+    card()
+    with pytest.raises(VideoError, match=r"frame 11 cannot be decoded\. Decode it in software, or go on with --on-c"):
+        frames(path, decoder="nvdec")
+    monkeypatch.setattr(hardware, "nvdec_opens", lambda: False)
+    with pytest.raises(VideoError, match=r"frame 11 cannot be decoded\. Copy it again, or"):
+        frames(path, decoder="nvdec")
 
 
 def test_software_does_not_ask_for_a_card(make_clip, card):

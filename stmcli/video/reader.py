@@ -182,7 +182,9 @@ class VideoReader(Source):
     def _stops_at(self, index: int) -> bool:
         """Return whether the iteration ends at the damaged frame `index`; raise when damage is an error."""
         if self.on_corrupt == "fail":
-            hint = "Copy it again, or go on with --on-corrupt stop or skip."
+            on_card = self._decoder == "nvdec" and "decoder" not in self._remarks
+            hint = "Decode it in software, or go" if on_card else "Copy it again, or go"
+            hint += " on with --on-corrupt stop or skip."
             raise VideoError(f"frame {index} cannot be decoded", path=self.info.path, hint=hint)
         if self.on_corrupt == "stop":
             self.corrupt_frames.append(index)
