@@ -139,6 +139,8 @@ def _interruptible() -> Iterator[None]:
 def _explained(text: str, command: str) -> UsageError:
     """Return what typer complains of; of too many words, as a shell makes of `*.png`, only the first."""
     hint = f"See {command} --help."
+    if command == "stm segment" and "'--mask'" in text:
+        hint = f"stm mask paint makes one. {hint}"
     if (extra := _EXTRA.fullmatch(text)) is None:
         return UsageError(text, hint=hint)
     if command == "stm segment":
