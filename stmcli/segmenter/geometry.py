@@ -47,13 +47,13 @@ class Geometry:
 
         `exp(-d^2 / (2 NEAR^2))` for cells that are d of this one's sides apart, in the source, in one direction.
         """
-        here, there = self._centres(device), other._centres(device)
+        here, there = self.centres(device), other.centres(device)
         sides = [STRIDE * seen / inner for seen, inner in zip(self.window[2:], self.inner, strict=True)]
         apart = [(b - a[:, None]) / side for a, b, side in zip(here, there, sides, strict=True)]
         rows, columns = (torch.exp(-d.square() / (2 * NEAR**2)) for d in apart)
         return rows, columns
 
-    def _centres(self, device: torch.device) -> list[Tensor]:
+    def centres(self, device: torch.device) -> list[Tensor]:
         """Return where the middles of the cells lie in the source, in pixels: y (h,), x (w,)."""
         left, right, top, bottom = self.pad
         axes = zip(self.window[:2], self.window[2:], self.inner, ((top, bottom), (left, right)), strict=True)

@@ -37,6 +37,11 @@ class Presence:
                 new[place] = before[place]
         self._known = known
 
+    @property
+    def lost(self) -> Tensor | None:
+        """Tell which objects are lost, (N,); None before any is known."""
+        return self._known[1] if self._known else None
+
     def turn(self) -> None:
         """Go to another scene, where objects may have any size."""
         if self._known:
@@ -67,12 +72,12 @@ class Presence:
         self._known = torch.where(~lost & (confidence >= self.least), sizes, trusted), lost
         if masks.device.type == "cpu" and not lost.any():  # a GPU would have to be waited for
             return None
-        shown = F.interpolate((_certain(masks.float()) | ~lost.view(1, -1, 1, 1)).to(masks.dtype), scale_factor=STRIDE)
+        shown = F.interpolate((certain(masks.float()) | ~lost.view(1, -1, 1, 1)).to(masks.dtype), scale_factor=STRIDE)
         seen = ((masks * shown)[0] > 0.5).any(2).any(1)
         return shown, torch.where(lost, self.least * confidence * seen, confidence)
 
 
-def _certain(masks: Tensor) -> Tensor:
+def certain(masks: Tensor) -> Tensor:
     """Tell for each cell of masks (1, N, H, W) whether the network is certain of what it sees around: (1, N, h, w)."""
     undecided, seen = (
         F.avg_pool2d(F.avg_pool2d(x, STRIDE), AROUND, 1, AROUND // 2) for x in (masks * (1 - masks), masks)

@@ -21,6 +21,7 @@ from stmcli.segmenter.geometry import TIMES, Geometry, list_views, seen_as
 from stmcli.segmenter.guard import Guard
 from stmcli.segmenter.prediction import Prediction, by_id
 from stmcli.segmenter.presence import Presence
+from stmcli.segmenter.strays import Strays
 from stmcli.transfer import upload
 
 TINY = 1e-7
@@ -76,6 +77,7 @@ class Segmenter:
         self._age = 0
         self.gauge = Gauge()
         self.presence = Presence(self.fit.gate)
+        self.strays = Strays(self.fit.gate)
         self.cuts = CutDetector()
 
     @torch.inference_mode()
@@ -105,6 +107,7 @@ class Segmenter:
         if self.cuts.scene != scene:
             self._pending = None  # what the frame before shows says nothing about another scene
             self.presence.turn()
+            self.strays.turn()
             new = not self._turn(scene)
         self._remember()
         pixels = upload(rgb, self._weight.device) if uploaded is None else uploaded  # before the wait for where to look
@@ -141,7 +144,7 @@ class Segmenter:
             "left": [[scene, aimed] for scene, aimed in self._left.items()],
             "strides": {name: tensor.stride() for name, tensor in pending.items()},  # they decide how sums are rounded
         }
-        others = {**pending, **self.gate.state(), **self.gauge.state(), **self.presence.state()}
+        others = {**pending, **self.gate.state(), **self.gauge.state(), **self.presence.state(), **self.strays.state()}
         return State({**tensors, **{name: _packed(tensor) for name, tensor in others.items()}}, facts)
 
     @torch.inference_mode()
@@ -159,6 +162,7 @@ class Segmenter:
         self.gate.restore(tensors)
         self.gauge.restore(tensors)
         self.presence.restore(tensors)
+        self.strays.restore(tensors)
         self.cuts.restore(facts["cuts"])
         pending = [
             torch.empty_strided(tensors[name].shape, facts["strides"][name], dtype=tensors[name].dtype, device=device)
@@ -227,6 +231,7 @@ class Segmenter:
         unknown = [place - 1 for place in known]
         self.gauge.begin(len(self.object_ids), others=unknown)
         self.presence.begin(prob[1:].sum((1, 2)), others=unknown)
+        self.strays.begin(masks, self._fitted)
         self._pending = None
         answer = Prediction(prob, self.object_ids).arranged(self.expected)
         return replace(answer, given=tuple(sorted(given)) if known else answer.object_ids)
@@ -251,14 +256,17 @@ class Segmenter:
         return self._seen(found)
 
     def _seen(self, found: Found) -> Found:
-        """Return what was found without what stands in for objects that are hidden."""
-        looked = self.presence.look(found.masks, found.confidence, self._fitted.area)
-        if looked is None:
-            return found
-        shown, confidence = looked
-        objects = found.prob[:, 1:] * self._fitted.crop(shown)
+        """Return what was found without what stands in for objects that are hidden, and what is far from them."""
+        if looked := self.presence.look(found.masks, found.confidence, self._fitted.area):
+            found = self._shown(found, looked[0])._replace(confidence=looked[1])
+        near = self.strays.look(found.masks, self._fitted, self.presence.lost)
+        return found if near is None else self._shown(found, near)
+
+    def _shown(self, found: Found, where: Tensor) -> Found:
+        """Return what was found of the objects `where` they are to be shown, zeros and ones (1, N, H, W)."""
+        objects = found.prob[:, 1:] * self._fitted.crop(where)
         prob = torch.cat([1 - objects.sum(1, keepdim=True), objects], dim=1)
-        return found._replace(prob=prob, masks=found.masks * shown, confidence=confidence)
+        return found._replace(prob=prob, masks=found.masks * where)
 
     def _finish(self, segmentation: Segmentation, looks: Tensor) -> Found:
         prob, query = torch.softmax(self._fitted.crop(segmentation.logits), dim=1), segmentation.query
