@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import picture
 
 from stmcli.options import Fit, NetworkOptions
@@ -164,9 +165,38 @@ def test_what_two_windows_show_at_one_place_is_near():
     assert rows[0, 3].item() == pytest.approx(np.exp(-(0.5**2) / (2 * NEAR**2)), rel=1e-5)  # 52 and 56 px
 
 
+def test_cells_are_as_high_and_as_wide_as_what_they_show():
+    low = Geometry.fit(HEIGHT, WIDTH, 0).through(Box(48, 0, 96, WIDTH))  # cells of 8 by 16 px
+    rows, columns = low.nearness(low, device=torch.device("cpu"))
+    for near in (rows, columns):
+        assert near[0, 1].item() == pytest.approx(np.exp(-1 / (2 * NEAR**2)))
+
+
 def test_padding_moves_no_cell():
-    geometry = Geometry.fit(100, 100, 0)  # padded by 6 on every side to 112
-    assert geometry._centres(torch.device("cpu"))[0].tolist() == [2, 18, 34, 50, 66, 82, 98]
+    geometry = Geometry.fit(100, 112, 0)  # padded by 6 above and below to 112
+    rows, columns = (centres.tolist() for centres in geometry._centres(torch.device("cpu")))
+    assert rows == [2, 18, 34, 50, 66, 82, 98]
+    assert columns == [8, 24, 40, 56, 72, 88, 104]
+
+
+def test_what_is_padded_is_empty():
+    entered = Geometry.fit(100, 104, 0).enter(torch.ones(1, 1, 100, 104))
+    assert torch.equal(entered, F.pad(torch.ones(1, 1, 100, 104), (4, 4, 6, 6)))
+
+
+def test_every_place_stays_where_it_is_at_the_working_size_and_back():
+    geometry = Geometry.fit(HEIGHT, WIDTH, 48)
+    wide, small = ((torch.arange(count) + 0.5) / count for count in (WIDTH, WIDTH // 4))
+    entered = geometry.enter(wide.expand(1, 1, HEIGHT, WIDTH))
+    assert torch.allclose(entered[0, 0, :, 2:-2], small[2:-2], atol=1e-6)
+    left = geometry.leave(small.expand(1, 2, 48, WIDTH // 4))
+    assert torch.allclose(left[0, 1, :, 2:-2], wide[2:-2], atol=1e-6)
+
+
+def test_a_pixel_stands_for_its_share_of_the_window():
+    geometry = Geometry.fit(HEIGHT, WIDTH, 96)
+    assert geometry.area == 4
+    assert geometry.through(Box(0, 0, 48, 160)).area == 0.5
 
 
 def frames(count=6):
