@@ -180,8 +180,8 @@ def test_padding_moves_no_cell():
 
 
 def test_what_is_padded_is_empty():
-    entered = Geometry.fit(100, 104, 0).enter(torch.ones(1, 1, 100, 104))
-    assert torch.equal(entered, F.pad(torch.ones(1, 1, 100, 104), (4, 4, 6, 6)))
+    frame = torch.ones(1, 1, 101, 103)
+    assert torch.equal(Geometry.fit(101, 103, 0).enter(frame), F.pad(frame, (4, 5, 5, 6)))
 
 
 def test_every_place_stays_where_it_is_at_the_working_size_and_back():

@@ -18,7 +18,7 @@ SAMPLES = Path(__file__).parent.parent / "sample_videos"
 TRUSTED = 400.0  # pixels of the source, the last mask that was trusted
 
 
-def masks(height, width, *, value=0.7, objects=1):
+def masks(height, width, *, value=0.55, objects=1):
     """Objects in the upper left corner of a frame, of so many pixels, seen with a probability."""
     prob = torch.zeros(1, objects, 160, 320)
     prob[..., :height, :width] = value
@@ -67,6 +67,7 @@ def test_a_lost_object_stays_so_until_its_mask_may_be_trusted(presence):
     look(presence, masks(60, 60), 0.3)
     assert look(presence, masks(20, 20), 0.39) == [(0, 0.0)]
     assert look(presence, masks(60, 60), 0.74) == [(0, 0.0)]
+    assert look(presence, masks(60, 60), 0.49) == [(0, 0.0)], "that size was not trusted"
     assert look(presence, masks(20, 20), 0.41) == [(400, pytest.approx(0.41))]
     assert look(presence, masks(20, 20), 0.39) == [(400, pytest.approx(0.39))]
 
@@ -88,6 +89,20 @@ def test_of_a_lost_object_the_certain_parts_are_shown_and_not_trusted(presence):
     found = masks(40, 60)
     found[..., 96:144, 224:272] = 0.999
     assert look(presence, found, 0.49) == [(48 * 48, pytest.approx(0.5 * 0.49))]
+
+
+@pytest.mark.parametrize(("value", "pixels"), [(0.93, 0), (0.95, 160 * 320)])
+def test_the_network_is_certain_where_it_is_undecided_about_little_of_what_it_sees(presence, value, pixels):
+    ((shown, _),) = look(presence, masks(160, 320, value=value), 0.3)
+    assert shown == pixels
+
+
+def test_the_network_is_certain_two_cells_away_from_what_it_doubts(presence):
+    found = masks(160, 320, value=0)
+    found[..., 32:48], found[..., 64:112] = 0.6, 0.999  # the third column of cells, and the fifth to seventh
+    looked = presence.look(found, torch.tensor([0.3]), 1.0)
+    assert looked is not None
+    assert ((found * looked[0])[0, 0] > 0.5).any(0).nonzero().flatten().tolist() == [*range(80, 112)]
 
 
 def test_objects_are_lost_one_by_one():
@@ -127,6 +142,11 @@ def test_a_restored_presence_goes_on_as_the_one_that_was_saved(presence):
     other.restore(presence.state())
     for found, confidence in ((masks(20, 20), 0.3), (masks(20, 20), 0.5), (masks(20, 50), 0.3)):
         assert look(other, found, confidence) == look(presence, found, confidence)
+
+
+def test_a_presence_that_was_saved_before_any_mask_knows_of_nothing_lost(presence):
+    presence.restore(Presence(0.5).state())
+    assert look(presence, masks(60, 60), 0.3) == [(3600, pytest.approx(0.3))]
 
 
 def test_an_object_that_is_hidden_leaves_nothing_and_is_found_again():
