@@ -509,6 +509,7 @@ def test_a_rate_for_a_video_is_said_to_do_nothing(job, stm, make_folder, make_ma
     frames = make_folder([f"{number}.png" for number in range(3)])
     assert "--fps" not in str(plan(replace(job, video=frames, masks=(make_mask("small.png"),), segment=given))["notes"])
     segment_video(job)
+    assert segment_video(replace(job, segment=given)).done_before
     for more, said in (((), False), (("--fps", "25"), True)):
         made = stm("export", job.output, "--video", job.video, "--to", "davis", "-y", *more)
         assert made.exit_code == 0, made.stderr

@@ -322,8 +322,11 @@ def test_a_first_run_that_fails_before_its_first_frame_leaves_nothing(job, monke
     assert not job.output.exists()
 
 
-def test_memory_that_is_asked_for_in_vain_is_noted_and_not_missed(job):
-    job = replace(job, segment=SegmentOptions(keep_memory=True, direction="both"))
+@pytest.mark.parametrize(
+    ("kind", "how"), [("none", {"direction": "both"}), ("none", {"on_corrupt": "skip"}), ("green", {})]
+)
+def test_memory_that_is_asked_for_in_vain_is_noted_and_not_missed(job, kind, how):
+    job = replace(job, segment=SegmentOptions(keep_memory=True, **how), export=ExportOptions((kind,)))
     said = "no memory is kept: a correction can only go on forward, without soft films and skipped frames"
     assert said in segment_video(job).notes
     again = segment_video(job)
