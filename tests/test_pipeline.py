@@ -519,9 +519,9 @@ def test_other_files_beside_a_pattern_do_not_change_the_job(job, make_folder):
     assert job.identity() != before
 
 
-@pytest.mark.parametrize(("name", "folder"), [("a/b.c.mp4", "b.c"), ("a/shots", "shots"), ("a/shots/..", "a")])
+@pytest.mark.parametrize(("name", "folder"), [("a/b.c.mp4", "b.c"), ("a/take.2", "take.2"), ("a/take.2/..", "a")])
 def test_results_are_called_as_the_clip_is(tmp_path, monkeypatch, name, folder):
-    (tmp_path / "a" / "shots").mkdir(parents=True)
+    (tmp_path / "a" / "take.2").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert default_output(Path(name)) == Path("stm_out") / folder
 
