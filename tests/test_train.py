@@ -23,6 +23,7 @@ from stmcli.masks import read_values, write_labels
 from stmcli.model import SIZES, Dims
 from stmcli.options import ClipOptions, TrainOptions
 from stmcli.results import lock
+from stmcli.segmenter import propagate
 from stmcli.train import losses, train, trainer
 from stmcli.train.curve import CURVE, draw_curve
 from stmcli.train.losses import clip_loss, unroll
@@ -385,7 +386,11 @@ def test_another_run_is_not_gone_on_with(stills, tmp_path):
     ):
         with pytest.raises(TrainingError, match=text):
             train(paths, tmp_path / "a", options=options, clips=clips, device="cpu", resume=True)
-    torch.save({**load(tmp_path / "a"), "format": 0}, tmp_path / "a" / "last.pt")
+    state = load(tmp_path / "a")
+    torch.save({**state, "device": "cuda"}, tmp_path / "a" / "last.pt")
+    with pytest.raises(TrainingError, match="device was cuda and is cpu"):
+        train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu", resume=True)
+    torch.save({**state, "format": 0}, tmp_path / "a" / "last.pt")
     with pytest.raises(TrainingError, match="not the state of a run of this version"):
         train(stills, tmp_path / "a", options=OPTIONS, clips=CLIPS, device="cpu", resume=True)
     (tmp_path / "a" / "last.pt").write_bytes(b"PK damaged")
@@ -439,6 +444,11 @@ def test_videos_are_not_trained_on_and_validated_on(dataset, tmp_path):
         (replace(OPTIONS, objects=9), CLIPS, "9 objects.*Use a smaller --objects"),
         (OPTIONS, replace(CLIPS, frames_end=1), "at least 2 frames"),
         (OPTIONS, replace(CLIPS, frames_end=0), "at least 2 frames"),
+        (OPTIONS, replace(CLIPS, crop=0), "a crop of 0 px"),
+        (replace(OPTIONS, objects=0), CLIPS, "0 objects"),
+        (replace(OPTIONS, batch=0), CLIPS, "batch, steps and warm-up must be at least 1"),
+        (replace(OPTIONS, warmup=0), CLIPS, "batch, steps and warm-up must be at least 1"),
+        (OPTIONS, replace(CLIPS, stills_share=1.1), "a share of 1.1 stills is not between 0 and 1"),
     ],
 )
 def test_options_that_cannot_work_are_refused_at_once(tmp_path, options, clips, text):
@@ -523,7 +533,9 @@ def test_a_run_leaves_weights_a_curve_and_its_picture(stills, dataset, tmp_path,
     assert [(now.step, now.saved) for now in seen] == [(1, False), (2, False), (3, False), (4, True)]
     assert seen[-1].done == 1
     model, card = read(done.weights)
-    assert card.dims == TINY
+    assert (card.dims, card.fit.size) == (TINY, 32)
+    average = load(tmp_path / "a")["ema"]["decoder.predict.weight"]
+    assert torch.equal(model.decoder.predict.weight, average.half().float())
     with safe_open(done.weights, framework="pt") as file:
         assert file.get_tensor("decoder.predict.weight").dtype == torch.float16
     assert validate(model, list_sequences(dataset, "davis2016"), size=32) == pytest.approx(done.score, abs=0.1)
@@ -545,14 +557,15 @@ def test_the_times_below_a_curve_tell_the_steps_of_short_runs_apart_too(tmp_path
     assert labels == 2 * [f"step 0\n0 {text.split()[1]}", f"25\n{text}"]
 
 
-def test_the_weights_kept_are_those_that_validated_best(stills, dataset, tmp_path, monkeypatch):
-    scores = iter([0.2, 0.6, 0.4])
-    monkeypatch.setattr("stmcli.train.loop.validate", lambda *_, **__: next(scores))
+@pytest.mark.parametrize(("scores", "best", "step"), [([0.2, 0.6, 0.4], 0.6, 2), ([0.0, 0.0, 0.0], 0.0, 1)])
+def test_the_weights_kept_are_those_that_validated_best(stills, dataset, tmp_path, monkeypatch, scores, best, step):
+    left = iter(scores)
+    monkeypatch.setattr("stmcli.train.loop.validate", lambda *_, **__: next(left))
     options = replace(OPTIONS, steps=3, validate_every=0.0)
     done = train(stills, tmp_path / "a", options=options, clips=CLIPS, device="cpu", validation=dataset)
-    assert done.score == 0.6
-    assert "2 steps" in read(done.weights)[1].origin
-    assert load(tmp_path / "a")["progress"][2:4] == (0.6, 0.4)
+    assert done.score == best
+    assert f"{step} steps" in read(done.weights)[1].origin
+    assert load(tmp_path / "a")["progress"][2:4] == (best, scores[-1])
 
 
 def test_the_best_weights_do_not_count_before_they_are_kept(stills, dataset, tmp_path, monkeypatch):
@@ -704,6 +717,34 @@ def test_validation_scores_the_merged_objects_between_the_ends(dataset):
     """A network that never moves its mask scores what plain numpy says."""
     found = validate(new_model("tiny"), list_sequences(dataset, "davis2016"), size=32)
     assert found == pytest.approx(np.mean([overlap(1), overlap(2)]))
+
+
+@pytest.mark.usefixtures("stay")
+def test_what_is_void_is_neither_followed_nor_scored(dataset):
+    first = read_values(masks_of(dataset) / "00000.png")
+    for path in masks_of(dataset).glob("*.png"):
+        labels = read_values(path)
+        labels[(first == 1) & (labels != 1)] = 255
+        labels[32:][labels[32:] == 1] = 2
+        labels[4:8] = 255 if path.stem == "00000" else 0
+        write_labels(path, labels)
+    found = validate(new_model("tiny"), list_sequences(dataset, "davis2016"), size=32)
+    assert found == pytest.approx(np.mean([30 / 32, 28 / 32]))
+
+
+def test_validation_looks_at_its_size_and_leaves_the_network_as_it_is(dataset, monkeypatch):
+    seen = []
+
+    def watched(segmenter, frames, labels):
+        seen.append((segmenter.fit.size, segmenter.model.training))
+        return propagate(segmenter, frames, labels)
+
+    monkeypatch.setattr("stmcli.train.validation.propagate", watched)
+    model = new_model("tiny").train()
+    validate(model, list_sequences(dataset, "davis2016"), size=32)
+    assert seen == [(32, False)]
+    assert model.training
+    assert all(weight.requires_grad for weight in model.parameters())
 
 
 @pytest.mark.usefixtures("stay")
