@@ -498,6 +498,16 @@ def test_a_plan_says_what_a_job_would_do_and_writes_nothing(job):
     assert plan(job)["done_before"]
 
 
+def test_a_plan_counts_the_frames_between_the_mask_and_the_end_that_was_asked_for(job):
+    (mask,) = job.masks
+    for start, frame, end, direction in ((None, 2, 4, "forward"), (1, 3, None, "backward"), (1, 3, 5, "backward")):
+        options = SegmentOptions(start=start, end=end, direction=direction)
+        assert plan(replace(job, masks=(f"{frame}:{mask}",), segment=options))["frames"] == 3
+    short = plan(replace(job, segment=SegmentOptions(end=6)))
+    assert (short["frames"], short["notes"]) == (6, ["the clip ends at frame 5, before frame 6"])
+    assert plan(replace(job, segment=SegmentOptions(end=5)))["notes"] == []
+
+
 def test_a_plan_finds_an_output_that_cannot_be_written(job, monkeypatch):
     below_a_file = replace(job, output=job.video / "out")
     with pytest.raises(UsageError, match=r"clip\.mp4/out: cannot be written \(Not a directory\)"):
