@@ -11,7 +11,7 @@ import torch
 from conftest import picture
 
 from stmcli.given import GivenMask
-from stmcli.job import Job
+from stmcli.job import Job, plan
 from stmcli.masks import read_values, write_labels
 from stmcli.model.layers import memory_read
 from stmcli.options import ExportOptions, MemoryOptions, NetworkOptions, SegmentOptions
@@ -247,6 +247,8 @@ def test_more_masks_than_slots_are_noted(job):
     segment_video(replace(job, memory=MemoryOptions(max_slots=3)))
     assert "3 masks are given; the memory holds the first and the latest 2 in all" in report_of(job)["notes"]
     assert np.array_equal(masks_of(job.output)[5] == 1, blocks(1, shift=3) == 1)
+    forgetful = replace(job, memory=MemoryOptions(policy="previous"), segment=replace(job.segment, overwrite=True))
+    assert not any("the memory holds" in note for note in plan(forgetful)["notes"])
 
 
 def test_a_mask_folder_shows_whole_frames_unless_only_new_objects_are_in_it(job, put):

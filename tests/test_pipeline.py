@@ -517,6 +517,14 @@ def test_a_plan_finds_an_output_that_cannot_be_written(job, monkeypatch):
         plan(job)
 
 
+def test_a_finished_result_need_not_be_writable_until_there_is_something_to_do(job, monkeypatch):
+    segment_video(job)
+    monkeypatch.setattr(os, "access", lambda path, mode: (Path(path), mode) != (job.output, os.W_OK | os.X_OK))
+    assert plan(job)["done_before"]
+    with pytest.raises(UsageError, match=r"out: cannot be written \(Permission denied\)"):
+        plan(exporting(job, "none", overwrite=True))
+
+
 def test_other_files_beside_a_pattern_do_not_change_the_job(job, make_folder):
     folder = make_folder([f"{index}.png" for index in range(3)])
     job = replace(job, video=folder / "%d.png")

@@ -294,6 +294,13 @@ def test_a_correction_keeps_the_frames_before_it_and_computes_only_the_others(jo
     assert segment_video(other).done_before
 
 
+def test_a_correction_that_was_changed_is_made_again(job, put):
+    segment_video(job)
+    put("b.png", {2: (5, 30)})
+    assert not segment_video(job).done_before
+    assert segment_video(job).done_before
+
+
 @pytest.mark.parametrize("place", ["stmcli.pipeline.make_follower", "stmcli.segmenter.Segmenter.step"])
 @pytest.mark.parametrize("keep_memory", [False, True])
 @pytest.mark.parametrize("direction", ["forward", "both"])
