@@ -18,7 +18,16 @@ import pytest
 from PIL import Image
 
 from stmcli import outputs
-from stmcli.errors import Interrupted, LockedError, PartialError, StmError, UsageError, VideoError, WriteError
+from stmcli.errors import (
+    Interrupted,
+    LockedError,
+    ManyErrors,
+    PartialError,
+    StmError,
+    UsageError,
+    VideoError,
+    WriteError,
+)
 from stmcli.identity import fingerprint
 from stmcli.job import Job, default_output, plan
 from stmcli.listeners import Listener
@@ -515,6 +524,16 @@ def test_a_plan_finds_an_output_that_cannot_be_written(job, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: (Path(path), mode) != (job.output.parent, os.W_OK | os.X_OK))
     with pytest.raises(UsageError, match=r"out: cannot be written \(Permission denied\)"):
         plan(job)
+
+
+def test_a_plan_names_all_that_is_wrong_at_once(job, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    job.masks[0].write_bytes(b"damaged")
+    wrong = replace(job, video=Path("no.mp4"), network=replace(job.network, compile=True))
+    with pytest.raises(ManyErrors) as found:
+        plan(wrong)
+    for words in ("there is no C++ compiler", "no.mp4: no such", f"{job.masks[0]}: not an image"):
+        assert words in str(found.value)
 
 
 def test_a_finished_result_need_not_be_writable_until_there_is_something_to_do(job, monkeypatch):
