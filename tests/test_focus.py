@@ -174,7 +174,7 @@ def test_cells_are_as_high_and_as_wide_as_what_they_show():
 
 def test_padding_moves_no_cell():
     geometry = Geometry.fit(100, 112, 0)  # padded by 6 above and below to 112
-    rows, columns = (centres.tolist() for centres in geometry._centres(torch.device("cpu")))
+    rows, columns = (centres.tolist() for centres in geometry.centres(torch.device("cpu")))
     assert rows == [2, 18, 34, 50, 66, 82, 98]
     assert columns == [8, 24, 40, 56, 72, 88, 104]
 
