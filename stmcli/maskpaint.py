@@ -1,6 +1,7 @@
 """Paint the mask of one frame of a clip, from nothing or from a mask that is there."""
 
-import shlex
+import os
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from stmcli.files import whole, writing
 from stmcli.masks import Labels, object_ids, read_labels, read_values, write_labels
 from stmcli.options import DOUBTFUL
+from stmcli.page import in_shell
 from stmcli.painting import Frames
 from stmcli.render import vivid
 from stmcli.video import open_source
@@ -50,9 +52,10 @@ class NewMask:
             self.number = info.first_chosen
             self._is_first = info.first_chosen == info.first_number
         self.frames = Frames(video, first_number=first_number)
+        self.frames.picture(self.number)  # refuses a frame that is damaged
+        self.labels(self.number)  # and what is no mask
         self._before = path.read_bytes() if path.exists() else None
         self._saving = threading.Lock()  # requests come in threads of their own
-        self.labels(self.number)
 
     def __contains__(self, number: int) -> bool:
         return number == self.number
@@ -98,5 +101,10 @@ class NewMask:
         """Return the command that follows what is painted; empty while there is nothing."""
         if not object_ids(self.labels(self.number)):
             return ""
-        mask = str(self.path) if self._is_first else f"{self.number}:{self.path}"
-        return shlex.join(["stm", "segment", str(self._video), "--mask", mask, *self._words])
+        mask = _word(self.path) if self._is_first else f"{self.number}:{_word(self.path)}"
+        return in_shell(["stm", "segment", _word(self._video), "--mask", mask, *self._words])
+
+
+def _word(path: Path) -> str:
+    """Return a path as a word that is neither an option nor `FRAME:PATH`."""
+    return os.path.join(".", path) if re.match("-|[0-9]+:", str(path)) else str(path)

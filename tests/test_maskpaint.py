@@ -1,14 +1,17 @@
 """stm mask paint: the mask of a frame, painted in a browser from nothing or from one that is there."""
 
 import json
+import os
 import shlex
+import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_review import ask, served
 
-from stmcli.errors import MaskError, UsageError
+from stmcli.errors import MaskError, UsageError, VideoError
+from stmcli.given.words import list_mask_files
 from stmcli.maskpaint import NewMask
 from stmcli.masks import read_labels, write_labels
 from stmcli.painting import PaintServer
@@ -53,6 +56,30 @@ def test_the_command_that_is_offered_runs(segment, make_clip, tmp_path):
     assert made.exit_code == 0, made.stderr
     assert [path.name for path in sorted((tmp_path / "out" / "masks").iterdir())] == ["00012.png", "00013.png"]
     assert np.array_equal(read_labels(tmp_path / "out" / "masks" / "00012.png"), painted(2))
+
+
+@pytest.mark.parametrize("number", [0, 3])
+@pytest.mark.parametrize("mask", ["my mask.png", "12:m.png", "-m.png", "two\nlines.png"])
+def test_the_command_names_the_files_whatever_they_are_called(make_clip, tmp_path, monkeypatch, mask, number):
+    monkeypatch.chdir(tmp_path)
+    clip = make_clip("-v.mp4").relative_to(tmp_path)
+    painting = NewMask(clip, tmp_path.joinpath(mask).relative_to(tmp_path), number=number)
+    painting.save(number, painted(1))
+    assert len(painting.command().splitlines()) == 1
+    shell = subprocess.run(["bash", "-c", f"printf '%s\\0' {painting.command()}"], capture_output=True, check=True)
+    _, _, video, option, word = shell.stdout.decode().split("\0")[:-1]
+    assert (video[0] != "-", option) == (True, "--mask")
+    assert os.path.samefile(video, clip)
+    (file,) = list_mask_files([word])
+    assert (file.path.samefile(mask), file.frame) == (True, number or None)
+
+
+def test_a_frame_that_is_damaged_is_refused(make_folder, tmp_path):
+    folder = make_folder(["0.png", "1.png"])
+    (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:-40])
+    with pytest.raises(VideoError, match="0.png: not an image"):
+        NewMask(folder, tmp_path / "m.png")
+    assert NewMask(folder, tmp_path / "m.png", number=1).number == 1
 
 
 def test_an_empty_mask_has_no_command_and_can_be_opened_again(make_clip, tmp_path):
@@ -156,3 +183,27 @@ def test_where_no_mask_can_be_is_refused_before_anything_is_painted(stm, make_fo
     answer = stm("mask", "paint", folder, "-o", output, "--no-browser")
     assert answer.exit_code == 2
     assert cause in answer.stderr
+
+
+@pytest.mark.parametrize("make", ["mkdir", "mkfifo"])
+def test_what_is_there_and_no_file_is_refused(stm, make_clip, tmp_path, make):
+    getattr(os, make)(tmp_path / "m.png")
+    answer = stm("mask", "paint", make_clip(), "-o", "m.png", "--no-browser")
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith("error: m.png: ")
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_anything_is_painted(stm, make_clip, monkeypatch):
+    clip = make_clip()
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)  # root may write everywhere
+    answer = stm("mask", "paint", clip, "--no-browser")
+    assert answer.exit_code == 2
+    assert "cannot be written (Permission denied)" in answer.stderr
+
+
+def test_a_rate_must_be_one_and_a_video_has_its_own(stm, make_clip, monkeypatch):
+    answer = stm("mask", "paint", make_clip(), "--fps", "0", "--no-browser")
+    assert (answer.exit_code, answer.stderr[:16]) == (2, "error: --fps 0 i")
+    monkeypatch.setattr(PaintServer, "serve_forever", interrupt)
+    answer = stm("mask", "paint", make_clip(), "--fps", "30", "--no-browser")
+    assert answer.stderr.startswith("note: --fps does nothing")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stmcli.cli.app import FirstNumberOption, FpsOption, JsonOption, OverwriteOption, app, give, say
+from stmcli.cli.app import FirstNumberOption, FpsOption, JsonOption, OverwriteOption, app, give, rate_of, say
 from stmcli.cli.frame import POSITION, frame_number
 from stmcli.cli.painting import BrowserOption, PortOption, show
 from stmcli.errors import MaskError, UsageError
@@ -47,14 +47,19 @@ def paint(
     On this machine only. Ctrl-C ends it.
     """
     from stmcli.maskpaint import NewMask
-    from stmcli.results import check_picture, require_png
+    from stmcli.report import OWN_RATE
+    from stmcli.results import check_picture, require_png, require_writable
 
     require_png(output)
     number = frame_number(video, at, first_number=first_number, fps=fps)
     words = [] if first_number is None else ["--first-number", str(first_number)]
-    words += [] if fps == FPS else ["--fps", fps]
+    rate = rate_of("--fps", fps)
+    words += [] if rate == FPS else ["--fps", rate]
     painting = NewMask(video, output, number=number, first_number=first_number, words=words)
     check_picture(output, video, overwrite=True)
+    require_writable(output.parent)
+    if video.is_file() and rate != FPS:
+        say(f"note: {OWN_RATE}")
     show(painting, port=port, browser=browser, then="To follow it through the clip", nothing="No mask.")
 
 
