@@ -134,8 +134,9 @@ def test_another_id_that_is_none_leaves_the_object_as_it_was():
     steps = """
     const target = $("object"), choose = (id, text) => {
       typed = text; target.value = id; target.heard.change({target}); return target.value; };
-    console.log(JSON.stringify([choose(5), choose("new", null), choose("new", "255"), choose("new", "7")]));"""
-    assert run(steps) == [5, 5, 5, 7]
+    console.log(JSON.stringify([choose(5), choose("new", null), choose("new", "255"),
+      choose("new", "65535"), choose("new", "7")]));"""
+    assert run(steps) == [5, 5, 5, 5, 7]  # 65535 alone in a mask is one object without an id
 
 
 def test_what_an_object_encloses_is_filled_and_nothing_else():
@@ -179,6 +180,42 @@ def test_a_fit_that_fails_is_said_and_leaves_what_was_painted():
     asked.pop().answer({error: "no such frame"}); await settle();
     console.log(JSON.stringify([$("state").textContent, String(labels) === before]));"""
     assert run(steps) == ["no such frame", True]
+
+
+def test_a_mask_is_fitted_once_at_a_time():
+    steps = """
+    press("t"); press("t"); await settle(); const at_once = asked.length;
+    asked.pop().answer(); await settle(); press("t"); await settle();
+    console.log(JSON.stringify([at_once, $("state").textContent, asked.length]));"""
+    assert run(steps) == [1, "fitting", 1]
+
+
+def test_what_is_given_up_comes_back_with_undo():
+    steps = """
+    paint(); const painted = String(labels);
+    $("forget").onclick(); await settle(); asked.pop().answer(); await settle(); asked.pop().answer(); await settle();
+    const empty = labels.every(id => !id), unsaved = is_unsaved();
+    undo(); const back = String(labels) === painted, changed = is_unsaved();
+    undo(); console.log(JSON.stringify([empty, unsaved, back, changed, labels.every(id => !id), questions.length]));"""
+    assert run(steps) == [True, False, True, True, True, 0]
+
+
+def test_nothing_is_done_to_a_mask_that_could_not_be_read():
+    steps = """
+    labels = undefined; press("f"); press("t"); await settle();
+    console.log(JSON.stringify([asked.length, is_unsaved()]));"""
+    assert run(steps) == [0, False]
+
+
+def test_zoom_keeps_what_is_in_the_middle():
+    steps = """
+    const view = $("viewport");
+    Object.assign(view, {clientWidth: 100, clientHeight: 50, scrollWidth: 200, scrollHeight: 100});
+    Object.assign(view, {scrollLeft: 100, scrollTop: 0});  // three quarters of the width, a quarter of the height
+    $("stage").style.setProperty = (name, zoom) => Object.assign(view, {scrollWidth: 100 * zoom, scrollHeight: 50 * zoom});
+    $("zoom").value = 400; $("zoom").oninput();
+    console.log(JSON.stringify([view.scrollLeft, view.scrollTop]));"""
+    assert run(steps) == [250, 25]
 
 
 def test_one_frame_alone_has_no_timeline():

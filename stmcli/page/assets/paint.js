@@ -3,7 +3,7 @@
 const $ = id => document.getElementById(id);
 const canvas = $("paint"), context = canvas.getContext("2d", {willReadFrequently: true});
 const UNDO = 20, VOID = 255, ENDED = "stm has ended; start it again";
-let clip, place = 0, labels, erasing = false, last = null, past = [], chosen;
+let clip, place = 0, labels, erasing = false, fitting = false, last = null, past = [], chosen;
 let edits = 0, kept = 0;  // how often labels were changed, and how many of these changes are saved or given up
 let saving = Promise.resolve(), loads = 0;  // what is sent goes one after the other
 
@@ -92,6 +92,7 @@ async function load(to) {
   say(frame.corrected ? clip.words.saved : clip.words.as_it_was);
   movePointer();
   draw(0, 0, clip.width, clip.height);
+  return true;
 }
 
 function colourOf(id) { return clip.colours[(id - 1) % 255]; }
@@ -176,6 +177,7 @@ function undo() {
 }
 
 function fill() {  // what no way through background or other objects leads to from the edge of the frame
+  if (!labels) return;
   const {width, height} = clip, id = Number($("object").value), outside = new Uint8Array(width * height), todo = [];
   const reach = at => { if (!outside[at] && labels[at] !== id) { outside[at] = 1; todo.push(at); } };
   for (let x = 0; x < width; x++) { reach(x); reach((height - 1) * width + x); }
@@ -191,9 +193,12 @@ function fill() {  // what no way through background or other objects leads to f
 }
 
 async function fit() {
+  if (fitting || !labels) return;
   const before = edits, now = loads;
+  fitting = true;
   say("fitting");
   const answer = await fetch(`fitted/${clip.frames[place].frame}`, {method: "POST", body: labels}).catch(() => null);
+  fitting = false;
   if (!answer) return say(ENDED);
   if (!answer.ok) return say(await faultIn(answer));
   const found = new Uint16Array(await answer.arrayBuffer());
@@ -218,7 +223,10 @@ async function answered(method) {
   offer(said.command);
   drawTimeline();
   if (method === "POST") say(`saved as ${said.file}`);
-  else if (frame === clip.frames[place] && mayLeave(sent)) await load(place);
+  else if (frame === clip.frames[place] && mayLeave(sent)) {
+    const before = [...past, labels];  // what was given up by mistake comes back with undo
+    if (await load(place)) past = before;
+  }
 }
 
 function use(eraser) {
@@ -235,8 +243,8 @@ function nextDoubtful() {
 
 $("object").addEventListener("change", event => {
   if (event.target.value === "new") {
-    const id = Number(prompt("The id of the object, 1 to 65535, not 255"));
-    const fits = Number.isInteger(id) && id > 0 && id < 65536 && id !== VOID;
+    const id = Number(prompt("The id of the object, 1 to 65534, not 255"));
+    const fits = Number.isInteger(id) && id > 0 && id < 65535 && id !== VOID;
     if (fits) addObject(id);
     event.target.value = fits ? id : chosen;
   }
@@ -255,7 +263,14 @@ $("undo").onclick = undo;
 $("save").onclick = () => send("POST");
 $("forget").onclick = () => send("DELETE");
 $("opacity").oninput = () => draw(0, 0, clip.width, clip.height);
-$("zoom").oninput = () => { $("stage").style.setProperty("--zoom", $("zoom").value / 100); };
+$("zoom").oninput = () => {  // what is in the middle stays there
+  const view = $("viewport"), middle = (from, shown, whole) => (from + shown / 2) / whole;
+  const x = middle(view.scrollLeft, view.clientWidth, view.scrollWidth);
+  const y = middle(view.scrollTop, view.clientHeight, view.scrollHeight);
+  $("stage").style.setProperty("--zoom", $("zoom").value / 100);
+  view.scrollLeft = x * view.scrollWidth - view.clientWidth / 2;
+  view.scrollTop = y * view.scrollHeight - view.clientHeight / 2;
+};
 $("timeline").onpointerdown = event => {
   const box = $("timeline").getBoundingClientRect();
   show(Math.min(clip.frames.length - 1, Math.floor((event.clientX - box.left) / box.width * clip.frames.length)));
