@@ -11,10 +11,8 @@ import numpy as np
 
 from stmcli.files import whole, writing
 from stmcli.masks import Labels, object_ids, read_labels, read_values, write_labels
-from stmcli.options import DOUBTFUL
 from stmcli.page import in_shell
-from stmcli.painting import Frames
-from stmcli.render import vivid
+from stmcli.painting import Frames, facts_of
 from stmcli.video import open_source
 
 WORDS = {
@@ -62,17 +60,9 @@ class NewMask:
 
     def facts(self) -> dict[str, Any]:
         """Return what the page needs to know."""
-        return {
-            "words": WORDS,
-            "name": self.name,
-            "width": self.width,
-            "height": self.height,
-            "doubtful": DOUBTFUL,
-            "objects": object_ids(self.labels(self.number)) or (1,),
-            "colours": vivid()[1:].tolist(),  # of the ids from 1, over and over
-            "command": self.command(),
-            "frames": [{"frame": self.number, "confidence": 1, "cut": False, "corrected": False}],
-        }
+        objects = object_ids(self.labels(self.number)) or (1,)
+        frame = {"frame": self.number, "confidence": 1, "cut": False, "corrected": False}
+        return facts_of(self, words=WORDS, name=self.name, objects=objects, frames=[frame])
 
     def labels(self, number: int) -> Labels:  # noqa: ARG002
         """Return the mask as it is, (H, W). Raises MaskError."""

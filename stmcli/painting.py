@@ -9,7 +9,7 @@ import json
 import secrets
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +21,9 @@ from PIL import Image
 
 from stmcli.errors import StmError, UsageError, WriteError
 from stmcli.masks import Labels
+from stmcli.options import DOUBTFUL
 from stmcli.page import ASSETS
+from stmcli.render import vivid
 from stmcli.video import read_frame
 from stmcli.video.frame import RGB
 
@@ -68,6 +70,28 @@ class Painting(Protocol):
 
     def command(self) -> str:
         """Return the command that makes use of what was saved; empty when there is none."""
+
+
+def facts_of(
+    painting: Painting,
+    *,
+    words: Mapping[str, str],
+    name: str,
+    objects: Sequence[int],
+    frames: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return what the page needs to know: its words, the clip's name, the ids of its objects and what of each frame."""
+    return {
+        "words": words,
+        "name": name,
+        "width": painting.width,
+        "height": painting.height,
+        "doubtful": DOUBTFUL,
+        "objects": objects,
+        "colours": vivid()[1:].tolist(),  # of the ids from 1, over and over
+        "command": painting.command(),
+        "frames": frames,
+    }
 
 
 class Frames:

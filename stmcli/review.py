@@ -9,10 +9,8 @@ from stmcli.errors import UsageError
 from stmcli.files import writing
 from stmcli.identity import another_clip
 from stmcli.masks import MASKS, Labels, read_values, write_labels
-from stmcli.options import DOUBTFUL
 from stmcli.page import fix_command, moved, open_clip, result_report
-from stmcli.painting import Frames
-from stmcli.render import vivid
+from stmcli.painting import Frames, facts_of
 from stmcli.report import first_number_of, worst_in
 from stmcli.results import CORRECTIONS, REPORT
 
@@ -53,17 +51,8 @@ class Review:
     def facts(self) -> dict[str, Any]:
         """Return what the page needs to know."""
         ids = {int(number) for frame in self.report["frames"] for number in frame["objects"]}
-        return {
-            "words": WORDS,
-            "name": self.name,
-            "width": self.width,
-            "height": self.height,
-            "doubtful": DOUBTFUL,
-            "objects": sorted(ids),
-            "colours": vivid()[1:].tolist(),  # of the ids from 1, over and over
-            "command": self.command(),
-            "frames": [self._frame_facts(frame) for frame in self.report["frames"]],
-        }
+        frames = [self._frame_facts(frame) for frame in self.report["frames"]]
+        return facts_of(self, words=WORDS, name=self.name, objects=sorted(ids), frames=frames)
 
     def labels(self, number: int) -> Labels:
         """Return the mask of a frame, (H, W): the corrected one when there is one. Raises MaskError."""

@@ -77,7 +77,7 @@ def test_the_command_names_the_files_whatever_they_are_called(make_clip, tmp_pat
 def test_a_frame_that_is_damaged_is_refused(make_folder, tmp_path):
     folder = make_folder(["0.png", "1.png"])
     (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:-40])
-    with pytest.raises(VideoError, match="0.png: not an image"):
+    with pytest.raises(VideoError, match=r"0\.png: not an image"):
         NewMask(folder, tmp_path / "m.png")
     assert NewMask(folder, tmp_path / "m.png", number=1).number == 1
 

@@ -212,7 +212,8 @@ def test_zoom_keeps_what_is_in_the_middle():
     const view = $("viewport");
     Object.assign(view, {clientWidth: 100, clientHeight: 50, scrollWidth: 200, scrollHeight: 100});
     Object.assign(view, {scrollLeft: 100, scrollTop: 0});  // three quarters of the width, a quarter of the height
-    $("stage").style.setProperty = (name, zoom) => Object.assign(view, {scrollWidth: 100 * zoom, scrollHeight: 50 * zoom});
+    const resize = zoom => Object.assign(view, {scrollWidth: 100 * zoom, scrollHeight: 50 * zoom});
+    $("stage").style.setProperty = (name, zoom) => resize(zoom);
     $("zoom").value = 400; $("zoom").oninput();
     console.log(JSON.stringify([view.scrollLeft, view.scrollTop]));"""
     assert run(steps) == [250, 25]

@@ -11,14 +11,17 @@ from stmcli.options import FPS
 
 POSITION = "its number, or a time like 10s or 00:01:30.500"
 
+SourceArgument = Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a pattern.")]
+AtOption = Annotated[
+    str | None,
+    typer.Option(help=f"Which frame: {POSITION}.", metavar="FRAME|TIME", show_default="the first"),
+]
+
 
 @app.command()
 def frame(
-    video: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a pattern.")],
-    at: Annotated[
-        str | None,
-        typer.Option(help=f"Which frame: {POSITION}.", metavar="FRAME|TIME", show_default="the first"),
-    ] = None,
+    video: SourceArgument,
+    at: AtOption = None,
     first_number: FirstNumberOption = None,
     fps: FpsOption = FPS,
     output: Annotated[Path, typer.Option("--output", "-o", help="A PNG.")] = Path("frame.png"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stmcli.cli.app import FirstNumberOption, FpsOption, JsonOption, OverwriteOption, app, give, rate_of, say
-from stmcli.cli.frame import POSITION, frame_number
+from stmcli.cli.frame import AtOption, SourceArgument, frame_number
 from stmcli.cli.painting import BrowserOption, PortOption, show
 from stmcli.errors import MaskError, UsageError
 from stmcli.options import FPS, MaskOptions
@@ -29,11 +29,8 @@ VideoOption = Annotated[Path | None, typer.Option(help="The clip that the mask i
 
 @mask_app.command("paint")
 def paint(
-    video: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a pattern.")],
-    at: Annotated[
-        str | None,
-        typer.Option(help=f"Which frame: {POSITION}.", metavar="FRAME|TIME", show_default="the first"),
-    ] = None,
+    video: SourceArgument,
+    at: AtOption = None,
     first_number: FirstNumberOption = None,
     fps: FpsOption = FPS,
     output: Annotated[
