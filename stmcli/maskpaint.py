@@ -44,7 +44,7 @@ class NewMask:
         """
         self.path = path
         self._video, self._words = video, words
-        with open_source(video, first_number=first_number, start=number, end=number) as source:
+        with open_source(video, first_number=first_number, start=number, end=number, on_corrupt="skip") as source:
             info = source.info
             self.name, self.width, self.height = info.name, info.width, info.height
             self.number = info.first_chosen

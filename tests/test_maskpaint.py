@@ -82,6 +82,13 @@ def test_a_frame_that_is_damaged_is_refused(make_folder, tmp_path):
     assert NewMask(folder, tmp_path / "m.png", number=1).number == 1
 
 
+def test_a_frame_that_is_missing_behind_is_no_matter(make_folder, tmp_path):
+    folder = make_folder(["3.png", "4.png", "7.png"])
+    assert NewMask(folder, tmp_path / "m.png").number == 3
+    with pytest.raises(VideoError, match="frame 5 cannot be decoded"):
+        NewMask(folder, tmp_path / "m.png", number=5)
+
+
 def test_an_empty_mask_has_no_command_and_can_be_opened_again(make_clip, tmp_path):
     mask = NewMask(make_clip(), tmp_path / "m.png")
     mask.save(0, painted())
