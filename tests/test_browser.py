@@ -50,6 +50,15 @@ setTimeout(async () => {
 }, 1500);
 """
 
+LONG = """
+setTimeout(async () => {
+  stroke([20, 30], [40, 30]);
+  await send("POST");
+  const {dataset, scrollWidth} = document.documentElement;
+  dataset.done = [scrollWidth <= innerWidth, $("command").innerText === $("command").textContent];
+}, 1500);
+"""
+
 
 def browse(url, tmp_path, *, width=1200, height=900):
     """Return the page as the browser holds it in the end, and what it complained about."""
@@ -109,6 +118,17 @@ def test_a_mask_is_outlined_filled_fitted_and_saved_in_the_browser(tmp_path, mon
     assert f"stm segment {tmp_path / 'frames'} --mask {tmp_path / 'm.png'}" in text
     found = read_values(tmp_path / "m.png") == 1
     assert (found & inside).sum() > 0.97 * (found | inside).sum()
+
+
+def test_long_names_fit_into_a_narrow_window_and_spaces_can_be_copied(tmp_path, result, monkeypatch):  # noqa: F811
+    assets = shutil.copytree(page.ASSETS, tmp_path / "assets")
+    script = assets / "paint.js"
+    script.write_text(script.read_text() + LONG)
+    monkeypatch.setattr(painting, "ASSETS", assets)
+    with served(NewMask(tmp_path / "frames", tmp_path / f"two  spaces{'n' * 150}.png")) as server:
+        text, complaints = browse(server.url, tmp_path, width=500)
+    assert complaints == []
+    assert 'data-done="true,true"' in text
 
 
 def test_the_page_of_many_clips_stays_readable_in_a_narrow_window(tmp_path):
