@@ -61,8 +61,9 @@ class NewMask:
     def facts(self) -> dict[str, Any]:
         """Return what the page needs to know."""
         objects = object_ids(self.labels(self.number)) or (1,)
+        name = self.name if self._is_first else f"{self.name}, frame {self.number}"
         frame = {"frame": self.number, "confidence": 1, "cut": False, "corrected": False}
-        return facts_of(self, words=WORDS, name=self.name, objects=objects, frames=[frame])
+        return facts_of(self, words=WORDS, name=name, objects=objects, frames=[frame])
 
     def labels(self, number: int) -> Labels:  # noqa: ARG002
         """Return the mask as it is, (H, W). Raises MaskError."""

@@ -127,6 +127,7 @@ def test_a_mask_that_was_not_there_is_gone_when_it_is_started_again(make_clip, t
 
 def test_only_its_frame_is_reached(make_clip, tmp_path):
     with served(NewMask(make_clip(), tmp_path / "m.png", number=3)) as server:
+        assert json.loads(ask(server, "clip.json")[2])["name"] == "clip, frame 3"
         assert ask(server, "picture/3")[0] == 200
         for path in ("picture/2", "labels/0", "picture/../m.png"):
             assert ask(server, path)[0] == 404

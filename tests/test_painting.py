@@ -81,6 +81,17 @@ def test_what_is_painted_while_a_save_is_under_way_is_not_saved():
     assert run(steps) == [True, False]
 
 
+def test_what_is_not_saved_is_said():
+    steps = """
+    const said = [], tell = () => said.push($("state").textContent);
+    tell(); paint(); tell(); press("s"); await settle(); asked.pop().answer(); await settle(); tell();
+    undo(); tell(); press("s"); await settle(); paint(); asked.pop().answer(); await settle(); tell();
+    press("f"); tell();
+    console.log(JSON.stringify(said));"""
+    since = "saved as f, but for what was painted since"
+    assert run(steps) == ["as it was", "not saved", "saved as f", "not saved", since, "not saved"]
+
+
 def test_a_stroke_that_is_undone_after_it_was_saved_is_a_change():
     steps = """
     paint(); press("s"); await settle(); asked.pop().answer(); await settle();

@@ -122,6 +122,7 @@ function point(event) {
 }
 
 function remember() {
+  say("not saved");
   past.push(labels.slice());
   if (past.length > UNDO) past.shift();
 }
@@ -171,6 +172,7 @@ canvas.addEventListener("pointerleave", () => { $("cursor").style.display = "non
 
 function undo() {
   if (!past.length) return;
+  say("not saved");
   labels = past.pop();
   edits++;
   draw(0, 0, clip.width, clip.height);
@@ -222,7 +224,7 @@ async function answered(method) {
   frame.corrected = method === "POST";
   offer(said.command);
   drawTimeline();
-  if (method === "POST") say(`saved as ${said.file}`);
+  if (method === "POST") say(`saved as ${said.file}${edits === sent ? "" : ", but for what was painted since"}`);
   else if (frame === clip.frames[place] && mayLeave(sent)) {
     const before = [...past, labels];  // what was given up by mistake comes back with undo
     if (await load(place)) past = before;
