@@ -120,12 +120,12 @@ def test_a_mask_is_outlined_filled_fitted_and_saved_in_the_browser(tmp_path, mon
     assert (found & inside).sum() > 0.97 * (found | inside).sum()
 
 
-def test_long_names_fit_into_a_narrow_window_and_spaces_can_be_copied(tmp_path, result, monkeypatch):  # noqa: F811
+def test_long_names_fit_into_a_narrow_window_and_spaces_can_be_copied(make_clip, tmp_path, monkeypatch):
     assets = shutil.copytree(page.ASSETS, tmp_path / "assets")
     script = assets / "paint.js"
     script.write_text(script.read_text() + LONG)
     monkeypatch.setattr(painting, "ASSETS", assets)
-    with served(NewMask(tmp_path / "frames", tmp_path / f"two  spaces{'n' * 150}.png")) as server:
+    with served(NewMask(make_clip(), tmp_path / f"two  spaces{'n' * 150}.png")) as server:
         text, complaints = browse(server.url, tmp_path, width=500)
     assert complaints == []
     assert 'data-done="true,true"' in text
