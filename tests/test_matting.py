@@ -167,6 +167,17 @@ def test_void_and_an_empty_mask_stay_as_they_were_painted():
     assert np.array_equal(fit_labels(rgb, nothing), nothing)
 
 
+def test_small_and_thin_objects_are_not_fitted_away():
+    rgb = np.random.default_rng(0).integers(100, 130, (540, 960, 3)).astype(np.uint8)
+    labels = np.zeros((540, 960), np.uint16)
+    labels[100:300, 100:300] = 1
+    labels[350:352, 50:900] = 2
+    labels[200:203, 600:603] = 300
+    fitted = fit_labels(rgb, labels)
+    for number in (2, 300):
+        assert ((fitted == number) == (labels == number)).all()
+
+
 def test_an_object_that_is_not_there_has_no_alpha_and_no_colours(device):
     rgb, prob = squares()
     gone = torch.stack([torch.ones(90, 120), torch.zeros(90, 120)]).to(device)

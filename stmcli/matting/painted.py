@@ -17,7 +17,10 @@ UNSURE = 0.012  # how far from a contour, as a share of the frame's shorter side
 
 
 def fit_labels(rgb: RGB, labels: Labels) -> Labels:
-    """Return labels (H, W) whose contours follow the edges of the frame, (H, W, 3), that are near; void stays void."""
+    """Return labels (H, W) whose contours follow the edges of the frame, (H, W, 3), that are near; void stays void.
+
+    An object that would lose half of its pixels, as a small or thin one does, stays as it was painted.
+    """
     ids = object_ids(labels)
     if not ids:
         return labels
@@ -25,5 +28,9 @@ def fit_labels(rgb: RGB, labels: Labels) -> Labels:
     soft = spread(shown, UNSURE * min(labels.shape))
     alphas = refine(rgb, torch.cat([1 - soft.sum(0, keepdim=True), soft]), options=PAINTED)
     fitted = likeliest(1 - alphas.sum(0), alphas, ids)
+    for number in ids:
+        here = labels == number
+        if 2 * np.count_nonzero(fitted[here] == number) < np.count_nonzero(here):
+            fitted[here] = number
     void = (labels > 0) & ~np.isin(labels, ids)
     return np.where(void, labels, fitted).astype(labels.dtype)
