@@ -5,7 +5,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from stmcli.datasets import FORMATS, DavisWriter
@@ -15,6 +16,7 @@ from stmcli.journal import SUMMARY
 from stmcli.masks import MASKS, SOFT
 from stmcli.options import SOFT_FILMS, SOFT_STILLS
 from stmcli.report import is_finished, read_report
+from stmcli.signals import held_back
 from stmcli.video import Source, last_number, list_frames, would_be_frame
 
 REPORT, PAGE, INDEX, LOCK = "report.json", "report.html", "index.html", ".lock"
@@ -149,13 +151,34 @@ def lock(out: Path) -> Iterator[None]:
 
     The system drops the lock of a process that dies. Raises UsageError, LockedError.
     """
+    file, above = None, list[Path]()
     try:
-        above = [folder for folder in out.absolute().parents if not folder.exists()]
+        with held_back():  # a signal between making the file and knowing it would leave it there
+            file = _locked(out, above)
+        with writing(out):
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+        _sweep(out)
+        yield
+    finally:
+        if file:
+            with file:
+                (out / LOCK).unlink(missing_ok=True)
+                for folder in (*_folders(out), out, *above):
+                    with suppress(OSError):  # not empty
+                        folder.rmdir()
+
+
+def _locked(out: Path, above: list[Path]) -> FileIO:
+    """Return the locked file of a folder that is made, with those `above` it, which are listed, if it is not there."""
+    try:
+        above += [folder for folder in out.absolute().parents if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
         file = (out / LOCK).open("ab+", buffering=0)  # closing it writes nothing, which a full disk would refuse
     except OSError as error:
         raise UsageError(f"cannot be written ({error.strerror})", path=out, hint=ELSEWHERE) from None
-    with file:
+    with ExitStack() as unless_locked:
+        unless_locked.enter_context(file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -167,17 +190,8 @@ def lock(out: Path) -> Iterator[None]:
             raise UsageError(f"cannot be locked ({error.strerror})", path=out, hint=ELSEWHERE) from None
         if not _is_still(out / LOCK, file.fileno()):  # the run before removed it between our two steps
             raise LockedError("another run has just ended here", path=out, hint="Run the same command again.")
-        try:
-            with writing(out):
-                file.truncate(0)
-                file.write(str(os.getpid()).encode())
-            _sweep(out)
-            yield
-        finally:
-            (out / LOCK).unlink(missing_ok=True)
-            for folder in (*_folders(out), out, *above):
-                with suppress(OSError):  # not empty
-                    folder.rmdir()
+        unless_locked.pop_all()
+    return file
 
 
 def _is_still(path: Path, opened: int) -> bool:

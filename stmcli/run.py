@@ -27,6 +27,7 @@ from stmcli.segmenter import Follower, State, propagate
 from stmcli.segmenter.checkpoint import Checkpoint, Checkpoints
 from stmcli.segmenter.directions import BackwardPass
 from stmcli.segmenter.prediction import Prediction
+from stmcli.signals import raise_lost
 from stmcli.threads import Behind, Turns, Waiting, ahead
 from stmcli.video import Frame
 
@@ -48,7 +49,7 @@ class Run:
         """Take the report, which tells the device, and the names of what an earlier run has left beside its masks."""
         job, source, given = opened.job, opened.source, opened.given
         self._job, self._source, self._given, self._report = job, source, given, report
-        self._before, self._on_frame, self.waiting = before, listener.frame, Waiting()
+        self._before, self._listener, self.waiting = before, listener, Waiting()
         self._ids = opened.ids
         self._soft = job.keeps_soft
         self._has_begun = False
@@ -147,6 +148,10 @@ class Run:
                     behind.put(partial(self._write, others, beside, frame, fitted, state))
                 self._on_frame(frame.index)
         self._begin()  # where all frames were kept
+
+    def _on_frame(self, number: int) -> None:
+        raise_lost()
+        self._listener.frame(number)
 
     def _predictions(self, segmenter: Follower, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Prediction]]:
         if self._back is None:

@@ -1,6 +1,7 @@
 """Hear the signals that end a run, hold them back, and know one behind an error that a library made of it."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ _OWN_WORDS = (Interrupted, PartialError, WriteError)  # say how far the run is, 
 
 def listen() -> None:
     """Have Ctrl-C and SIGTERM raise KeyboardInterrupt or Terminated, once; a second one ends the process at once."""
+    sys.unraisablehook = _unraisable
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's background jobs have it
             signal.signal(number, _stop)
@@ -38,6 +40,12 @@ def held_back() -> Iterator[None]:
         signal.raise_signal(waiting[0])
 
 
+def raise_lost() -> None:
+    """Raise the signal that was heard where nothing can be raised, as in a callback of a library, which drops it."""
+    if _heard:
+        raise _heard[0]
+
+
 def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
     """Return the signal that ended what raised `error`, None when none did or the error has more to say.
 
@@ -47,6 +55,12 @@ def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
     if isinstance(error, KeyboardInterrupt):
         return error
     return _heard[0] if _heard and not isinstance(error, _OWN_WORDS) else None
+
+
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Say nothing of a signal that `raise_lost` will raise again."""
+    if not any(lost.exc_value is signal for signal in _heard):
+        sys.__unraisablehook__(lost)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

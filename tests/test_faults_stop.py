@@ -13,8 +13,10 @@ import pytest
 from conftest import hear_interrupts
 from stopped import listens
 
+from stmcli import results
 from stmcli.__main__ import main
 from stmcli.errors import Interrupted, Terminated, WeightsError, WriteError
+from stmcli.segmenter import Segmenter
 from stmcli.signals import listen, stop_behind
 
 STOPPED = r"error: (\S+: stopped after \d+ frames\. Run the same command again to go on\.|interrupted)"
@@ -69,6 +71,7 @@ def test_a_run_stopped_before_its_command_has_begun_says_so(where, error, code, 
         raise error
 
     monkeypatch.setattr("signal.signal", lambda *_: None)  # those of the tests stay
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr("gc.freeze", lambda: None)
     monkeypatch.setattr("sys.argv", ["stm", "doctor"])
     monkeypatch.setattr(where, stop)
@@ -93,6 +96,7 @@ def stopped_while_weights_are_read(monkeypatch):
             return get(storage, place)
 
         monkeypatch.setattr("stmcli.signals._heard", [])
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
         monkeypatch.setattr(UntypedStorage, "__getitem__", look)
         signal.signal(number, signal.default_int_handler)
         listen()
@@ -105,7 +109,7 @@ def stopped_while_weights_are_read(monkeypatch):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("command", ["segment", "batch", "weights"])
 def test_a_run_stopped_while_weights_are_read_says_so(
-    command, number, code, scene, stm, tiny_weights, stopped_while_weights_are_read
+    command, number, code, scene, stm, tiny_weights, stopped_while_weights_are_read, monkeypatch
 ):
     masks = scene.folder / "masks"
     masks.mkdir()
@@ -124,7 +128,66 @@ def test_a_run_stopped_while_weights_are_read_says_so(
     assert (done.exit_code, done.stdout) == (code, "")
     assert done.stderr.splitlines()[-1].startswith(f"error: {said}"), done.stderr
     if command != "weights":
+        monkeypatch.setattr("stmcli.signals._heard", [])  # as in another process
         assert stm(command, *words).exit_code == 0
+
+
+@pytest.fixture
+def listening(monkeypatch):
+    """Hear signals as `stm` does, and leave everything as it was."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr("stmcli.signals._heard", [])
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    hear_interrupts()
+    listen()
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+class Dropped:
+    """What raises where nothing can be raised: as it is thrown away."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def __del__(self):
+        self.what()
+
+
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_is_lost_in_a_callback_ends_a_run_all_the_same(scene, segment, monkeypatch, number, code):
+    step, steps = Segmenter.step, []
+
+    def stepping(self, *words, **more):
+        steps.append(self)
+        if len(steps) == 3:
+            Dropped(lambda: signal.raise_signal(number))
+        return step(self, *words, **more)
+
+    monkeypatch.setattr(Segmenter, "step", stepping)
+    done = segment(*scene.job)
+    assert (done.exit_code, len(steps)) == (code, 3)
+    assert re.fullmatch(STOPPED, done.stderr.splitlines()[-1]), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("listening")
+def test_another_error_that_cannot_be_raised_is_shown(capsys):
+    def fail():
+        raise ValueError("a fault")
+
+    Dropped(fail)
+    assert "ValueError: a fault" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("listening")
+def test_a_signal_while_a_folder_is_being_locked_leaves_no_lock_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "_is_still", lambda *_: signal.raise_signal(signal.SIGINT) or True)
+    with pytest.raises(KeyboardInterrupt), results.lock(tmp_path / "a" / "b"):
+        raise AssertionError("it went on")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_an_error_after_a_signal_is_its_own_where_it_tells_of_a_loss(monkeypatch):

@@ -19,6 +19,7 @@ from stmcli.options import ClipOptions, NetworkOptions, TrainOptions
 from stmcli.registry import find
 from stmcli.results import lock
 from stmcli.segmenter.guard import device_explained
+from stmcli.signals import raise_lost
 from stmcli.train.curve import draw_curve
 from stmcli.train.ranks import joined, leads
 from stmcli.train.runfiles import RunFiles
@@ -102,6 +103,7 @@ def _lead(trainer: Trainer, sequences: Sequence[Clip], files: RunFiles, on_step:
             files.log(trainer, score=trainer.score)
             files.save(trainer)
         while trainer.done < 1:
+            raise_lost()
             trainer.advance()
             scored = _score_if_due(trainer, sequences, files)
             if scored or trainer.done >= 1 or trainer.step % LOG_EVERY == 0:
